@@ -1,0 +1,62 @@
+"""Targets: the ground truth of one image, as the criterion and the assigners read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Targets:
+    """Ground truth of one image: M instances, network input size S x S.
+
+    boxes   (M,4) float, XYXY relative to the input (0..1)
+    labels  (M,) int64, 0-based foreground class
+    crowd   (M,) bool, regions that are neither positive nor negative
+    masks   (M,S,S) bool at network input size, or None once only reduced masks are carried
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+    masks: Tensor | None = None
+    reduced: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.boxes.shape[0]
+
+    def mask_at(self, height: int, width: int) -> Tensor:
+        """(M,height,width) bool: the masks resized bilinearly (align_corners=False, no antialias), then > 0.5."""
+        size = (height, width)
+        if size not in self.reduced:
+            if self.masks is None:
+                carried = ", ".join(f"{h}x{w}" for h, w in self.reduced) or "none"
+                raise ValueError(f"these targets carry no full-size masks and none at {height}x{width} (carried: {carried}): "
+                                 "call reduce() with every size that the losses need")
+            self.reduced[size] = resize_masks(self.masks, size)
+        return self.reduced[size]
+
+    def reduce(self, sizes: list[tuple[int, int]], *, keep_full: bool) -> Targets:
+        """The same targets with masks at `sizes` computed now, and the full-size masks dropped unless keep_full."""
+        reduced = {tuple(size): self.mask_at(*size) for size in sizes}
+        return Targets(self.boxes, self.labels, self.crowd, self.masks if keep_full else None, reduced)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Targets:
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Targets:
+        return self._map(lambda t: t.pin_memory())
+
+    def _map(self, move) -> Targets:
+        return Targets(move(self.boxes), move(self.labels), move(self.crowd), None if self.masks is None else move(self.masks),
+                       {size: move(masks) for size, masks in self.reduced.items()})
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """(M,H,W) bool -> (M,h,w) bool: bilinear, align_corners=False, no antialias, > 0.5."""
+    if masks.shape[0] == 0:
+        return masks.new_zeros((0, *size), dtype=torch.bool)
+    return F.interpolate(masks[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5

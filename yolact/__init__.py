@@ -1,0 +1,1 @@
+"""YOLACT and YOLACT++: model, post-processing, checkpoints and the training engine."""
