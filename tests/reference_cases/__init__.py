@@ -24,7 +24,13 @@ class Case:
 
 def all_cases(root: Path) -> list[Case]:
     """Every case of every module in this package that `root` holds the numbers for."""
-    found = []
-    for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
-        found += importlib.import_module(f"{__name__}.{module}").cases(Path(root))
-    return found
+    return [case for module in _modules() if hasattr(module, "cases") for case in module.cases(Path(root))]
+
+
+def not_offered() -> dict[str, str]:
+    """Stored case -> why it is not compared: an option that this project does not have."""
+    return {name: reason for module in _modules() for name, reason in getattr(module, "NOT_OFFERED", {}).items()}
+
+
+def _modules():
+    return [importlib.import_module(f"{__name__}.{m.name}") for m in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name)]
