@@ -1,0 +1,157 @@
+"""The file to edit: data sets and named configs. Plain data; every key is described in data/schema.py.
+
+A data set is one entry of DATASETS. A config is one `derive` line, which starts from another config and states what differs:
+
+    derive("yolact_plus_small_cigarettes", name="butts_bce_mse", **{"loss.mask": "bce + 0.5*mse"})
+
+and then `python train.py --config butts_bce_mse`. `--list configs` lists the names, `--print_config` shows every setting of one.
+The key "dataset" names an entry of DATASETS. Where train.autoscale is on, lr, iterations and lr_steps are those of batch 8, and
+load_config scales them to train.batch_size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data.names import unknown_name
+
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant", "stop sign",
+    "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack",
+    "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove",
+    "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed",
+    "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)
+
+PASCAL_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
+    "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+
+
+def cigarettes_layout(root: str) -> dict[str, Any]:
+    """The layout of the Cigarette-butts set: {train,val}/{images,coco_annotations.json}."""
+    return {
+        "root": root,
+        "train_images": "train/images", "train_annotations": "train/coco_annotations.json",
+        "val_images": "val/images", "val_annotations": "val/coco_annotations.json",
+        "class_names": ["cig_butt"],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------- data sets
+# Paths start from `root`, and `root` from the working directory.
+
+DATASETS: dict[str, dict[str, Any]] = {
+    "coco2017": {
+        "root": "data/coco",
+        "train_images": "train2017", "train_annotations": "annotations/instances_train2017.json",
+        "val_images": "val2017", "val_annotations": "annotations/instances_val2017.json",
+        "class_names": COCO_CLASSES,
+    },
+    "pascal_sbd": {
+        "root": "data/sbd",
+        "train_images": "img", "train_annotations": "pascal_sbd_train.json",
+        "val_images": "img", "val_annotations": "pascal_sbd_val.json",
+        "class_names": PASCAL_CLASSES,
+    },
+    "cigarettes": cigarettes_layout("data/cig_butts"),
+    "cigarettes_standin": cigarettes_layout("data/cig_butts_standin"),
+    "quickstart": cigarettes_layout("runs/quickstart_data"),
+    "nuclei": {
+        "root": "data/nuclei",
+        "train_images": "images", "train_annotations": "annotations/instances_train.json",
+        "val_images": "images", "val_annotations": "annotations/instances_val.json",
+        "class_names": ["nucleus"],
+        "keep_empty": True,
+    },
+}
+
+
+# ------------------------------------------------------------------------------------------------------------------ configs
+
+CONFIGS: dict[str, dict[str, Any]] = {}
+
+
+def derive(base: str | dict[str, Any], /, *, name: str, **changes: Any) -> dict[str, Any]:
+    """Add to CONFIGS the config `base` (a name or what derive returned) with `changes`, {"section.field": value}; returns it.
+
+    ValueError for an unknown base, or for a name that another config has.
+    """
+    if isinstance(base, str):
+        if base not in CONFIGS:
+            raise ValueError(f"derive(..., name={name!r}): {unknown_name('config', base, CONFIGS)}")
+        base = CONFIGS[base]
+    preset = {**base, **changes, "name": name}
+    if "dataset" in changes:  # the base's own changes to the data section described the base's data set
+        preset = {key: value for key, value in preset.items() if not key.startswith("data.") or key in changes}
+    if CONFIGS.get(name, preset) != preset:
+        raise ValueError(f"there is already another config called {name!r}: choose a new name")
+    CONFIGS[name] = preset
+    return preset
+
+
+def octaves(smallest: float, per_octave: int) -> tuple[tuple[float, ...], ...]:
+    """Anchor sides of P3..P7: `smallest` on P3, doubled from level to level, with `per_octave` geometric steps on each level."""
+    return tuple(tuple(smallest * 2**level * 2 ** (step / per_octave) for step in range(per_octave)) for level in range(5))
+
+
+# Published models: the recipe of the YOLACT and YOLACT++ papers, at batch 8 (the defaults of data/schema.py).
+derive({}, name="yolact_base", **{"dataset": "coco2017", "model.square_anchors": True, "train.autoscale": True})
+derive("yolact_base", name="yolact_im400", **{"model.max_size": 400, "model.anchor_scales": ((17,), (34,), (69,), (139,), (279,))})
+derive("yolact_base", name="yolact_im700", **{
+    "model.max_size": 700, "model.anchor_scales": ((30,), (61,), (122,), (244,), (488,)), "loss.masks_to_train": 300})
+derive("yolact_base", name="yolact_resnet50", **{"model.backbone": "resnet50"})
+derive("yolact_base", name="yolact_darknet53", **{
+    "model.backbone": "darknet53", "model.pixel_mean": (0, 0, 0), "model.pixel_std": (255, 255, 255)})
+derive("yolact_resnet50", name="yolact_resnet50_pascal", **{
+    "dataset": "pascal_sbd", "model.anchor_scales": ((32,), (64,), (128,), (256,), (512,)), "model.square_anchors": False,
+    "train.iterations": 120_000, "train.lr_steps": (60_000, 100_000)})
+derive("yolact_base", name="yolact_plus_base", **{
+    "model.dcn_layers": (0, 4, 23, 3), "model.dcn_interval": 3, "model.mask_iou_net": True,
+    "model.anchor_scales": octaves(24, 3), "model.square_anchors": False})
+derive("yolact_plus_base", name="yolact_plus_resnet50", **{
+    "model.backbone": "resnet50", "model.dcn_layers": (0, 4, 6, 3), "model.dcn_interval": 1})
+
+# Cigarette butts: the mask-loss survey's schedule (its lr steps lie beyond the last iteration) and its paper's learning rate.
+SURVEY = {"dataset": "cigarettes", "model.max_size": 512, "train.lr": 1e-4, "train.iterations": 4_000, "train.validate_every": 500}
+derive("yolact_plus_base", name="yolact_plus_base_cigarettes", **SURVEY)
+derive("yolact_plus_resnet50", name="yolact_plus_resnet50_cigarettes", **SURVEY)
+
+# Small models, trained from scratch at 256 px.
+derive({}, name="yolact_small", **{
+    "dataset": "coco2017",
+    "model.max_size": 256, "model.backbone": "resnet18", "model.pretrained": "none", "model.norm": "group",
+    "model.fpn_channels": 128, "model.proto_channels": 128, "model.head_channels": 128,
+    "model.anchor_scales": octaves(12, 1),
+    "train.optimizer": "adamw", "train.lr": 1e-3, "train.weight_decay": 0.01, "train.schedule": "cosine",
+    "train.iterations": 100_000, "train.num_workers": 2})
+derive("yolact_small", name="yolact_plus_small", **{
+    "model.dcn_layers": (0, 0, 2, 2), "model.mask_iou_net": True, "model.anchor_scales": octaves(12, 3)})
+derive("yolact_plus_small", name="yolact_plus_tiny", **{
+    "model.backbone": "resnet14", "model.backbone_width": 32, "model.dcn_layers": (0, 0, 1, 1),
+    "model.fpn_channels": 64, "model.proto_channels": 64, "model.head_channels": 64})
+
+STANDIN = {"dataset": "cigarettes_standin", "train.iterations": 5_000, "train.warmup_iterations": 100, "train.validate_every": 500}
+derive("yolact_small", name="yolact_small_cigarettes", **STANDIN)
+derive("yolact_plus_small", name="yolact_plus_small_cigarettes", **STANDIN)
+derive("yolact_plus_tiny", name="yolact_plus_tiny_cigarettes", **STANDIN)
+
+# Microscopy: up to several hundred small objects an image (at 256 px, half of them are under 13 px).
+NUCLEI = {
+    "dataset": "nuclei", "eval.max_dets": 300, "eval.top_k": 600, "loss.masks_to_train": 300,
+    "train.iterations": 3_000, "train.warmup_iterations": 100, "train.validate_every": 500}
+derive("yolact_small", name="yolact_small_nuclei", **{**NUCLEI, "model.anchor_scales": octaves(8, 2)})
+derive("yolact_plus_small", name="yolact_plus_small_nuclei", **{**NUCLEI, "model.anchor_scales": octaves(8, 2)})
+
+# The first command of the README: minutes on two cores.
+derive("yolact_plus_tiny", name="quickstart", **{
+    "dataset": "quickstart", "model.anchor_scales": octaves(14, 2), "train.iterations": 700, "train.warmup_iterations": 50,
+    "train.validate_every": 350, "train.save_every": 100})
+
+
+# --------------------------------------------------------------------------------------------------------------- your configs
+# derive("yolact_plus_small_cigarettes", name="butts_bce_mse", **{"loss.mask": "bce + 0.5*mse"})
+# derive("yolact_plus_small_cigarettes", name="butts_huber", **{"loss.mask": "huber(delta=0.3)"})

@@ -1,0 +1,316 @@
+"""From a name, a YAML file or a finished run's config.yaml, and key=value overrides, to a checked Config.
+
+Later layers win: the defaults of data/schema.py, the named config, the YAML file, the overrides. No data set, weights or network
+is touched. Importing this module imports no torch; load_config imports the loss and assigner registries to check names, unless told not to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from data import config as user
+from data.names import did_you_mean, unknown_name
+from data.schema import Config
+from data.yaml_text import read_yaml, write_yaml
+
+AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
+_SCALED = ("train.lr", "train.iterations", "train.lr_steps")
+_SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if field.annotation is not str}
+KEYS = ("name", "dataset", *(f"{section}.{field}" for section, model in _SECTIONS.items() for field in model.model_fields))
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message names the file or override, the key and the reason in one line."""
+
+
+def load_config(name_or_file: str | Path | Mapping, overrides: Iterable[str] = (), *, check_names: bool = True) -> Config:
+    """The checked config of a name of data/config.py (with or without `_config`), a YAML file, a run folder, or a mapping.
+
+    overrides are "section.field=value" strings, values in YAML; "dataset=NAME" replaces the whole data section by an entry of
+    DATASETS. check_names=False skips what needs torch: the names, parameters and plugins of losses and assigners. ConfigError for
+    anything a user got wrong.
+    """
+    values, origin, fixed = _source(name_or_file)
+    origins = dict.fromkeys(values, origin)
+    changes = _read_overrides(overrides)
+    _choose_dataset(values, changes)
+    values.update(changes)
+    origins.update({key: "override" for key in changes})
+    values = {key: value for key, value in values.items() if key != "dataset"}
+    config = _validate(values, origins, origin)
+    config = _autoscale(config, fixed | set(changes))
+    _check_expressions(config, names=check_names)
+    return config
+
+
+def dump_yaml(config: Config) -> str:
+    """The whole config as YAML; load_config of a file with this text gives an equal config."""
+    return write_yaml(config.model_dump())
+
+
+def config_hash(config: Config) -> str:
+    """12 hex digits that depend on every setting but the name."""
+    text = json.dumps(config.model_dump(mode="json", exclude={"name"}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def list_configs() -> list[str]:
+    return sorted(user.CONFIGS)
+
+
+def list_datasets() -> list[str]:
+    return sorted(user.DATASETS)
+
+
+# ------------------------------------------------------------------------------------------------------------------ sources
+
+def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, set[str]]:
+    """({dotted key: value}, where it comes from, the keys that autoscale leaves alone)."""
+    if isinstance(name_or_file, Mapping):
+        return _flatten(dict(name_or_file), "config"), "config", set()
+    text = str(name_or_file)
+    for name in (text, text.removesuffix("_config")):
+        if name in user.CONFIGS:
+            return _named(name), f"config {name}", set()
+    path = Path(text)
+    if path.is_dir() and (path / "config.yaml").is_file():
+        path = path / "config.yaml"
+    if path.is_file():
+        return _file(path)
+    if path.suffix in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: no such config file")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder without a config.yaml: give a run's folder, a YAML file or a config name")
+    raise ConfigError(f"{unknown_name('config', text.removesuffix('_config'), user.CONFIGS)} (--list configs shows all; a file ends in .yaml)")
+
+
+def _named(name: str) -> dict[str, Any]:
+    values = _flatten(user.CONFIGS[name], f"config {name} in data/config.py")
+    _choose_dataset(values, {})
+    return values
+
+
+def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, found {type(content).__name__ if content is not None else 'nothing'}")
+    base = content.pop("base", None)
+    own = _flatten(content, str(path))
+    own.setdefault("name", path.stem)
+    if base is None:
+        missing = [section for section in ("model", "data", "train") if section not in content and "dataset" not in content]
+        if missing:
+            raise ConfigError(f"{path}: without `base: NAME` the file must hold a whole config, but it has no {' or '.join(missing)} section")
+        _choose_dataset(own, {})
+        return own, str(path), set()
+    name = str(base).removesuffix("_config")
+    if name not in user.CONFIGS:
+        raise ConfigError(f"{path}: base: {unknown_name('config', name, user.CONFIGS)}")
+    values = _named(name)
+    _choose_dataset(values, own)
+    values.update(own)
+    # A rate written beside the batch size was chosen for it.
+    fixed = {key for key in _SCALED if key in own} if "train.batch_size" in own else set()
+    return values, str(path), fixed
+
+
+def _flatten(content: Mapping, origin: str) -> dict[str, Any]:
+    """Nested sections, dotted keys or both -> {dotted key: value}, every key known. ConfigError otherwise."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        key = str(key)
+        if key in _SECTIONS:
+            if isinstance(value, BaseModel):
+                value = value.model_dump()
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{origin}: {key}: is a section of settings, got {value!r}")
+            items = {f"{key}.{field}": item for field, item in value.items()}
+        else:
+            items = {key: value}
+        for name, item in items.items():
+            if name not in KEYS:
+                raise ConfigError(f"{origin}: {_unknown_key(name)}")
+            if name in flat:
+                raise ConfigError(f"{origin}: {name} is set twice")
+            flat[name] = item
+    return flat
+
+
+def _unknown_key(key: str) -> str:
+    hint = did_you_mean(key, KEYS)
+    if not hint:  # the field may be right and its section missing or wrong
+        field = key.rsplit(".", 1)[-1]
+        same = [known for known in KEYS if known.rsplit(".", 1)[-1] == field]
+        near = same or [known for known in KEYS if did_you_mean(field, [known.rsplit(".", 1)[-1]])][:3]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    if not hint and "." not in key:
+        hint = f"; keys are written section.field, with the sections {', '.join(_SECTIONS)}"
+    return f"unknown key {key}{hint}"
+
+
+def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Expand a data set named in `changes` (or else in `values`) in place; other data.* keys of `changes` still apply on top."""
+    source = changes if "dataset" in changes or changes.get("data.name") in user.DATASETS else values
+    chosen = source.pop("dataset", None)
+    if chosen is None:
+        chosen = source.get("data.name")
+        if not isinstance(chosen, str) or chosen not in user.DATASETS:
+            return
+    name = str(chosen)
+    for candidate in (name, name.removesuffix("_dataset")):
+        if candidate in user.DATASETS:
+            name = candidate
+    if name not in user.DATASETS:
+        raise ConfigError(f"{unknown_name('data set', name, user.DATASETS)} (--list datasets shows all)")
+    entry = _flatten({"data": {**user.DATASETS[name], "name": name}}, f"data set {name} in data/config.py")
+    if source is changes:
+        for key in [key for key in values if key.startswith("data.")]:
+            del values[key]
+        values.update(entry)
+    else:
+        values.update({key: value for key, value in entry.items() if key not in values})
+
+
+# ---------------------------------------------------------------------------------------------------------------- overrides
+
+def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, raw = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"{text!r} is not key=value: write for example train.lr=1e-3")
+        if key not in KEYS:
+            raise ConfigError(_unknown_section(key) if key in _SECTIONS else f"{text}: {_unknown_key(key)}")
+        changes[key] = _parse_value(key, raw.strip(), text)
+    return changes
+
+
+def _unknown_section(section: str) -> str:
+    fields = ", ".join(f"{section}.{field}" for field in list(_SECTIONS[section].model_fields)[:4])
+    return f"{section} is a section: set its fields one by one, {fields}, ..."
+
+
+def _annotation(key: str) -> Any:
+    if "." not in key:
+        return str
+    section, field = key.split(".")
+    return _SECTIONS[section].model_fields[field].annotation
+
+
+def _parse_value(key: str, raw: str, text: str) -> Any:
+    quoted = len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "'\"" and raw[0] not in raw[1:-1]
+    if _annotation(key) is str:  # an expression or a path is taken as it stands
+        return raw[1:-1] if quoted else raw
+    try:
+        return read_yaml(raw)
+    except ValueError as error:
+        raise ConfigError(f"{text}: {error}") from None
+
+
+# --------------------------------------------------------------------------------------------------------------- validation
+
+def _validate(values: dict[str, Any], origins: dict[str, str], default_origin: str) -> Config:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        _refuse_bool(key, value, origins.get(key, default_origin))
+        if isinstance(value, str) and value.lower() == "none" and type(None) in typing.get_args(_annotation(key)):
+            value = None
+        section, _, field = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[field] = value
+    try:
+        return Config.model_validate(nested)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_message(item, values, origins, default_origin) for item in error.errors()[:3])) from None
+
+
+def _refuse_bool(key: str, value: Any, origin: str) -> None:
+    """true for a number would quietly become 1."""
+    if isinstance(value, bool) and _annotation(key) is not bool:
+        raise ConfigError(f"{_prefix(origin)}{key}={str(value).lower()}: this setting is not a switch that is true or false")
+
+
+def _prefix(origin: str) -> str:
+    return "" if origin == "override" else f"{origin}: "
+
+
+def _message(item: dict, values: dict[str, Any], origins: dict[str, str], default_origin: str) -> str:
+    """One pydantic error in words: `train.lr=-1: must be > 0`."""
+    key = ".".join(str(part) for part in item["loc"][:2])
+    place = "".join(f"[{part}]" for part in item["loc"][2:] if isinstance(part, int))
+    reason = _reason(item)
+    if key in values:
+        shown = item["input"] if place else values[key]
+        return f"{_prefix(origins.get(key, default_origin))}{key}{place}={_brief(shown)}: {reason}"
+    if key in _SECTIONS or not key:  # a rule about several fields; an override is the likely culprit
+        touched = [name for name, origin in origins.items() if origin == "override" and name.startswith(key)]
+        prefix = f"{', '.join(f'{name}={_brief(values[name])}' for name in touched)}: " if touched else _prefix(default_origin)
+        return f"{prefix}{reason}"
+    return f"{_prefix(default_origin)}{key}: {reason}"
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) and value else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _reason(item: dict) -> str:
+    kind, context = item["type"], item.get("ctx", {})
+    bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}
+    if kind in bounds:
+        name, sign = bounds[kind]
+        return f"must be {sign} {context[name]:g}"
+    if kind == "literal_error":
+        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return f"must be one of {', '.join(choices)}{did_you_mean(str(item['input']), choices)}"
+    if kind == "value_error":
+        return str(context["error"])
+    words = {"int": "must be a whole number", "float": "must be a number", "finite": "must be a finite number", "bool": "must be true or false",
+             "string": "must be text", "tuple": "must be a list, [a, b]", "dict": "must be a mapping, {key: value}", "missing": "is missing"}
+    return words.get(kind.split("_")[0], item["msg"][0].lower() + item["msg"][1:])
+
+
+def _autoscale(config: Config, fixed: set[str]) -> Config:
+    """YOLACT's rule: lr x b/8, iterations and lr_steps / (b/8), except for `fixed` keys. Switched off in the result once applied."""
+    train = config.train
+    if not train.autoscale or train.batch_size == AUTOSCALE_BATCH:
+        return config
+    factor = train.batch_size / AUTOSCALE_BATCH
+    scaled = {
+        "lr": train.lr * factor,
+        "iterations": max(1, int(train.iterations // factor)),
+        "lr_steps": tuple(sorted({max(1, int(step // factor)) for step in train.lr_steps})),
+    }
+    changes = {key: value for key, value in scaled.items() if f"train.{key}" not in fixed}
+    return config.model_copy(update={"train": train.model_copy(update={**changes, "autoscale": False})})
+
+
+def _check_expressions(config: Config, *, names: bool) -> None:
+    """Syntax of loss.mask and assign.name; with `names`, also the registered names, their parameters and the plugins."""
+    from layers.losses.expr import parse, parse_call
+    try:
+        parse(config.loss.mask)
+        if names:
+            from layers.losses.mask import build_mask_loss
+            build_mask_loss(config.loss.mask, plugins=config.loss.plugins)
+    except ValueError as error:
+        raise ConfigError(f"loss.mask={config.loss.mask}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"loss.plugins: {error.filename or ''}: {error.strerror or error}") from None
+    try:
+        parse_call(config.assign.name)
+        if names:
+            from layers.assign import build_assigner
+            build_assigner(config.assign.name)
+    except ValueError as error:
+        raise ConfigError(f"assign.name={config.assign.name}: {error}") from None

@@ -1,0 +1,196 @@
+"""Train a model: python train.py --config NAME_or_FILE [key=value ...]"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from data import cli
+from data.resolve import ConfigError, dump_yaml, list_configs, list_datasets, load_config
+
+DESCRIPTION = """Train YOLACT or YOLACT++ on a COCO-format data set. A run is one folder, runs/<config>/<n>.
+
+  python train.py --config yolact_plus_small_cigarettes loss.mask="bce + 0.5*mse" train.batch_size=16
+  python train.py --resume                      continue the latest run
+  torchrun --nproc_per_node=2 train.py --config yolact_base"""
+
+# YOLACT's flag -> the setting that it is
+SETTINGS = {
+    "batch_size": "train.batch_size", "lr": "train.lr", "momentum": "train.momentum", "decay": "train.weight_decay",
+    "gamma": "train.lr_gamma", "num_workers": "train.num_workers", "dataset": "dataset",
+}
+
+
+def parser() -> cli.Parser:
+    flags = cli.Parser(prog="train.py", description=DESCRIPTION)
+    flags.add_argument("--config", help="a name of data/config.py, a YAML file, or a run's config.yaml (default: yolact_base)")
+    flags.switch("--print_config", help="print every setting, and stop")
+    flags.add_argument("--list", choices=("configs", "datasets", "losses", "assigners"), help="list what can be chosen, and stop")
+    flags.optional_value("--resume", implied="latest", metavar="RUN",
+                         help="continue a run: its folder, a checkpoint of it, or nothing (also 'interrupt') for the config's latest run")
+    flags.add_argument("--run_dir", type=Path, help="folder of this run (default: runs/<config>/<n>)")
+    flags.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    old = flags.add_argument_group("YOLACT's flags")
+    old.add_argument("--dataset", help="an entry of DATASETS in data/config.py")
+    old.add_argument("--batch_size", help="same as train.batch_size=")
+    old.add_argument("--lr", "--learning_rate", help="same as train.lr=")
+    old.add_argument("--momentum", help="same as train.momentum=")
+    old.add_argument("--decay", "--weight_decay", help="same as train.weight_decay=")
+    old.add_argument("--gamma", help="same as train.lr_gamma=")
+    old.add_argument("--num_workers", help="same as train.num_workers=")
+    flags.switch("--cuda", default=None, help="--cuda=False trains on the CPU")
+    flags.switch("--no_autoscale", help="same as train.autoscale=false")
+    old.add_argument("--save_folder", type=Path, help="runs are folders <save_folder>/<config>/<n> instead of runs/<config>/<n>")
+    old.add_argument("--save_interval", type=int, help="iterations between checkpoints, each kept unless --keep_latest")
+    flags.switch("--keep_latest", help="keep only the latest checkpoint (and those at --keep_latest_interval)")
+    old.add_argument("--keep_latest_interval", type=int, default=100_000, help="with --keep_latest; 0 keeps none")
+    old.add_argument("--validation_size", type=int, help="same as train.validate_images=")
+    old.add_argument("--validation_epoch", type=int, help="epochs between validations; -1 = only at the end")
+    old.add_argument("--start_iter", type=int, default=-1, help="0 with --resume=FILE starts a new training from its weights")
+    old.add_argument("--log_folder", help="replaced: logs are in the run's folder")
+    old.add_argument("--batch_alloc", help="replaced by torchrun --nproc_per_node=N train.py ...")
+    flags.switch("--no_log", help="replaced: the logs of a run are always written")
+    flags.switch("--log_gpu", help="replaced: GPU memory is logged without it")
+    flags.switch("--no_interrupt", help="replaced: an interrupted run always saves a checkpoint")
+    return flags
+
+
+def overrides(arguments: Namespace) -> list[str]:
+    """The flags that are settings, as key=value, before those that were given as such."""
+    changes = [f"{key}={getattr(arguments, flag)}" for flag, key in SETTINGS.items() if getattr(arguments, flag) is not None]
+    if arguments.no_autoscale:
+        changes.append("train.autoscale=false")
+    if arguments.save_interval is not None:
+        changes.append(f"train.save_every={arguments.save_interval}")
+    if arguments.keep_latest:
+        changes.append(f"train.keep_every={max(0, arguments.keep_latest_interval)}")
+    elif arguments.save_interval is not None:
+        changes.append(f"train.keep_every={arguments.save_interval}")
+    if arguments.validation_size is not None:
+        changes.append(f"train.validate_images={max(0, arguments.validation_size)}")
+    return changes + arguments.overrides
+
+
+def explain_replaced(arguments: Namespace) -> None:
+    """Say what became of the flags of YOLACT that are not settings here. ValueError for those that cannot be honoured."""
+    if arguments.batch_alloc is not None:
+        raise ValueError("--batch_alloc: each process takes an equal share of the batch; run torchrun --nproc_per_node=N train.py ...")
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if arguments.log_folder is not None:
+        cli.note("--log_folder: metrics.jsonl and TensorBoard events are in the run's folder, see --save_folder and --run_dir")
+    if arguments.no_log:
+        cli.note("--no_log: a run's metrics.jsonl is always written; train.log_every=N sets how often")
+    if arguments.log_gpu:
+        cli.note("--log_gpu: peak GPU memory is always logged on CUDA")
+    if arguments.no_interrupt:
+        cli.note("--no_interrupt: an interrupted run always saves its last.pth; delete the run's folder if it is not wanted")
+
+
+def show_list(kind: str) -> None:
+    if kind == "configs":
+        for name in list_configs():
+            config = load_config(name, check_names=False)
+            model = f"{config.model.backbone}, {config.model.max_size} px{', YOLACT++' if config.model.mask_iou_net else ''}"
+            print(f"{name:34} {model:32} {config.data.name:20} {config.loss.mask}")
+    elif kind == "datasets":
+        from data.config import DATASETS
+        for name in list_datasets():
+            classes = DATASETS[name]["class_names"]
+            print(f"{name:20} {len(classes):3} class{'es' if len(classes) > 1 else '  '}  {DATASETS[name].get('root', '')}")
+    elif kind == "losses":
+        from layers.losses import registry
+        for name in registry.names():
+            print(f"{name:20} {registry.get(name).kind:8} {registry.get(name).description}")
+    else:
+        from layers.assign import assigner_names
+        print("\n".join(assigner_names()))
+
+
+def main(arguments: Namespace) -> None:
+    if arguments.list:
+        return show_list(arguments.list)
+    explain_replaced(arguments)
+    changes, resume, source = overrides(arguments), None, arguments.config
+    if arguments.resume is not None and arguments.start_iter == 0:
+        changes.append(f"train.init_from={arguments.resume}")
+    elif arguments.resume is not None:
+        if arguments.start_iter > 0:
+            raise ValueError("--start_iter: a checkpoint holds its iteration; --start_iter=0 starts a new training from its weights")
+        resume = find_run(arguments)
+        source = source or resume
+    elif arguments.start_iter > 0:
+        raise ValueError("--start_iter needs --resume: without a checkpoint, training starts at 0")
+    source = source or "yolact_base"
+    if arguments.print_config:
+        print(dump_yaml(load_config(source, changes, check_names=False)), end="")
+        return None
+    config = load_config(source, changes)
+    if arguments.validation_epoch is not None:
+        config = load_config(source, [*changes, f"train.validate_every={validation_interval(config, arguments.validation_epoch)}"])
+    from yolact.engine.train import train
+    train(config, run_dir=run_folder(arguments, config, resume), resume=resume, device=device(arguments))
+    return None
+
+
+def device(arguments: Namespace) -> str | None:
+    if arguments.cuda is None:
+        return arguments.device
+    return arguments.device or ("cuda" if arguments.cuda else "cpu")
+
+
+def runs_root(arguments: Namespace) -> Path:
+    return arguments.save_folder or Path("runs")
+
+
+def find_run(arguments: Namespace) -> Path:
+    """The folder of the run to continue. ValueError where there is none."""
+    if arguments.resume not in ("latest", "interrupt"):
+        path = Path(arguments.resume)
+        folder = next((parent for parent in (path, path.parent, path.parent.parent) if (parent / "config.yaml").is_file()), None)
+        if not path.exists():
+            raise ValueError(f"--resume: {path} does not exist")
+        if folder is None:
+            raise ValueError(f"--resume: {path} belongs to no run (no config.yaml beside it); to start from its weights, "
+                             f"use train.init_from={path}")
+        return folder
+    if arguments.run_dir is not None:
+        return arguments.run_dir
+    name = "*"
+    if arguments.config:
+        name = load_config(arguments.config, overrides(arguments), check_names=False).name
+    runs = [path.parent.parent for path in runs_root(arguments).glob(f"{name}/*/weights/last.pth")]
+    if not runs:
+        raise ValueError(f"--resume: no run with a checkpoint under {runs_root(arguments) / name}")
+    return max(runs, key=lambda run: (run / "weights" / "last.pth").stat().st_mtime)
+
+
+def run_folder(arguments: Namespace, config, resume: Path | None) -> Path | None:
+    """The run's folder where flags say so; None leaves the choice of runs/<config>/<n> to the engine."""
+    if resume is not None or arguments.run_dir is not None:
+        return arguments.run_dir or resume
+    if arguments.save_folder is None:
+        return None
+    parent = arguments.save_folder / config.name
+    taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
+    return parent / str(max(taken, default=0) + 1)
+
+
+def validation_interval(config, epochs: int) -> int:
+    """Iterations in `epochs` epochs of the training set; 0 (only at the end) for a negative number."""
+    if epochs <= 0:
+        return 0
+    path = Path(config.data.root) / config.data.train_annotations
+    content = json.loads(path.read_text(encoding="utf-8"))
+    annotated = {annotation["image_id"] for annotation in content.get("annotations", ())}
+    images = len(content.get("images", ())) if config.data.keep_empty else len(annotated)
+    if not images:
+        raise ConfigError(f"{path} has no images to train on")
+    return max(1, epochs * images // config.train.batch_size)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parser().parse()))
