@@ -1,0 +1,54 @@
+"""Anchor boxes (YOLACT calls them priors).
+
+One set for every pyramid level, row, column, scale and ratio, in this order. Sides are given in pixels of the network input, so the
+same scales at a smaller input give relatively larger anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def level_sizes(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequence[float]], ratios: Sequence[float]) -> tuple[int, ...]:
+    """Anchors on each level, for level_shapes [(h, w)]; their sum is A."""
+    _check(level_shapes, scales, ratios)
+    return tuple(h * w * len(level_scales) * len(ratios) for (h, w), level_scales in zip(level_shapes, scales))
+
+
+def make_anchors(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequence[float]], ratios: Sequence[float], *, image_size: int,
+                 square: bool = False, offset: float = 0.5, device: torch.device | str | None = None) -> Tensor:
+    """(A,4) float32 cx, cy, w, h relative to the network input.
+
+    level_shapes  [(h, w)] feature map sizes
+    scales        per level, anchor sides in pixels of an image_size x image_size input
+    ratios        width / height at an unchanged area
+    square        height := width, which turns the ratios into three sizes (the published base and im presets)
+    offset        position of the centre inside its cell: 0.5 = middle, 0 = top left corner
+    """
+    _check(level_shapes, scales, ratios)
+    levels = [_level(h, w, level_scales, ratios, image_size, square, offset) for (h, w), level_scales in zip(level_shapes, scales)]
+    return torch.cat(levels).to(device=device, dtype=torch.float32)
+
+
+def _level(h: int, w: int, scales: Sequence[float], ratios: Sequence[float], image_size: int, square: bool, offset: float) -> Tensor:
+    # In float64, rounded once at the end: float32 steps would move centres and sides by an ulp from the published anchors.
+    side = torch.tensor(scales, dtype=torch.float64)[:, None]  # (scales,1)
+    root = torch.tensor(ratios, dtype=torch.float64).sqrt()  # (ratios,)
+    width = side * root / image_size
+    height = width if square else side / root / image_size
+    shapes = torch.stack((width, height), -1).reshape(1, 1, -1, 2)  # (1,1,scales*ratios,2)
+    y = (torch.arange(h, dtype=torch.float64) + offset) / h
+    x = (torch.arange(w, dtype=torch.float64) + offset) / w
+    centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[:, :, None]  # (h,w,1,2)
+    per_cell = shapes.shape[2]
+    return torch.cat((centers.expand(h, w, per_cell, 2), shapes.expand(h, w, per_cell, 2)), -1).reshape(-1, 4)
+
+
+def _check(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequence[float]], ratios: Sequence[float]) -> None:
+    if len(level_shapes) != len(scales):
+        raise ValueError(f"{len(scales)} lists of anchor scales for {len(level_shapes)} feature maps: give one list per level")
+    if not ratios or min(ratios) <= 0 or any(not s or min(s) <= 0 for s in scales):
+        raise ValueError("anchor scales and ratios must be positive, with at least one of each on every level")
