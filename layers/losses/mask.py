@@ -1,0 +1,213 @@
+"""MaskLoss: the mask term alpha*L1 + beta*L2 + ... of an expression, computed per instance.
+
+It owns what every term has in common: where a loss counts (region, outside), what it is divided by, and its weight over training. The
+criterion owns what concerns images: subsets of positives, their rescaling, and the division by the number of positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layers.losses.expr import ExpressionError, Term, format_terms, parse, unordered
+from layers.losses.registry import RESERVED, Bound, LossInfo, Param, ParameterError, check_params, get, load_plugins
+from layers.losses.schedule import Schedule, read_weight
+from layers.masks import box_window
+
+OPTIONS = (
+    Param("region", str, "box", choices=("box", "image")),
+    Param("outside", str, "ignore", choices=("ignore", "charge")),
+    Param("rescale", bool, True),
+)
+UNAVAILABLE = tuple(name for name in RESERVED if name != "weight" and name not in {option.name for option in OPTIONS})
+PADDING = 1  # prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
+MIN_AREA = 0.01  # square prototype pixels: a box without area must not divide by 0
+OUTSIDE_LOGIT = -100.0  # p rounds to 0 and BCE costs exactly 100 at a ground-truth pixel, as with the published clamp of log at -100
+
+
+@dataclass(frozen=True)
+class MaskTerm:
+    """One term of the sum, checked against the registry.
+
+    label    canonical call without coefficient and weight: names the term's unweighted value
+    params   every parameter of the loss function
+    rescale  whether the criterion makes up for positives that were not sampled
+    """
+
+    label: str
+    info: LossInfo
+    params: dict[str, Any]
+    coefficient: float
+    schedule: Schedule
+    region: str
+    outside: str
+    rescale: bool
+
+    def weight(self, step: int, total_steps: int | None = None) -> float:
+        """coefficient x weight(step)."""
+        return self.coefficient * self.schedule.at(step, total_steps)
+
+
+class MaskLoss(nn.Module):
+    """loss(logits, target, boxes) -> (N,), the weighted sum of its terms per instance, before any division by the number of positives.
+
+    expression   canonical text: written order kept, defaults and `1*` dropped
+    key          equal for losses that differ only in the order of terms and parameters
+    needs        names of the (N,...) tensors that must be in `extras`
+    total_steps  length of training in optimiser steps, where schedules without `end` finish; None = unknown
+
+    region='box' (default)      pixels outside the matched box, grown by 1 pixel, have weight 0; a pixel loss is summed and divided by the
+                                area of the box itself (neither grown nor clipped) in prototype pixels
+    region='image'              every pixel counts; a pixel loss is divided by H*W
+    outside='ignore' (default)  with region='box', nothing outside the grown box costs anything
+    outside='charge'            the published form: p is set to 0 out there and ground truth out there costs L(0, 1), 100 for BCE
+    Region losses are scale-free and not divided by anything.
+    """
+
+    def __init__(self, terms: Iterable[MaskTerm], canonical: tuple[Term, ...], total_steps: int | None = None):
+        super().__init__()
+        self.parts = tuple(terms)
+        self.expression = format_terms(canonical)
+        self.key = unordered(canonical)
+        self.needs = tuple(sorted({name for part in self.parts for name in part.info.needs}))
+        self.total_steps = total_steps
+
+    def forward(self, logits: Tensor, target: Tensor, boxes: Tensor, *, step: int = 0, extras: Mapping[str, Tensor] | None = None,
+                generator: torch.Generator | None = None) -> Tensor:
+        """logits (N,H,W), target (N,H,W) in {0,1}, boxes (N,4) XYXY relative -> (N,).
+
+        float16 and bfloat16 are lifted to float32. `generator` serves terms that draw samples; no built-in loss does.
+        ValueError for disagreeing shapes, missing extras, or a loss function that returns another shape than its kind promises."""
+        values = self.terms(logits, target, boxes, step=step, extras=extras, generator=generator)
+        weights = (part.weight(step, self.total_steps) for part in self.parts)
+        return sum(weight * value for weight, value in zip(weights, values.values()))
+
+    def terms(self, logits: Tensor, target: Tensor, boxes: Tensor, *, step: int = 0, extras: Mapping[str, Tensor] | None = None,
+              generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """{label: (N,)}: each term without its coefficient and weight, in written order. Arguments as in forward."""
+        _check_shapes(logits, target, boxes)
+        extras = self._extras(extras or {}, logits.shape[0])
+        with torch.autocast(logits.device.type, enabled=False):
+            if logits.dtype in (torch.float16, torch.bfloat16):
+                logits = logits.float()
+            if logits.shape[0] == 0:  # loss functions need not handle an empty batch; the graph is kept
+                return {part.label: logits.sum((1, 2)) for part in self.parts}
+            view = _Region(logits, target.to(logits.dtype), boxes.to(logits.dtype))
+            return {part.label: _evaluate(part, view, extras) for part in self.parts}
+
+    def extra_repr(self) -> str:
+        return self.expression
+
+    def _extras(self, extras: Mapping[str, Tensor], n: int) -> Mapping[str, Tensor]:
+        absent = [name for name in self.needs if name not in extras]
+        if absent:
+            raise ValueError(f"mask loss {self.expression!r} needs extras {', '.join(absent)}")
+        wrong = [name for name in self.needs if extras[name].shape[0] != n]
+        if wrong:
+            raise ValueError(f"extras {', '.join(wrong)} must have {n} rows, one per instance")
+        return extras
+
+
+def build_mask_loss(expr: str, plugins: Iterable[str] = (), *, total_steps: int | None = None) -> MaskLoss:
+    """The loss that an expression such as "bce + 0.5*mse(region='image')" describes, after loading plugins.
+
+    ValueError shows the place of a mistake: syntax, unknown loss, unknown or wrong parameter, a term given twice."""
+    load_plugins(plugins)
+    parts, canonical = [], []
+    for term in parse(expr):
+        try:
+            part, plain = _build(term)
+        except ParameterError as error:
+            raise ExpressionError(str(error), _one_line(expr), term.param_positions.get(error.parameter, term.position)) from None
+        except ValueError as error:
+            raise ExpressionError(str(error), _one_line(expr), term.position) from None
+        if any(part.label == other.label for other in parts):
+            raise ExpressionError(f"{part.label} is there twice: write one term with one coefficient", _one_line(expr), term.position)
+        parts.append(part)
+        canonical.append(plain)
+    return MaskLoss(parts, tuple(canonical), total_steps)
+
+
+def _one_line(expr: str) -> str:
+    return " ".join(expr.split())  # the form that positions count in
+
+
+def _build(term: Term) -> tuple[MaskTerm, Term]:
+    """The checked term and its canonical form."""
+    info = get(term.name)
+    own = {name: value for name, value in term.params.items() if name not in RESERVED}
+    params = check_params(info, own)
+    for name in UNAVAILABLE:
+        if name in term.params:
+            raise ParameterError(f"the option {name!r} is reserved, but not available in this version", name)
+    options = {p.name: p.check(term.params[p.name]) if p.name in term.params else p.default for p in OPTIONS}
+    schedule = read_weight(term.params.get("weight", 1))
+    final = {**params, **options, "weight": schedule.value}
+    defaults = {**info.defaults, **{p.name: p.default for p in OPTIONS}, "weight": 1.0}
+    changed = {name: final[name] for name in term.params if final[name] != defaults[name]}
+    label = str(Term(term.name, 1.0, {name: value for name, value in changed.items() if name != "weight"}))
+    return MaskTerm(label, info, params, term.coefficient, schedule, **options), Term(term.name, term.coefficient, changed)
+
+
+class _Region:
+    """The instances seen through their boxes: each form is computed once, when a term first needs it."""
+
+    def __init__(self, logits: Tensor, target: Tensor, boxes: Tensor):
+        self.logits, self.target = logits, target
+        self.size = logits.shape[-2:]
+        self.boxes = boxes
+        self._keep: Tensor | None = None
+        self._charged: Tensor | None = None
+
+    @property
+    def keep(self) -> Tensor:
+        """(N,H,W) bool, True inside the grown box."""
+        if self._keep is None:
+            self._keep = box_window(self.boxes, self.size, PADDING)
+        return self._keep
+
+    @property
+    def charged(self) -> Tensor:
+        """(N,H,W) logits with p = 0 outside the grown box."""
+        if self._charged is None:
+            self._charged = self.logits.masked_fill(~self.keep, OUTSIDE_LOGIT)
+        return self._charged
+
+    def box_area(self) -> Tensor:
+        """(N,) areas of the boxes in prototype pixels, at least MIN_AREA."""
+        height, width = self.size
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]  # (N,2)
+        return (sides[:, 0] * width * (sides[:, 1] * height)).clamp(min=MIN_AREA)
+
+
+def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor]) -> Tensor:
+    """(N,) unweighted value of one term."""
+    keywords = {**part.params, **{name: extras[name] for name in part.info.needs}}
+    in_box = part.region == "box"
+    charge = in_box and part.outside == "charge"
+    logits = view.charged if charge else view.logits
+    if part.info.kind == "region":
+        weight = view.keep.to(logits.dtype) if in_box and not charge else torch.ones_like(logits)
+        return _checked(part, part.info.function(logits, view.target, weight, **keywords), logits.shape[:1])
+    pixels = _checked(part, part.info.function(logits, view.target, **keywords), logits.shape)  # (N,H,W)
+    if in_box and not charge:
+        pixels = pixels * view.keep
+    total = pixels.sum((1, 2))
+    return total / view.box_area() if in_box else total / (view.size[0] * view.size[1])
+
+
+def _checked(part: MaskTerm, value: Tensor, shape: torch.Size) -> Tensor:
+    if not isinstance(value, Tensor) or value.shape != shape:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{part.info.kind} loss {part.info.name!r} must return a tensor of shape {tuple(shape)}, got {got}")
+    return value
+
+
+def _check_shapes(logits: Tensor, target: Tensor, boxes: Tensor) -> None:
+    if logits.dim() != 3 or target.shape != logits.shape or boxes.shape != (logits.shape[0], 4):
+        raise ValueError("expected logits (N,H,W), target (N,H,W) and boxes (N,4), got "
+                         f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(boxes.shape)}")

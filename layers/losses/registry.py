@@ -1,0 +1,280 @@
+"""Mask losses by name: a loss is one function with a decorator, described by one LossInfo record.
+
+    @pixel_loss("huber", "...", bounds={"delta": Bound("(0, 1)")})
+    def huber(logits, target, *, delta=0.5): ...            # (N,H,W), (N,H,W) in {0,1} -> (N,H,W)
+
+    @region_loss("dice", "...")
+    def dice(logits, target, weight, *, smooth=1.0): ...    # + weight (N,H,W) in [0,1] -> (N,)
+
+Keyword-only parameters are what an expression can set. Their types come from the annotation or the default (typing.Literal lists choices),
+their bounds from `bounds`. A parameter named in `needs` is an extra tensor that the caller supplies, and is not set in expressions.
+Importing this module registers every built-in loss.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+import types
+import typing
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterable, Literal
+
+Kind = Literal["pixel", "region"]
+RESERVED = ("weight", "region", "match", "sampling", "balance", "outside", "rescale")  # options of every term, see mask.py
+
+_losses: dict[str, LossInfo] = {}
+_loaded_files: set[Path] = set()
+
+
+class ParameterError(ValueError):
+    """A wrong parameter; `parameter` is its name, for whoever knows where it stands in the text."""
+
+    def __init__(self, message: str, parameter: str):
+        super().__init__(message)
+        self.parameter = parameter
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An interval as mathematics writes it, "(0, 1]" or "[0, inf)", and why a value outside is refused."""
+
+    interval: str
+    why: str = ""
+
+    def __post_init__(self):
+        low, high = self.ends
+        if self.interval[0] not in "[(" or self.interval[-1] not in "])" or not low < high:
+            raise ValueError(f"{self.interval!r} is not an interval such as '(0, 1]' or '[0, inf)'")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        low, high = self.interval[1:-1].split(",")
+        return float(low), float(high)
+
+    def __contains__(self, value: float) -> bool:
+        low, high = self.ends
+        above = value > low if self.interval[0] == "(" else value >= low
+        below = value < high if self.interval[-1] == ")" else value <= high
+        return above and below
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter that an expression can set. type is bool, int, float or str; optional ones may be None."""
+
+    name: str
+    type: type
+    default: Any
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+    bound: Bound | None = None
+
+    def check(self, value: Any) -> Any:
+        """The value in the parameter's type. ParameterError says what is allowed."""
+        if value is None and self.optional:
+            return None
+        if self.type is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.type:
+            raise ParameterError(f"{self.name}={value!r} must be {self.allowed}", self.name)
+        if self.choices and value not in self.choices:
+            raise ParameterError(f"{self.name}={value!r} is unknown{suggest(value, self.choices)}", self.name)
+        if self.type is float and not math.isfinite(value):
+            raise ParameterError(f"{self.name}={value!r} must be finite", self.name)
+        if self.bound and value not in self.bound:
+            raise ParameterError(f"{self.name}={value!r} is outside {self.bound.interval}" + (f": {self.bound.why}" if self.bound.why else ""),
+                                 self.name)
+        return value
+
+    @property
+    def allowed(self) -> str:
+        kind = {bool: "True or False", int: "a whole number", float: "a number", str: "a 'word' in quotes"}[self.type]
+        return " or ".join([kind] + ["None"] * self.optional) + (f" in {self.bound.interval}" if self.bound else "")
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """What is known about a registered loss.
+
+    name, kind      how expressions call it; "pixel" -> (N,H,W), "region" -> (N,)
+    summary         one line for listings
+    function        the function itself
+    params          parameters that an expression can set, with default, type and bounds
+    needs           extra per-instance tensors that the caller supplies by these names
+    signed          True where the value may be negative and is not 0 at a perfect mask
+    source          where the formula comes from (paper and equation), may be empty
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    function: Callable
+    params: tuple[Param, ...] = ()
+    needs: tuple[str, ...] = ()
+    signed: bool = False
+    source: str = ""
+
+    @property
+    def signature(self) -> str:
+        """The call with every default, as a listing shows it: huber(delta=0.5)."""
+        values = ", ".join(f"{p.name}={p.default!r}" for p in self.params)
+        return f"{self.name}({values})" if values else self.name
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {p.name: p.default for p in self.params}
+
+
+def pixel_loss(name: str, summary: str, *, bounds: dict[str, Bound] | None = None, needs: Iterable[str] = (), signed: bool = False,
+               source: str = "") -> Callable[[Callable], Callable]:
+    """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, *, ...) -> (N,H,W): a loss per pixel, neither cropped nor reduced.
+
+    ValueError if the name is taken or the signature is not this one."""
+    return _decorator("pixel", ("logits", "target"), name, summary, bounds or {}, tuple(needs), signed, source)
+
+
+def region_loss(name: str, summary: str, *, bounds: dict[str, Bound] | None = None, needs: Iterable[str] = (), signed: bool = False,
+                source: str = "") -> Callable[[Callable], Callable]:
+    """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, weight (N,H,W) in [0,1], *, ...) -> (N,): a scale-free loss per instance.
+
+    Pixels of weight 0 must not matter. ValueError if the name is taken or the signature is not this one."""
+    return _decorator("region", ("logits", "target", "weight"), name, summary, bounds or {}, tuple(needs), signed, source)
+
+
+def names(kind: Kind | None = None) -> list[str]:
+    """Sorted names of the registered losses, of one kind if given."""
+    return sorted(info.name for info in _losses.values() if kind in (None, info.kind))
+
+
+def get(name: str) -> LossInfo:
+    """The record of a loss; ValueError names the nearest ones."""
+    if name not in _losses:
+        raise ValueError(f"there is no mask loss {name!r}{suggest(name, names())}")
+    return _losses[name]
+
+
+def check_params(info: LossInfo, given: dict[str, Any]) -> dict[str, Any]:
+    """All parameters of the loss, defaults filled in. ParameterError for an unknown name, a wrong type or a value out of bounds."""
+    known = {p.name: p for p in info.params}
+    for name in given:
+        if name not in known:
+            options = suggest(name, [*known, *RESERVED])
+            raise ParameterError(f"{info.name} has no parameter {name!r}{options}", name)
+    return {name: param.check(given[name]) if name in given else param.default for name, param in known.items()}
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: '; did you mean mse?', or all that is known."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known) or 'none'}"
+
+
+def load_plugins(paths: Iterable[str]) -> None:
+    """Run files (paths that end in .py) or import modules, once each, so that their decorators register losses.
+
+    ValueError names the plugin if it is missing or fails; a failing one leaves nothing registered."""
+    for path in paths:
+        before = dict(_losses)
+        try:
+            _load_plugin(path)
+        except Exception as error:
+            _losses.clear()
+            _losses.update(before)
+            raise ValueError(f"loss plugin {path!r}: {error if isinstance(error, ValueError) else _describe(error)}") from error
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _load_plugin(path: str) -> None:
+    if not path.endswith(".py"):
+        importlib.import_module(path)
+        return
+    file = Path(path).expanduser().resolve()
+    if file in _loaded_files:
+        return
+    if not file.is_file():
+        raise ValueError("there is no such file; a path ends in .py and starts from the working directory")
+    name = f"loss_plugin_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that its functions can be pickled and its annotations resolved
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _loaded_files.add(file)
+
+
+def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bounds: dict[str, Bound], needs: tuple[str, ...],
+               signed: bool, source: str):
+    if not name.isidentifier():
+        raise ValueError(f"{name!r} cannot be a loss name: expressions need a plain identifier")
+
+    def register(function: Callable) -> Callable:
+        if name in _losses:
+            taken = _losses[name].function
+            raise ValueError(f"the loss name {name!r} is taken by {taken.__module__}.{taken.__qualname__}: choose another")
+        params = _params(function, name, tensors, bounds, needs)
+        _losses[name] = LossInfo(name, kind, summary, function, params, needs, signed, source)
+        return function
+
+    return register
+
+
+def _params(function: Callable, name: str, tensors: tuple[str, ...], bounds: dict[str, Bound], needs: tuple[str, ...]) -> tuple[Param, ...]:
+    """Parameters read from the signature; ValueError for a signature that expressions could not call."""
+    signature = inspect.signature(function).parameters.values()
+    positional = tuple(p.name for p in signature if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+    keywords = [p for p in signature if p.kind is p.KEYWORD_ONLY]
+    wanted = f"def {name}({', '.join(tensors)}, *, parameter=default, ...)"
+    if positional != tensors or len(positional) + len(keywords) != len(signature):
+        raise ValueError(f"loss {name!r} must be written as {wanted}")
+    absent = sorted(({*needs, *bounds}) - {p.name for p in keywords})
+    if absent:
+        raise ValueError(f"loss {name!r} names {', '.join(absent)} in needs or bounds, but has no such keyword-only parameter")
+    reserved = sorted({p.name for p in keywords} & set(RESERVED))
+    if reserved:
+        raise ValueError(f"loss {name!r} has a parameter {', '.join(reserved)}: every term has an option of that name, choose another")
+    hints = _annotations(function, name)
+    return tuple(_param(name, p, hints.get(p.name), bounds.get(p.name)) for p in keywords if p.name not in needs)
+
+
+def _annotations(function: Callable, name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError as error:
+        raise ValueError(f"loss {name!r}: cannot read its annotations: {error}") from None
+
+
+def _param(loss: str, parameter: inspect.Parameter, hint: Any, bound: Bound | None) -> Param:
+    if parameter.default is parameter.empty:
+        raise ValueError(f"parameter {parameter.name} of loss {loss!r} needs a default, or a place in `needs` if it is a tensor")
+    default, optional, choices = parameter.default, parameter.default is None, ()
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):  # float | None
+        members = [h for h in typing.get_args(hint) if h is not type(None)]
+        optional = optional or len(members) < len(typing.get_args(hint))
+        hint = members[0] if len(members) == 1 else None
+    if typing.get_origin(hint) is Literal:
+        choices, hint = typing.get_args(hint), str
+    kind = hint if hint is not None else type(default)
+    if kind not in (bool, int, float, str):
+        raise ValueError(f"parameter {parameter.name} of loss {loss!r} must be a bool, int, float or str: annotate it, for example float | None")
+    param = Param(parameter.name, kind, default, optional, choices, bound)
+    try:
+        return Param(parameter.name, kind, param.check(default), optional, choices, bound)
+    except ParameterError as error:
+        raise ValueError(f"loss {loss!r}: its own default is refused: {error}") from None
+
+
+from layers.losses import pixel  # noqa: E402,F401  registers the built-in losses, which import the decorators above
