@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 def parser() -> cli.Parser:
-    flags = cli.Parser(prog="train.py", description=DESCRIPTION)
+    flags = cli.Parser(usage="train.py --config NAME_or_FILE [flags] [key=value ...]", description=DESCRIPTION)
     flags.add_argument("--config", help="a name of data/config.py, a YAML file, or a run's config.yaml (default: yolact_base)")
     flags.switch("--print_config", help="print every setting, and stop")
     flags.add_argument("--list", choices=("configs", "datasets", "losses", "assigners"), help="list what can be chosen, and stop")

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
     def switch(self, *flags: str, default: bool | None = False, **options) -> None:
         """A flag that alone means true; --flag=False and --flag False also work."""
-        self.add_argument(*flags, type=boolean, default=default, metavar="BOOL", **options)
+        self.add_argument(*flags, type=boolean, default=default, metavar="[=BOOL]", **options)
         self._implied.update(dict.fromkeys(flags, "true"))
 
     def optional_value(self, *flags: str, implied: str, **options) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from data import config as user
+from data.messages import brief, reason
 from data.names import did_you_mean, unknown_name
 from data.schema import Config
 from data.yaml_text import read_yaml, write_yaml
@@ -88,7 +89,8 @@ def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, se
         raise ConfigError(f"{path}: no such config file")
     if path.is_dir():
         raise ConfigError(f"{path} is a folder without a config.yaml: give a run's folder, a YAML file or a config name")
-    raise ConfigError(f"{unknown_name('config', text.removesuffix('_config'), user.CONFIGS)} (--list configs shows all; a file ends in .yaml)")
+    problem = unknown_name("config", text.removesuffix("_config"), user.CONFIGS)
+    raise ConfigError(f"{problem} (--list configs shows all; a file ends in .yaml)")
 
 
 def _named(name: str) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     if base is None:
         missing = [section for section in ("model", "data", "train") if section not in content and "dataset" not in content]
         if missing:
-            raise ConfigError(f"{path}: without `base: NAME` the file must hold a whole config, but it has no {' or '.join(missing)} section")
+            raise ConfigError(f"{path}: without `base: NAME` the file must be a whole config, but it has no {' or '.join(missing)} section")
         _choose_dataset(own, {})
         return own, str(path), set()
     name = str(base).removesuffix("_config")
@@ -248,36 +250,15 @@ def _message(item: dict, values: dict[str, Any], origins: dict[str, str], defaul
     """One pydantic error in words: `train.lr=-1: must be > 0`."""
     key = ".".join(str(part) for part in item["loc"][:2])
     place = "".join(f"[{part}]" for part in item["loc"][2:] if isinstance(part, int))
-    reason = _reason(item)
+    why = reason(item)
     if key in values:
         shown = item["input"] if place else values[key]
-        return f"{_prefix(origins.get(key, default_origin))}{key}{place}={_brief(shown)}: {reason}"
+        return f"{_prefix(origins.get(key, default_origin))}{key}{place}={brief(shown)}: {why}"
     if key in _SECTIONS or not key:  # a rule about several fields; an override is the likely culprit
         touched = [name for name, origin in origins.items() if origin == "override" and name.startswith(key)]
-        prefix = f"{', '.join(f'{name}={_brief(values[name])}' for name in touched)}: " if touched else _prefix(default_origin)
-        return f"{prefix}{reason}"
-    return f"{_prefix(default_origin)}{key}: {reason}"
-
-
-def _brief(value: Any) -> str:
-    text = value if isinstance(value, str) and value else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _reason(item: dict) -> str:
-    kind, context = item["type"], item.get("ctx", {})
-    bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}
-    if kind in bounds:
-        name, sign = bounds[kind]
-        return f"must be {sign} {context[name]:g}"
-    if kind == "literal_error":
-        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"must be one of {', '.join(choices)}{did_you_mean(str(item['input']), choices)}"
-    if kind == "value_error":
-        return str(context["error"])
-    words = {"int": "must be a whole number", "float": "must be a number", "finite": "must be a finite number", "bool": "must be true or false",
-             "string": "must be text", "tuple": "must be a list, [a, b]", "dict": "must be a mapping, {key: value}", "missing": "is missing"}
-    return words.get(kind.split("_")[0], item["msg"][0].lower() + item["msg"][1:])
+        prefix = f"{', '.join(f'{name}={brief(values[name])}' for name in touched)}: " if touched else _prefix(default_origin)
+        return f"{prefix}{why}"
+    return f"{_prefix(default_origin)}{key}: {why}"
 
 
 def _autoscale(config: Config, fixed: set[str]) -> Config:
@@ -304,7 +285,7 @@ def _check_expressions(config: Config, *, names: bool) -> None:
             from layers.losses.mask import build_mask_loss
             build_mask_loss(config.loss.mask, plugins=config.loss.plugins)
     except ValueError as error:
-        raise ConfigError(f"loss.mask={config.loss.mask}: {error}") from None
+        raise ConfigError(f"loss.mask={config.loss.mask}: {_first_line(error)}") from None
     except OSError as error:
         raise ConfigError(f"loss.plugins: {error.filename or ''}: {error.strerror or error}") from None
     try:
@@ -313,4 +294,10 @@ def _check_expressions(config: Config, *, names: bool) -> None:
             from layers.assign import build_assigner
             build_assigner(config.assign.name)
     except ValueError as error:
-        raise ConfigError(f"assign.name={config.assign.name}: {error}") from None
+        raise ConfigError(f"assign.name={config.assign.name}: {_first_line(error)}") from None
+
+
+def _first_line(error: ValueError) -> str:
+    """The message without the picture of the place that ExpressionError draws under it."""
+    position = getattr(error, "position", None)
+    return str(error).split("\n")[0] + (f" (column {position + 1})" if position is not None else "")

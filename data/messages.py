@@ -1,0 +1,33 @@
+"""Words for what pydantic finds wrong with a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data.names import did_you_mean
+
+_WORDS = {  # by the first word of pydantic's error type
+    "int": "must be a whole number", "float": "must be a number", "finite": "must be a finite number", "bool": "must be true or false",
+    "string": "must be text", "tuple": "must be a list, [a, b]", "dict": "must be a mapping, {key: value}", "missing": "is missing",
+}
+
+
+def brief(value: Any) -> str:
+    """The value in at most 80 characters."""
+    text = value if isinstance(value, str) and value else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def reason(item: dict) -> str:
+    """Why pydantic refused a value, from one item of ValidationError.errors()."""
+    kind, context = item["type"], item.get("ctx", {})
+    bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}
+    if kind in bounds:
+        name, sign = bounds[kind]
+        return f"must be {sign} {context[name]:g}"
+    if kind == "literal_error":
+        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return f"must be one of {', '.join(choices)}{did_you_mean(str(item['input']), choices)}"
+    if kind == "value_error":
+        return str(context["error"])
+    return _WORDS.get(kind.split("_")[0], item["msg"][0].lower() + item["msg"][1:])
