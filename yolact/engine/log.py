@@ -1,0 +1,220 @@
+"""What a run tells: one console line an interval, metrics.jsonl, TensorBoard, and config.yaml and env.json beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.resolve import dump_yaml
+from data.schema import Config
+from yolact.engine.rundir import RunDir
+from yolact.engine.step import ReadStep
+
+LETTERS = {"box": "B", "class": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
+PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pydantic", "opencv-python", "opencv-python-headless", "tensorboard", "mmcv")
+
+
+class Meter:
+    """Means of the losses over the steps since the last logged line. Its state goes into checkpoints, so that a resumed run logs the
+    same numbers. Skipped steps count as skipped and enter no mean."""
+
+    def __init__(self, state: dict | None = None):
+        state = state or {}
+        self.sums: dict[str, float] = dict(state.get("sums", {}))
+        self.steps = state.get("steps", 0)
+        self.skipped = state.get("skipped", 0)
+
+    def add(self, step: ReadStep) -> None:
+        if step.skipped:
+            self.skipped += 1
+            return
+        self.steps += 1
+        numbers = {**{f"losses/{k}": v for k, v in step.losses.items()}, **{f"terms/{k}": v for k, v in step.terms.items()},
+                   "grad_norm": step.grad_norm}
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def state(self) -> dict:
+        return {"sums": dict(self.sums), "steps": self.steps, "skipped": self.skipped}
+
+    def take(self) -> dict:
+        """{"losses": {...}, "terms": {...}, "grad_norm", "skipped"}: the means, and a fresh start. No means where every step was skipped."""
+        means = {name: total / self.steps for name, total in self.sums.items()} if self.steps else {}
+        taken = {group: {name.removeprefix(f"{group}/"): v for name, v in means.items() if name.startswith(f"{group}/")}
+                 for group in ("losses", "terms")}
+        taken |= {"grad_norm": means.get("grad_norm"), "skipped": self.skipped}
+        self.__init__()
+        return taken
+
+
+class RunLog:
+    """Writes the metrics of one run. Going on from `step` first drops every later line, so that no step is there twice."""
+
+    def __init__(self, run: RunDir, cfg: Config, *, step: int, epoch_images: int):
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the process that logs needs it
+
+        self.cfg, self.run, self.epoch_images = cfg, run, epoch_images
+        cut_metrics(run.metrics, step)
+        self.file = run.metrics.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
+        self.pace: float | None = None  # seconds a step, smoothed
+        self.mark_step, self.mark = step, time.perf_counter()
+
+    def restart_clock(self, step: int) -> None:
+        """Leaves what happened since the last line (a validation, a checkpoint) out of images/s."""
+        self.mark_step, self.mark = step, time.perf_counter()
+
+    def train_line(self, step: int, means: dict, lr: float) -> None:
+        """One interval of training: console, metrics.jsonl and TensorBoard."""
+        now, steps = time.perf_counter(), max(1, step - self.mark_step)
+        seconds = (now - self.mark) / steps
+        self.mark_step, self.mark = step, now
+        self.pace = seconds if self.pace is None else 0.7 * self.pace + 0.3 * seconds
+        train = self.cfg.train
+        record = {"kind": "train", "step": step, "epoch": round(step * train.batch_size / self.epoch_images, 4),
+                  "loss": sum(means["losses"].values()) if means["losses"] else None, **means, "lr": lr,
+                  "images_per_s": round(train.batch_size / seconds, 3), "time": round(time.time(), 3)}
+        if torch.cuda.is_available():
+            record["memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        self._append(record)
+        for name, value in {**{f"loss/{k}": v for k, v in means["losses"].items()}, "loss/total": record["loss"],
+                            **{f"mask_terms/{k}": v for k, v in means["terms"].items()}, "train/lr": lr,
+                            "train/grad_norm": means["grad_norm"], "train/images_per_s": record["images_per_s"]}.items():
+            if value is not None:
+                self.board.add_scalar(name, value, step)
+        print(self._console(record, timedelta(seconds=round(self.pace * (train.iterations - step)))), flush=True)
+
+    def _console(self, record: dict, eta: timedelta) -> str:
+        width = len(str(self.cfg.train.iterations))
+        losses = " ".join(f"{LETTERS[name]} {record['losses'][name]:.3f}" for name in LETTERS if name in record["losses"])
+        total = f"T {record['loss']:.3f}" if record["loss"] is not None else "all steps skipped"
+        parts = [f"[{record['step']:{width}d}/{self.cfg.train.iterations}] epoch {int(record['epoch'])}", f"{losses} {total}".strip(),
+                 f"lr {record['lr']:.2e}", f"{record['images_per_s']:.1f} img/s", f"ETA {eta}"]
+        if record["skipped"]:
+            parts.append(f"skipped {record['skipped']}")
+        if "memory_mb" in record:
+            parts.append(f"{record['memory_mb'] / 1024:.1f} GB")
+        return " | ".join(parts)
+
+    def validation(self, step: int, result: dict, *, best: bool, seconds: float) -> None:
+        """A validation: `result` as EvalResult.to_dict() gives it."""
+        self._append({"kind": "validation", "step": step, "best": best, **result, "seconds": round(seconds, 3), "time": round(time.time(), 3)})
+        for name, value in scalars(result):
+            self.board.add_scalar(f"validation/{name}", value, step)
+        self.board.flush()
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """image HWC uint8 RGB."""
+        self.board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.board.close()
+        self.file.close()
+
+    def _append(self, record: dict) -> None:
+        try:
+            self.file.write(json.dumps(finite(record)) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise OSError(f"cannot write {self.run.metrics} ({error.strerror or error}): free space there; checkpoints written so far "
+                          f"are whole, go on with --resume={self.run.path}") from error
+
+
+def finite(value):
+    """value with NaN and infinities as None: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def scalars(result: dict, prefix: str = "") -> list[tuple[str, float]]:
+    """Every finite number in nested dicts as ("segm/AP", value)."""
+    found = []
+    for key, value in result.items():
+        if isinstance(value, dict):
+            found += scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Keeps the lines of metrics.jsonl up to `step`; later ones, and a last line that a kill left unfinished, go. Whole or not at all."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    write_whole(path, "".join(kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file so that a reader, or a kill, finds the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"cannot write {path} ({error.strerror or error}): free space there, or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_run_files(run: RunDir, cfg: Config, device: torch.device, world_size: int, resumed_from: int | None) -> None:
+    """config.yaml, and env.json, which lists every start of the run."""
+    write_whole(run.path / "config.yaml", dump_yaml(cfg))
+    path = run.path / "env.json"
+    record = environment(cfg, device, world_size)
+    if resumed_from is not None and path.exists():
+        first = json.loads(path.read_text(encoding="utf-8"))
+        record = {**first, "resumed": [*first.get("resumed", []), {"step": resumed_from, **record}]}
+    write_whole(path, json.dumps(record, indent=2) + "\n")
+
+
+def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
+    """What a run ran on: commit, versions, device, seed, command."""
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(), "argv": sys.argv, "seed": cfg.train.seed,
+            "device": f"{device} ({name})", "world_size": world_size, "threads": torch.get_num_threads(), "precision": cfg.train.precision,
+            "python": platform.python_version(), "platform": platform.platform(), "cuda": torch.version.cuda,
+            "versions": {package: found for package in PACKAGES if (found := installed(package))}}
+
+
+def commit() -> str | None:
+    """The checked-out commit of this code, "+changes" where files differ from it; None outside a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True,
+                                 timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "") if found.returncode == 0 else None

@@ -1,0 +1,116 @@
+"""What moves the weights: the optimiser, the learning-rate schedule, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from data.schema import TrainConfig
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with weight decay on every parameter, as published; or AdamW, which leaves biases and normalisation weights undecayed.
+
+    Both are the fused kernels: those alone can be told by a tensor, `optimizer.found_inf`, to leave the weights as they are, so that
+    a bad step is skipped without asking the device. Parameters that need no gradient (frozen batch norm) are left out.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    if train.optimizer == "sgd":
+        optimizer = torch.optim.SGD(trained, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True)
+        for p in trained if train.momentum else ():
+            # The fused kernel leaves these uninitialised when the very first step is skipped. From zero, step one is the same sum.
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        return optimizer
+    groups = [{"params": [p for p in trained if p.ndim > 1], "weight_decay": train.weight_decay},
+              {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, betas=(train.momentum, 0.999), fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
+    """Puts back the moments saved by optimizer.state_dict(); rates and decays stay those of the present config.
+
+    Raises ValueError where the saved moments belong to other parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shapes = {i: tuple(p.shape) for i, p in enumerate(parameters)}
+    misfits = [i for i, moments in saved["state"].items() for t in moments.values()
+               if torch.is_tensor(t) and t.ndim and tuple(t.shape) != shapes.get(i)]
+    if misfits or len(saved["state"]) > len(parameters):
+        raise ValueError("the checkpoint's optimiser state belongs to another set of parameters: resume with the model, optimizer and "
+                         "freeze_bn that the run was started with, or start a new run with train.init_from=<checkpoint>")
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+    for p in parameters:  # the fused kernels need the memory layout of the parameter, whatever layout was saved
+        for name, moment in optimizer.state[p].items():
+            if torch.is_tensor(moment) and moment.shape == p.shape and moment.stride() != p.stride():
+                optimizer.state[p][name] = torch.empty_like(p).copy_(moment)
+
+
+def lr_factor(train: TrainConfig) -> Callable[[int], float]:
+    """step -> learning rate of that (0-based) step as a fraction of train.lr: linear warm-up, then steps or cosine."""
+
+    def after_warmup(step: int) -> float:
+        if train.schedule == "steps":
+            return train.lr_gamma ** sum(step >= drop for drop in train.lr_steps)
+        length = max(1, train.iterations - train.warmup_iterations)
+        progress = min(1.0, max(0, step - train.warmup_iterations) / length)
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+    def factor(step: int) -> float:
+        if step >= train.warmup_iterations:
+            return after_warmup(step)
+        start = train.warmup_lr / train.lr
+        return start + (after_warmup(step) - start) * step / train.warmup_iterations
+
+    return factor
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, train: TrainConfig) -> LambdaLR:
+    """The schedule as a LambdaLR; call its step() once after every optimiser step."""
+    return LambdaLR(optimizer, lr_factor(train))
+
+
+def set_step(scheduler: LambdaLR, step: int) -> None:
+    """Moves a fresh schedule to `step`. It is a function of the step alone, so nothing else needs saving."""
+    scheduler.last_epoch = step
+    for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas):
+        group["lr"] = base * factor(step)
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+
+
+class Ema:
+    """Exponential moving average of a model's weights: w <- d w + (1 - d) w_model with d = min(decay, (1+n)/(10+n)).
+
+    n is the number of updates so far, so the average forgets the initial weights quickly. Buffers (batch-norm statistics) are
+    copied, not averaged. `.module` is a model of its own, for validation.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.average = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=False).requires_grad_(False)
+        self.average.update_parameters(model)  # AveragedModel copies at its first update: let that be the initial weights
+
+    @property
+    def module(self) -> nn.Module:
+        return self.average.module
+
+    @property
+    def updates(self) -> int:
+        return int(self.average.n_averaged) - 1
+
+    def update(self, model: nn.Module) -> None:
+        self.average.update_parameters(model)
+
+    def restore(self, weights: dict[str, Tensor], updates: int) -> None:
+        """Puts back a saved `.module.state_dict()` and the number of updates it had seen."""
+        self.module.load_state_dict(weights)
+        self.average.n_averaged.fill_(updates + 1)
+
+    @torch.no_grad()
+    def _blend(self, averaged: list[Tensor], current: list[Tensor], _count: Tensor) -> None:
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(averaged, current, 1 - decay)

@@ -1,0 +1,30 @@
+"""A few validation images with their predictions beside their ground truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.schema import Config
+from yolact.draw import draw_detections, draw_targets, side_by_side
+from yolact.engine.predict import Predictor
+
+COUNT = 4
+SCORE = 0.3  # predictions below it are not drawn
+
+
+def prediction_pictures(model: nn.Module, cfg: Config, dataset, device: torch.device) -> dict[str, np.ndarray]:
+    """{image id: HWC uint8 RGB} for images spread evenly over the validation set, the same ones at every call.
+
+    dataset: the validation split with full-size masks.
+    """
+    predict = Predictor(model, cfg, device)
+    pictures = {}
+    for i in range(min(COUNT, len(dataset))):
+        sample = dataset[i * len(dataset) // min(COUNT, len(dataset))]
+        image = dataset.load_image(sample.index)
+        left = draw_detections(image, predict(image), cfg.data.class_names, score_threshold=SCORE)
+        right = draw_targets(image, sample.targets, cfg.data.class_names)
+        pictures[str(sample.image_id)] = side_by_side(left, right)
+    return pictures

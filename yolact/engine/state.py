@@ -1,0 +1,192 @@
+"""Everything a run must remember to go on exactly where it stopped, and how it gets into a checkpoint and back.
+
+The order of the data, augmentation and the choice of positives are functions of (seed, step), so they need no state of their own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.schema import Config
+from yolact.build import build_criterion, build_model, load_pretrained_backbone
+from yolact.checkpoint import load_weights
+from yolact.engine import distributed
+from yolact.engine.optim import Ema, build_optimizer, build_scheduler, load_optimizer, set_step
+
+FORMAT = 1
+AUTO_FREEZE_BELOW = 6  # images a device: YOLACT's limit under which batch statistics are worse than the pretrained ones
+SMALL_BATCH = 4
+
+
+@dataclass
+class TrainState:
+    """The parts of a run that change while it trains.
+
+    step        optimiser steps done
+    best_ap     best mask AP so far, -1 before the first validation
+    validated   step of the last finished validation
+    meter       sums of the losses since the last logged line (see log.Meter)
+    pretrained  whether training started from given backbone weights
+    """
+
+    model: nn.Module
+    criterion: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    pretrained: bool
+    batchnorm: str
+    step: int = 0
+    best_ap: float = -1.0
+    validated: int = 0
+    meter: dict = field(default_factory=dict)
+
+    @property
+    def best_model(self) -> nn.Module:
+        """The weights to validate: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def train_mode(self) -> None:
+        self.model.train()
+        self.criterion.train()
+        self.model.freeze_batchnorm(self.batchnorm == "frozen")
+
+
+def build_state(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple[TrainState, list[str]]:
+    """A state ready to train, and lines that say what was loaded. `checkpoint` (from read_checkpoint) resumes a run.
+
+    Raises ValueError where given weights or the checkpoint do not fit the config.
+    """
+    model = build_model(cfg).to(device)
+    notes = []
+    if checkpoint is None:
+        pretrained = _starting_weights(model, cfg, notes)
+    else:
+        pretrained = checkpoint["training"]["pretrained"]
+        load_weights(model, checkpoint["model"])
+    if cfg.train.channels_last:
+        model.to(memory_format=torch.channels_last)
+    criterion = build_criterion(cfg, model).to(device)
+    frozen = freeze_batchnorm(cfg, pretrained, notes)
+    model.train()
+    model.freeze_batchnorm(frozen)
+    ema = Ema(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
+    if cfg.train.compile:
+        model.compile()
+    optimizer = build_optimizer([*model.parameters(), *criterion.parameters()], cfg.train)
+    scaler = torch.amp.GradScaler(device.type, enabled=cfg.train.precision == "fp16")
+    state = TrainState(model, criterion, optimizer, build_scheduler(optimizer, cfg.train), scaler, ema, pretrained,
+                       "frozen" if frozen else "trained")
+    state.train_mode()
+    if checkpoint is not None:
+        _restore(state, checkpoint, notes)
+    return state, notes
+
+
+def _starting_weights(model: nn.Module, cfg: Config, notes: list[str]) -> bool:
+    """Loads what the config says to start from; True where the backbone then has trained weights."""
+    if cfg.train.init_from:
+        report = load_weights(model, cfg.train.init_from, reset_heads=True)
+        notes.append(f"weights       {cfg.train.init_from}: {report}")
+        return True
+    loaded = load_pretrained_backbone(model, cfg)
+    notes.append(f"weights       backbone from {cfg.model.pretrained}" if loaded else "weights       random: training from scratch")
+    return loaded
+
+
+def freeze_batchnorm(cfg: Config, pretrained: bool, notes: list[str]) -> bool:
+    """Whether batch norm keeps its statistics and weights; says why, and warns where batch statistics will be poor.
+
+    auto: frozen below 6 images a device where the backbone was pretrained. From scratch the statistics must be learnt, at any size.
+    """
+    images = cfg.train.batch_size // (distributed.world_size() * cfg.train.accumulate)
+    choice = cfg.train.freeze_bn
+    frozen = choice == "always" or (choice == "auto" and pretrained and images < AUTO_FREEZE_BELOW)
+    why = f"freeze_bn={choice}, {images} images a device and forward pass, {'pretrained' if pretrained else 'from scratch'}"
+    notes.append(f"batch norm    {'frozen' if frozen else 'trained'} ({why})")
+    if not frozen and images < SMALL_BATCH:
+        notes.append(f"warning: batch norm learns from {images} image{'s' * (images > 1)} at a time, below {SMALL_BATCH}: its statistics "
+                     "will be noisy. Use a larger train.batch_size, less train.accumulate, or pretrained weights with frozen batch norm")
+    return frozen
+
+
+def to_checkpoint(state: TrainState, cfg: Config) -> dict:
+    """last.pth: weights, and all that resuming needs. Tensors and plain Python only, so that it loads with weights_only."""
+    return {
+        **weights_only(state.model, state, cfg),
+        "ema": None if state.ema is None else state.ema.module.state_dict(),
+        "training": {
+            "optimizer": state.optimizer.state_dict(),
+            "scaler": state.scaler.state_dict(),
+            "ema_updates": 0 if state.ema is None else state.ema.updates,
+            "random": distributed.gather(random_state()),
+            "best_ap": state.best_ap,
+            "validated": state.validated,
+            "meter": state.meter,
+            "pretrained": state.pretrained,
+        },
+    }
+
+
+def weights_only(model: nn.Module, state: TrainState, cfg: Config) -> dict:
+    """best.pth: the weights that were validated, without what resuming needs."""
+    return {"format": FORMAT, "model": model.state_dict(), "criterion": state.criterion.state_dict(), "ema": None,
+            "config": cfg.model_dump(mode="json"), "step": state.step}
+
+
+def _restore(state: TrainState, checkpoint: dict, notes: list[str]) -> None:
+    training = checkpoint["training"]
+    try:
+        state.criterion.load_state_dict(checkpoint["criterion"])
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint's criterion does not fit loss.mask and assign.name of this config: {error}") from None
+    load_optimizer(state.optimizer, training["optimizer"])
+    if training["scaler"]:
+        state.scaler.load_state_dict(training["scaler"])
+    if state.ema is not None and checkpoint["ema"] is not None:
+        state.ema.restore(checkpoint["ema"], training["ema_updates"])
+    elif state.ema is not None:
+        notes.append("warning: the checkpoint holds no moving average of the weights; a new one starts here")
+    states = training["random"]
+    if distributed.rank() < len(states):
+        set_random_state(states[distributed.rank()])
+    state.step, state.best_ap = checkpoint["step"], training["best_ap"]
+    state.validated, state.meter = training["validated"], training["meter"]
+    set_step(state.scheduler, state.step)
+
+
+def random_state() -> dict:
+    """The global random states of Python, numpy and torch, as plain values and tensors."""
+    name, keys, *rest = np.random.get_state()
+    state = {"python": random.getstate(), "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """What the block draws from the global random states leaves no trace: a run is the same with and without validation."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)

@@ -1,0 +1,200 @@
+"""One optimiser step: forward, criterion, backward, and an update that a bad step cannot reach.
+
+Nothing here waits for the device. Whether a step was finite is decided on the device and handed to the fused optimiser as a tensor,
+which then leaves the weights as they are; the host learns of it when it next reads the losses, and knows the step, the term and the
+images because it kept them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from data.schema import Config
+from data.transforms import normalize
+from yolact.engine import distributed
+from yolact.engine.state import TrainState
+
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainStep(nn.Module):
+    """(images, targets) -> losses: everything that is trained, in one module for DistributedDataParallel to wrap.
+
+    Reducing inside the criterion keeps the ranks together; since its normalisers are global and every rank's loss touches every
+    parameter, the wrapper needs no search for unused ones.
+    """
+
+    def __init__(self, model: nn.Module, criterion: nn.Module, *, precision: str = "float32"):
+        super().__init__()
+        self.model = model
+        self.criterion = criterion
+        self.autocast = AUTOCAST[precision]
+
+    def forward(self, images: Tensor, targets: list, **options) -> dict[str, Tensor]:
+        """images (B,3,S,S) normalised; options go to the criterion. The plain sum of the losses is what to minimise."""
+        with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            predictions = self.model(images)
+        return self.criterion(predictions, targets, **options)
+
+
+@dataclass
+class StepRecord:
+    """What one step leaves behind: tensors still on the device, and the names needed should it turn out bad.
+
+    losses, terms   0-d each, this rank's share of the global loss (the shares of all ranks add up to it)
+    skipped         0-d, 1 where the weights were left as they were
+    bad             0-d, 1 where the loss or gradient was not finite (an fp16 overflow of the scaled gradient is not bad)
+    """
+
+    step: int
+    image_ids: list
+    losses: dict[str, Tensor]
+    terms: dict[str, Tensor]
+    grad_norm: Tensor
+    skipped: Tensor
+    bad: Tensor
+
+
+class Updater:
+    """Runs optimiser steps on a TrainState. Call it with the micro-batches of one step."""
+
+    def __init__(self, state: TrainState, cfg: Config, device: torch.device):
+        self.state, self.cfg, self.device = state, cfg, device
+        self.step = TrainStep(state.model, state.criterion, precision=cfg.train.precision)
+        if distributed.world_size() > 1:
+            self.step = DistributedDataParallel(self.step, gradient_as_bucket_view=True)
+        self.stopped = torch.zeros((), device=device)  # stays 1 after a bad step under on_nonfinite=stop
+        statistics = [b for m in state.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+                      for b in (m.running_mean, m.running_var) if b is not None]
+        self.statistics, self.kept = statistics, [b.clone() for b in statistics]
+
+    def __call__(self, batches: list) -> StepRecord:
+        """One step on this rank's micro-batches (data.loader.Batch)."""
+        ids = [image_id for batch in batches for image_id in batch.image_ids]
+        batches = [batch.to(self.device) for batch in batches]
+        state, optimizer, scaler = self.state, self.state.optimizer, self.state.scaler
+        if self.statistics:
+            torch._foreach_copy_(self.kept, self.statistics)
+        optimizer.zero_grad(set_to_none=True)
+        losses, terms = self._backward(batches)
+        scaler.unscale_(optimizer)
+        norm, bad, skipped = self._inspect(losses)
+        optimizer.found_inf = skipped  # the fused kernels read it on the device
+        optimizer.step()
+        scaler.update()
+        for live, before in zip(self.statistics, self.kept):
+            live.copy_(torch.where(skipped > 0, before, live))
+        if state.ema is not None:
+            state.ema.update(state.model)
+        state.scheduler.step()
+        state.step += 1
+        return StepRecord(state.step, ids, losses, terms, norm, skipped, bad)
+
+    def _backward(self, batches: list) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Gradients of the global loss, summed over the micro-batches; returns the detached losses and mask terms."""
+        criterion, cfg = self.state.criterion, self.cfg
+        anchors, level_sizes = self.state.model.anchors_for(cfg.model.max_size, self.device)
+        assignments = [criterion.assign(anchors, level_sizes, batch.targets) for batch in batches]
+        normalizers = criterion.normalizers(assignments)  # counted over every micro-batch and rank before the first loss
+        orders = self._subset_orders(len(anchors), [len(batch.targets) for batch in batches])
+        losses: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
+        for i, (batch, assignment, order) in enumerate(zip(batches, assignments, orders)):
+            last = i == len(batches) - 1
+            with nullcontext() if last or distributed.world_size() == 1 else self.step.no_sync():
+                found = self.step(self._prepare(batch.images), batch.targets, step=self.state.step, assignment=assignment,
+                                  normalizers=normalizers, subset_order=order,
+                                  generator=self._generator(f"criterion {distributed.rank()} {i}"))
+                # DistributedDataParallel averages over ranks, and the loss is a sum over them: hence the world size
+                self.state.scaler.scale(sum(found.values()) * distributed.world_size()).backward()
+            _add(losses, found)
+            _add(terms, criterion.last_terms)
+        return losses, terms
+
+    def _inspect(self, losses: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(gradient norm before clipping, bad, skipped), each 0-d on the device and the same on every rank. Clips the gradients."""
+        train = self.cfg.train
+        parameters = [p for group in self.state.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        overflow = (~torch.isfinite(norm)).float()
+        bad = (~torch.isfinite(sum(losses.values()))).float()
+        if train.precision != "fp16":
+            bad = torch.maximum(bad, overflow)
+        bad = distributed.max_over_ranks(bad)
+        if train.on_nonfinite == "stop":
+            self.stopped = torch.maximum(self.stopped, bad)
+        if train.clip_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_grad_norm, norm)
+        return norm, bad, torch.maximum(torch.maximum(bad, overflow), self.stopped)
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        model = self.cfg.model
+        images = normalize(images, model.pixel_mean, model.pixel_std)
+        return images.contiguous(memory_format=torch.channels_last) if self.cfg.train.channels_last else images
+
+    def _subset_orders(self, anchors: int, sizes: list[int]) -> tuple[Tensor, ...]:
+        """(b,A) keys for each micro-batch, which choose the positives that get a mask loss where an image has too many.
+
+        Every rank draws the keys of the whole batch and takes its own, so the choice for an image depends neither on how the batch
+        is split over ranks nor on micro-batches.
+        """
+        share = sum(sizes)
+        keys = torch.rand((share * distributed.world_size(), anchors), device=self.device, generator=self._generator("subset"))
+        return keys[distributed.rank() * share:][:share].split(sizes)
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        """A stream that is a function of (seed, step, purpose): there is no state to save."""
+        digest = hashlib.blake2b(f"{self.cfg.train.seed} {self.state.step} {purpose}".encode(), digest_size=7).digest()
+        return torch.Generator(self.device).manual_seed(int.from_bytes(digest, "big"))
+
+
+def _add(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    for name, value in more.items():
+        total[name] = total[name] + value.detach() if name in total else value.detach()
+
+
+@dataclass
+class ReadStep:
+    """A StepRecord on the host, its losses and terms summed over the ranks. `problem` says what was not finite, or is empty."""
+
+    step: int
+    losses: dict[str, float]
+    terms: dict[str, float]
+    grad_norm: float
+    skipped: bool
+    problem: str
+
+
+def read(records: list[StepRecord]) -> list[ReadStep]:
+    """The steps' numbers by one copy from the device. Every rank must call this at the same steps."""
+    if not records:
+        return []
+    first = records[0]
+    names = [*first.losses, *first.terms]
+    local = torch.stack([torch.stack([*(v.float() for v in (*r.losses.values(), *r.terms.values())), r.grad_norm.float(), r.skipped, r.bad])
+                         for r in records])  # (steps, names + 3)
+    summed, local = torch.stack([distributed.sum_over_ranks(local.clone()), local]).cpu().tolist()
+    problems = _problems(records, names, local)
+    split = len(first.losses)
+    return [ReadStep(r.step, dict(zip(names[:split], total[:split])), dict(zip(names[split:], total[split:-3])), own[-3], own[-2] > 0,
+                     problems.get(r.step, "")) for r, total, own in zip(records, summed, local)]
+
+
+def _problems(records: list[StepRecord], names: list[str], rows: list[list[float]]) -> dict[int, str]:
+    """{step: which terms were not finite, on which images} of the bad steps, gathered over the ranks."""
+    bad = [(record, row) for record, row in zip(records, rows) if row[-1] > 0]
+    if not bad:  # the flag is the same on every rank
+        return {}
+    own = {}
+    for record, row in bad:
+        broken = [f"{name} = {value}" for name, value in zip(names, row) if value != value or value in (float("inf"), float("-inf"))]
+        own[record.step] = f"{', '.join(broken)} on image ids {record.image_ids}" if broken else ""
+    everywhere = distributed.gather(own)
+    clean = {record.step: f"the losses are finite but the gradient is not, on image ids {record.image_ids}" for record, _ in bad}
+    return {step: "; ".join(found for rank in everywhere if (found := rank[step])) or clean[step] for step in own}

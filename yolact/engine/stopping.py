@@ -1,0 +1,71 @@
+"""Ctrl-C and SIGTERM: finish the step, save, and leave with the exit code that a shell expects."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from yolact.engine import distributed
+
+
+class Interrupted(SystemExit):
+    """Training was asked to stop and has saved its state. Left to itself it ends the process with 130 (Ctrl-C) or 143 (SIGTERM)."""
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+
+
+class StopNow(KeyboardInterrupt):
+    """Raised inside StopRequest.at_once() blocks, which may be left at any point without harm."""
+
+
+class StopRequest:
+    """Turns the first signal into a flag for the loop to read, while the `with` block lasts; the second one ends at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.signum = 0
+        self._at_once = False
+        self._before: dict = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for s, handler in self._before.items():
+            signal.signal(s, handler)
+
+    def _handle(self, signum: int, _frame) -> None:
+        if self.signum:
+            raise KeyboardInterrupt
+        self.signum = signum
+        if distributed.is_main():
+            print(f"{signal.Signals(signum).name}: finishing the step and saving (once more stops at once)", file=sys.stderr, flush=True)
+        if self._at_once:
+            raise StopNow
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A block that a signal leaves by StopNow instead of waiting for its end. A signal just before it counts too."""
+        self._at_once = True
+        try:
+            if self.signum:
+                raise StopNow
+            yield
+        finally:
+            self._at_once = False
+
+    def agreed(self, step: int, every: int) -> bool:
+        """Whether to stop after this step. Signals reach ranks at different steps, so several ranks settle it every few steps."""
+        if distributed.world_size() == 1:
+            return self.signum != 0
+        if step % every:
+            return False
+        self.signum = max(distributed.gather(self.signum))
+        return self.signum != 0

@@ -1,0 +1,249 @@
+"""Training, from a config to a run folder. The loop is Trainer.run; what it calls is below it, in the order it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import torch
+
+from data.check import check_dataset
+from data.loader import build_dataset, train_loader
+from data.schema import Config
+from yolact.checkpoint import save_checkpoint
+from yolact.engine import distributed
+from yolact.engine.evaluate import evaluate
+from yolact.engine.log import Meter, RunLog, write_run_files
+from yolact.engine.pictures import prediction_pictures
+from yolact.engine.rundir import BEST, INTERRUPT, LAST, RunDir, find_checkpoint, home_of, named_run, new_run
+from yolact.engine.state import TrainState, build_state, random_state_kept, to_checkpoint, weights_only
+from yolact.engine.step import StepRecord, TrainStep, Updater, read
+from yolact.engine.stopping import Interrupted, StopNow, StopRequest
+
+__all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
+
+
+def train(cfg: Config, *, run_dir: str | Path | None = None, resume: str | Path | None = None, device: str | torch.device | None = None,
+          runs_root: str | Path = "runs") -> Path:
+    """Trains and returns the run's folder, runs_root/<cfg.name>/<n> or `run_dir`.
+
+    resume: a run's folder, one of its checkpoints, or 'latest' for the newest run of cfg.name under runs_root. On one machine with the
+    same settings a resumed run repeats, on the CPU bit for bit, what the uninterrupted one would have done.
+
+    Under torchrun every process calls this. Raises ValueError for what the user can mend (data, settings, checkpoints, a non-finite loss
+    under on_nonfinite=stop), OSError where files cannot be written, and Interrupted (a SystemExit) after a signal, once saved.
+    """
+    device = distributed.pick_device(device)
+    with distributed.process_group(device):
+        _check_split(cfg)
+        found = distributed.first_run_by_main(lambda: _find(cfg, resume, runs_root))
+        checkpoint_path, checkpoint = found or (None, None)
+        notes = _differences(cfg, checkpoint) if checkpoint else []
+        notes += distributed.first_run_by_main(lambda: _check_data(cfg))
+        state, loaded = build_state(cfg, device, checkpoint)
+        step = state.step
+        trainset, valset = _datasets(cfg, state)
+        run = distributed.first_run_by_main(lambda: _open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root)))
+        if distributed.is_main():
+            write_run_files(run, cfg, device, distributed.world_size(), step if checkpoint else None)
+            _print_summary(cfg, run, state, device, trainset, valset, [*notes, *loaded])
+        with StopRequest() as stop:
+            Trainer(cfg, state, run, device, trainset, valset, stop).run()
+        return run.path
+
+
+class Trainer:
+    """The loop and what it needs. All ranks run it; only rank 0 has a log and writes."""
+
+    def __init__(self, cfg: Config, state: TrainState, run: RunDir, device: torch.device, trainset, valset, stop: StopRequest):
+        self.cfg, self.state, self.run_dir, self.device, self.valset, self.stop = cfg, state, run, device, valset, stop
+        self.meter = Meter(state.meter)
+        self.records: list[StepRecord] = []
+        self.update = Updater(state, cfg, device)
+        self.batches = self._batches(trainset)
+        self.log = RunLog(run, cfg, step=state.step, epoch_images=len(trainset)) if distributed.is_main() else None
+
+    def run(self) -> None:
+        """Steps until cfg.train.iterations or a signal. Reads the losses, and so waits for the device, only where something is due."""
+        plan, state = self.cfg.train, self.state
+        try:
+            if self._due(plan.validate_every) and state.validated < state.step:  # a signal came in its way
+                self._validate()
+            while state.step < plan.iterations and not self.stop.signum:
+                self.records.append(self.update(next(self.batches)))
+                stopping = self.stop.agreed(state.step, plan.log_every)
+                if stopping or any(map(self._due, (plan.log_every, plan.save_every, plan.validate_every, plan.keep_every))):
+                    self._read_losses()
+                if self._due(plan.log_every):
+                    self._log_line()
+                if self._due(plan.validate_every) and not stopping:
+                    self._validate()
+                if self._due(plan.save_every) or state.validated == state.step:
+                    self._save(LAST)
+                if plan.keep_every and self._due(plan.keep_every):
+                    self._save(f"step_{state.step:08d}.pth")
+            if self.stop.signum:
+                self._interrupted()
+        finally:
+            self.batches.close()
+            if self.log is not None:
+                self.log.close()
+
+    def _due(self, every: int) -> bool:
+        """Whether something that happens every so many steps, and at the end, happens now."""
+        step = self.state.step
+        return step > 0 and (step == self.cfg.train.iterations or (every > 0 and step % every == 0))
+
+    def _batches(self, trainset) -> Iterator[list]:
+        """The micro-batches of each step, from the state's step on."""
+        loader = iter(train_loader(self.cfg, trainset, start_step=self.state.step, rank=distributed.rank(),
+                                   world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers))
+        while True:
+            yield [next(loader) for _ in range(self.cfg.train.accumulate)]
+
+    def _read_losses(self) -> None:
+        """Moves the losses since the last read to the meter. Raises ValueError at a step that was not finite, or says it was skipped."""
+        for step in read(self.records):
+            self.meter.add(step)
+            if not step.problem:
+                continue
+            if self.cfg.train.on_nonfinite == "stop":
+                raise ValueError(
+                    f"step {step.step}: {step.problem}. The weights were left as they were before it. Look at these images, lower train.lr, "
+                    f"set train.clip_grad_norm=10 or train.on_nonfinite=skip, and go on with --resume={self.run_dir.path}")
+            if self.log is not None:
+                print(f"warning: step {step.step} skipped: {step.problem}", flush=True)
+        self.records.clear()
+
+    def _log_line(self) -> None:
+        means = self.meter.take()
+        if self.log is not None:
+            # the schedule has moved on to the next step already
+            self.log.train_line(self.state.step, means, self.state.scheduler.base_lrs[0]
+                                * self.state.scheduler.lr_lambdas[0](self.state.step - 1))
+
+    def _validate(self) -> None:
+        """AP on the validation set by rank 0, best.pth where the mask AP is the best so far, and pictures. A signal breaks it off."""
+        state, started, finished = self.state, time.perf_counter(), True
+        if self.log is not None:
+            try:
+                with self.stop.at_once(), random_state_kept():
+                    result = evaluate(state.best_model, self.cfg, device=self.device, precision=self.cfg.train.precision,
+                                      max_images=self.cfg.train.validate_images, results_dir=self.run_dir.results)
+                    pictures = prediction_pictures(state.best_model, self.cfg, self.valset, self.device)
+            except StopNow:
+                finished = False
+            else:
+                self._record(result, pictures, time.perf_counter() - started)
+            self.log.restart_clock(state.step)
+        if distributed.share(finished):
+            state.validated = state.step
+        state.train_mode()
+
+    def _record(self, result, pictures: dict, seconds: float) -> None:
+        state = self.state
+        best = result.mask_ap > state.best_ap
+        print(f"validation at step {state.step}: mask AP {result.mask_ap:.2f}{' (best so far)' if best else ''}\n{result.table()}", flush=True)
+        if best:
+            state.best_ap = result.mask_ap
+            self._write(BEST, weights_only(state.best_model, state, self.cfg))
+        self.log.validation(state.step, result.to_dict(), best=best, seconds=seconds)
+        for name, picture in pictures.items():
+            self.log.picture(state.step, name, picture)
+            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+            cv2.imwrite(str(self.run_dir.pictures / f"{safe}.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def _save(self, name: str) -> None:
+        """A whole checkpoint, written by rank 0; every rank must call it, since each adds its random state."""
+        self.state.meter = self.meter.state()
+        checkpoint = to_checkpoint(self.state, self.cfg)
+        if self.log is not None:
+            self._write(name, checkpoint)
+            if name == LAST:
+                (self.run_dir.weights / INTERRUPT).unlink(missing_ok=True)  # older than this one
+
+    def _write(self, name: str, checkpoint: dict) -> None:
+        try:
+            save_checkpoint(self.run_dir.weights / name, checkpoint)
+        except OSError as error:
+            raise OSError(f"{error}. Training stopped at step {self.state.step}; what was saved before is whole, go on with "
+                          f"--resume={self.run_dir.path}") from error
+
+    def _interrupted(self) -> None:
+        self._read_losses()
+        self._save(INTERRUPT)
+        if self.log is not None:
+            print(f"interrupted at step {self.state.step}, saved in {self.run_dir.weights / INTERRUPT}; "
+                  f"go on with --resume={self.run_dir.path}", flush=True)
+        raise Interrupted(self.stop.signum)
+
+
+# ---------------------------------------------------------------- before the first step
+
+def _check_split(cfg: Config) -> None:
+    parts = distributed.world_size() * cfg.train.accumulate
+    if cfg.train.batch_size % parts:
+        raise ValueError(f"train.batch_size={cfg.train.batch_size} cannot be split evenly over {distributed.world_size()} processes with "
+                         f"{cfg.train.accumulate} micro-batches each: use a multiple of {parts}")
+
+
+def _find(cfg: Config, resume: str | Path | None, runs_root: str | Path) -> tuple[Path, dict] | None:
+    return None if resume is None else find_checkpoint(resume, Path(runs_root), cfg.name)
+
+
+def _check_data(cfg: Config) -> list[str]:
+    """The quick part of the data check. Warnings as lines; errors as one ValueError."""
+    findings = check_dataset(cfg, fast=True)
+    errors = [f"{f.message} ({f.fix})" for f in findings if f.level == "error"]
+    if errors:
+        more = f"; and {len(errors) - 3} more, which scripts/check_data.py lists" if len(errors) > 3 else ""
+        raise ValueError(f"data set {cfg.data.name}: {'; '.join(errors[:3])}{more}")
+    return [f"warning: {f.message} ({f.fix})" for f in findings if f.level == "warning"]
+
+
+def _datasets(cfg: Config, state: TrainState) -> tuple:
+    """The training set with the masks that the criterion needs, and the validation set with full masks, for pictures."""
+    criterion = state.criterion
+    trainset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks)
+    valset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
+    for split, dataset in (("train", trainset), ("val", valset)):
+        if not len(dataset):
+            raise ValueError(f"the {split} set of {cfg.data.name} has no images ({getattr(cfg.data, f'{split}_annotations')}): "
+                             f"set data.{split}_annotations and data.{split}_images to a set that has some")
+    return trainset, valset
+
+
+def _open_run(cfg: Config, run_dir: str | Path | None, checkpoint: Path | None, step: int, runs_root: Path) -> RunDir:
+    """The folder to write to: on resume the checkpoint's own, unless it holds newer checkpoints, which then stay as they are."""
+    home = home_of(checkpoint, step) if checkpoint is not None else None
+    if home is not None and (run_dir is None or Path(run_dir).resolve() == home.path):
+        return home.make()
+    return new_run(runs_root, cfg.name) if run_dir is None else named_run(Path(run_dir))
+
+
+def _differences(cfg: Config, checkpoint: dict) -> list[str]:
+    """Settings that differ from those the checkpoint was trained with."""
+    def flat(section: dict, prefix: str = "") -> dict:
+        return {name: value for key, item in section.items()
+                for name, value in (flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}).items()}
+
+    old, new = flat(checkpoint["config"]), flat(cfg.model_dump(mode="json"))
+    return [f"changed       {key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+
+
+def _print_summary(cfg: Config, run: RunDir, state: TrainState, device: torch.device, trainset, valset, notes: list[str]) -> None:
+    trained = sum(p.numel() for group in state.optimizer.param_groups for p in group["params"])
+    total = sum(p.numel() for p in [*state.model.parameters(), *state.criterion.parameters()])
+    plan, ranks = cfg.train, distributed.world_size()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    split = f" = {ranks} x {plan.accumulate} x {plan.batch_size // ranks // plan.accumulate}" if ranks * plan.accumulate > 1 else ""
+    where = f", from step {state.step}" if state.step else ""
+    for line in (
+            f"run           {run.path}",
+            f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)",
+            f"data          {cfg.data.name}: {len(trainset)} training and {len(valset)} validation images, {cfg.num_classes} classes",
+            f"training      {plan.iterations} steps of {plan.batch_size} images{split}{where}, {plan.optimizer} lr {plan.lr:g}, mask loss {cfg.loss.mask}",
+            f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}", *notes):
+        print(line, flush=True)
