@@ -144,7 +144,8 @@ def _coefficient(text: str, node: ast.expr) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ExpressionError(f"the coefficient must be a number, got {value!r}", text, _at(text, node))
     if not value > 0:
-        raise ExpressionError(f"the coefficient must be above 0, got {format_value(value)}: leave the term out instead", text, _at(text, node))
+        message = f"the coefficient must be above 0, got {format_value(value)}: leave the term out instead"
+        raise ExpressionError(message, text, _at(text, node))
     return float(value)
 
 

@@ -89,8 +89,8 @@ class Param:
         if self.type is float and not math.isfinite(value):
             raise ParameterError(f"{self.name}={value!r} must be finite", self.name)
         if self.bound and value not in self.bound:
-            raise ParameterError(f"{self.name}={value!r} is outside {self.bound.interval}" + (f": {self.bound.why}" if self.bound.why else ""),
-                                 self.name)
+            why = f": {self.bound.why}" if self.bound.why else ""
+            raise ParameterError(f"{self.name}={value!r} is outside {self.bound.interval}{why}", self.name)
         return value
 
     @property
@@ -269,7 +269,7 @@ def _param(loss: str, parameter: inspect.Parameter, hint: Any, bound: Bound | No
         choices, hint = typing.get_args(hint), str
     kind = hint if hint is not None else type(default)
     if kind not in (bool, int, float, str):
-        raise ValueError(f"parameter {parameter.name} of loss {loss!r} must be a bool, int, float or str: annotate it, for example float | None")
+        raise ValueError(f"parameter {parameter.name} of loss {loss!r} must be a bool, int, float or str: annotate it, as float | None")
     param = Param(parameter.name, kind, default, optional, choices, bound)
     try:
         return Param(parameter.name, kind, param.check(default), optional, choices, bound)

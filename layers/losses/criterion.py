@@ -1,0 +1,236 @@
+"""Criterion: assign anchors, choose which take part, and sum the named losses of a batch.
+
+B images, A anchors, C foreground classes, K prototypes, M ground truths (padded to the largest image), P positive anchors of the batch,
+N of them with a mask loss, H x W prototype map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from layers.assign import BACKGROUND, Assigner, Assignment
+from layers.boxes import corners
+from layers.losses.auxiliary import MaskIoULoss, box_loss, semantic_loss
+from layers.losses.classification import negatives_wanted, ohem_cross_entropy
+from layers.losses.mask import MaskLoss
+from layers.losses.sampling import Positives, draw_subset, find_positives
+
+
+@dataclass
+class Normalizers:
+    """What sums are divided by, over all ranks and micro-batches: positives (0-d float tensor, at least 1) and images."""
+
+    positives: Tensor
+    images: float | Tensor
+
+
+@dataclass
+class _GroundTruth:
+    """The targets of a batch side by side: boxes (B,M,4) relative, labels (B,M), valid (B,M) and crowd (B,M) bool with M >= 1;
+    offset (B,), the first row of each image where masks of all images are concatenated; image (sum M,)."""
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    crowd: Tensor
+    offset: Tensor
+    image: Tensor
+
+
+@dataclass
+class _Instances:
+    """N sampled positives: logits (N,H,W), target (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,)."""
+
+    logits: Tensor
+    target: Tensor
+    boxes: Tensor
+    labels: Tensor
+    image: Tensor
+
+
+class Criterion(nn.Module):
+    """The loss of a batch, as named terms.
+
+    mask_sizes        (h,w) that Targets must carry masks at: prototypes, and the semantic map if there is one
+    needs_full_masks  the assigner reads masks at network input size
+    last_terms        of the last call, detached and divided as the losses are: {"bce": raw, "bce/weighted": as it enters the sum, ...}
+
+    Every loss but `semantic` is divided by the positives of the global batch, `semantic` by its images. With several processes each rank's
+    losses are its share of the global batch's: their sum over ranks is the loss, so a trainer whose gradients are averaged over ranks (DDP)
+    multiplies by the number of ranks.
+    """
+
+    def __init__(self, *, assigner: Assigner, mask_loss: MaskLoss, num_classes: int, image_size: int, mask_sizes: Sequence[tuple[int, int]],
+                 mask_iou: MaskIoULoss | None = None, box_weight: float = 1.5, class_weight: float = 1.0, mask_weight: float = 6.125,
+                 semantic_weight: float = 1.0, mask_iou_weight: float = 25.0, ohem_ratio: float = 3.0, ohem_min_negatives: int = 0,
+                 masks_to_train: int = 100):
+        super().__init__()
+        if mask_loss.needs:
+            raise ValueError(f"mask loss {mask_loss.expression!r} needs {', '.join(mask_loss.needs)}, which targets do not carry")
+        self.assigner = assigner
+        self.mask_loss = mask_loss
+        self.mask_iou = mask_iou
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.mask_sizes = [tuple(size) for size in mask_sizes]
+        self.weights = {"box": box_weight, "class": class_weight, "mask": mask_weight, "semantic": semantic_weight,
+                        "mask_iou": mask_iou_weight}
+        self.ohem_ratio = ohem_ratio
+        self.ohem_min_negatives = ohem_min_negatives
+        self.masks_to_train = masks_to_train
+        self.last_terms: dict[str, Tensor] = {}
+
+    @property
+    def needs_full_masks(self) -> bool:
+        return self.assigner.needs_masks
+
+    @torch.no_grad()
+    def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
+        """anchors (A,4) cx,cy,w,h relative, level_sizes their counts per level -> Assignment of (B,A); gt_index counts along padded M."""
+        truth = _collate(targets)
+        size = self.image_size
+        masks = [t.masks for t in targets] if self.needs_full_masks else None
+        sizes = tuple(level_sizes) or (anchors.shape[0],)
+        return self.assigner.batch(corners(anchors.float()) * size, sizes, truth.boxes * size, truth.valid, truth.crowd, masks)
+
+    @torch.no_grad()
+    def normalizers(self, assignments: Sequence[Assignment]) -> Normalizers:
+        """Divisors for the micro-batches of one step: positives and images are summed over them and over all ranks (a collective call)."""
+        positives = torch.stack([(a.gt_index >= 0).sum() for a in assignments]).sum().float()
+        images: float | Tensor = float(sum(a.gt_index.shape[0] for a in assignments))
+        if dist.is_available() and dist.is_initialized():
+            both = torch.stack((positives, torch.full_like(positives, images)))
+            dist.all_reduce(both)
+            positives, images = both.unbind()
+        return Normalizers(positives.clamp(min=1), images)
+
+    def forward(self, predictions, targets: Sequence, *, step: int = 0, generator: torch.Generator | None = None,
+                assignment: Assignment | None = None, normalizers: Normalizers | None = None,
+                subset_order: Tensor | None = None) -> dict[str, Tensor]:
+        """Predictions and B Targets -> {"box", "class", "mask", "semantic", "mask_iou": 0-d}, weighted, normalised; their sum is the loss.
+
+        step          optimiser step, for scheduled weights
+        generator     draws the subset of positives where an image has more than masks_to_train
+        assignment    of assign(), where it is known already
+        normalizers   of normalizers(), over all micro-batches; default: this batch alone, over all ranks
+        subset_order  (B,A) keys: the masks_to_train positives with the lowest keys get a mask loss; replaces the drawing
+
+        `semantic` is there if predictions have semantic_logits, `mask_iou` if the model has the network. Every input and parameter gets a
+        gradient, zero where a term has no sample. ValueError if targets lack masks at a needed size."""
+        if assignment is None:
+            assignment = self.assign(predictions.anchors, predictions.level_sizes, targets)
+        if normalizers is None:
+            normalizers = self.normalizers([assignment])
+        with torch.autocast(predictions.class_logits.device.type, enabled=False):
+            return self._losses(predictions, targets, assignment, normalizers, step, generator, subset_order)
+
+    def _losses(self, predictions, targets, assignment, normalizers, step, generator, subset_order) -> dict[str, Tensor]:
+        truth = _collate(targets)
+        positives = find_positives(assignment.gt_index >= 0)
+        sampled = draw_subset(positives, self.masks_to_train, order=subset_order, generator=generator)
+        instances = _instances(predictions, targets, truth, assignment, sampled)
+        sums = {
+            "box": self._box(predictions, truth, assignment, positives.rows),
+            "class": self._class(predictions, truth, assignment, positives),
+            "mask": self._mask(instances, positives, sampled, normalizers, step),
+        }
+        if self.mask_iou is not None:
+            sums["mask_iou"] = self.mask_iou(instances.logits, instances.target, instances.boxes, instances.labels)
+        losses = {name: self.weights[name] * value / normalizers.positives for name, value in sums.items()}
+        if predictions.semantic_logits is not None:
+            losses["semantic"] = self.weights["semantic"] * _semantic(predictions, targets, truth) / normalizers.images
+        return losses
+
+    def _box(self, predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tensor:
+        anchors = predictions.anchors.shape[0]
+        deltas = _lift(predictions.box_deltas).flatten(0, 1).index_select(0, rows)  # (P,4)
+        boxes = truth.boxes.flatten(0, 1)[_matched(truth, assignment, rows)]  # (P,4)
+        return box_loss(deltas, boxes.to(deltas.dtype), predictions.anchors[rows % anchors].to(deltas.dtype))
+
+    def _class(self, predictions, truth: _GroundTruth, assignment: Assignment, positives: Positives) -> Tensor:
+        logits = _lift(predictions.class_logits)
+        labels = truth.labels.flatten()[_matched(truth, assignment, positives.rows)]  # (P,)
+        wanted = negatives_wanted(positives.counts, logits.shape[1], ratio=self.ohem_ratio, least=self.ohem_min_negatives)
+        return ohem_cross_entropy(logits, positives.rows, labels, assignment.gt_index == BACKGROUND, wanted)
+
+    def _mask(self, instances: _Instances, positives: Positives, sampled: Positives, normalizers: Normalizers, step: int) -> Tensor:
+        """Sum over instances and terms; an image's instances stand for all its positives unless a term says rescale=False."""
+        scale = _tensor([all_ / max(some, 1) for all_, some in zip(positives.counts, sampled.counts)], instances.logits)[instances.image]
+        values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step)
+        total, self.last_terms = 0, {}
+        for part, value in zip(self.mask_loss.parts, values.values()):
+            weight = part.weight(step, self.mask_loss.total_steps)
+            raw = (value * scale if part.rescale else value).sum()
+            total = total + weight * raw
+            self.last_terms[part.label] = raw.detach() / normalizers.positives
+            self.last_terms[f"{part.label}/weighted"] = self.weights["mask"] * weight * self.last_terms[part.label]
+        return total
+
+
+def _collate(targets: Sequence) -> _GroundTruth:
+    """Pads what lists of different lengths allow; lengths are known to the host."""
+    lengths = [len(t.labels) for t in targets]
+    boxes = pad_sequence([t.boxes for t in targets], batch_first=True)  # (B,M,4)
+    spare = int(boxes.shape[1] == 0)  # M >= 1, so that index 0 always exists
+    boxes = F.pad(boxes, (0, 0, 0, spare))
+    labels = F.pad(pad_sequence([t.labels for t in targets], batch_first=True), (0, spare))
+    crowd = F.pad(pad_sequence([t.crowd for t in targets], batch_first=True), (0, spare))
+    count = _tensor(lengths, labels)  # (B,)
+    valid = torch.arange(labels.shape[1], device=labels.device) < count[:, None]
+    image = torch.arange(len(lengths), device=labels.device).repeat_interleave(count, output_size=sum(lengths))
+    return _GroundTruth(boxes, labels, valid, crowd, count.cumsum(0) - count, image)
+
+
+def _tensor(values: list, like: Tensor) -> Tensor:
+    """A host list on the device of `like`, without waiting for the device."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
+def _lift(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _matched(truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tensor:
+    """rows (P,) of the flattened (B*A) anchors -> (P,) their ground truths in the flattened (B*M) axis."""
+    anchors = assignment.gt_index.shape[1]
+    return rows // anchors * truth.labels.shape[1] + assignment.gt_index.flatten()[rows]
+
+
+def _instances(predictions, targets: Sequence, truth: _GroundTruth, assignment: Assignment, sampled: Positives) -> _Instances:
+    prototypes = _lift(predictions.prototypes)  # (B,H,W,K)
+    h, w = prototypes.shape[1:3]
+    image = sampled.rows // assignment.gt_index.shape[1]  # (N,)
+    matched = _matched(truth, assignment, sampled.rows)
+    masks = torch.cat([t.mask_at(h, w) for t in targets])  # (sum M,h,w) bool
+    in_image = assignment.gt_index.flatten()[sampled.rows]
+    target = masks.index_select(0, truth.offset[image] + in_image).to(prototypes.dtype)
+    coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)  # (N,K)
+    logits = _assemble(prototypes, coeffs, sampled.counts)
+    return _Instances(logits, target, truth.boxes.flatten(0, 1)[matched].to(logits.dtype), truth.labels.flatten()[matched], image)
+
+
+def _assemble(prototypes: Tensor, coeffs: Tensor, counts: list[int]) -> Tensor:
+    """Prototypes (B,H,W,K) and coefficients (N,K), counts[b] of them for image b -> (N,H,W) mask logits, in one product."""
+    batch, h, w, k = prototypes.shape
+    padded = pad_sequence(coeffs.split(counts), batch_first=True)  # (B,most,K)
+    logits = torch.bmm(padded, prototypes.reshape(batch, h * w, k).transpose(1, 2))  # (B,most,HW)
+    most = padded.shape[1]
+    if any(count != most for count in counts):
+        kept = [b * most + i for b, count in enumerate(counts) for i in range(count)]
+        logits = logits.flatten(0, 1).index_select(0, torch.tensor(kept, dtype=torch.int64).to(logits.device, non_blocking=True))
+    return logits.reshape(-1, h, w)
+
+
+def _semantic(predictions, targets: Sequence, truth: _GroundTruth) -> Tensor:
+    logits = _lift(predictions.semantic_logits)
+    masks = torch.cat([t.mask_at(*logits.shape[-2:]) for t in targets])  # (sum M,h,w) bool
+    labels = torch.cat([t.labels for t in targets])
+    crowd = torch.cat([t.crowd for t in targets])
+    return semantic_loss(logits, masks, truth.image, labels, ~crowd)
