@@ -1,0 +1,162 @@
+"""Modulated deformable 3x3 convolution (DCNv2) with interchangeable backends that share one set of parameters.
+
+Zhu et al., "Deformable ConvNets v2" (2019): y(p) = sum_k w_k * m_k(p) * x(p + p_k + d_k(p)), bilinear, zero outside the map.
+The offset convolution gives 27 channels: 18 offsets, read as (y, x) pairs for each of the 9 taps, and 9 masks before the sigmoid.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+BACKENDS = ("auto", "torchvision", "grid_sample", "mmcv")
+TAPS = 9
+
+
+class DeformConv2d(nn.Module):
+    """3x3 deformable convolution with padding 1, a bias, and one deformable group.
+
+    Offsets start at zero and masks at sigmoid(0) = 0.5. The sampling runs in float32 (or float64), whatever the autocast type:
+    half precision cannot hold a sub-pixel position, and torchvision's CPU kernel has no half type. The input's type is returned.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, backend: str = "auto"):
+        super().__init__()
+        if backend not in BACKENDS:
+            raise ValueError(f"dcn_backend={backend!r} is not one of {', '.join(BACKENDS)}")
+        if backend == "mmcv":
+            _mmcv_operator()  # a missing library is reported when the model is built, not in the first forward
+        self.stride = stride
+        self.backend = backend
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.conv_offset_mask = nn.Conv2d(in_channels, 3 * TAPS, 3, stride=stride, padding=1)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        nn.init.zeros_(self.conv_offset_mask.weight)
+        nn.init.zeros_(self.conv_offset_mask.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,O,h,w) in the type of x."""
+        offset_mask = self.conv_offset_mask(x)
+        compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+        with torch.autocast(x.device.type, enabled=False):
+            offset_mask = offset_mask.to(compute)
+            offset = offset_mask[:, :2 * TAPS]  # (B,18,h,w)
+            mask = offset_mask[:, 2 * TAPS:].sigmoid()  # (B,9,h,w)
+            operator = _operator(self.backend, x.device)
+            out = operator(x.to(compute), offset, mask, self.weight.to(compute), self.bias.to(compute), self.stride)
+        return out.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        out_channels, in_channels = self.weight.shape[:2]
+        return f"{in_channels}, {out_channels}, stride={self.stride}, backend={self.backend}"
+
+
+def _operator(backend: str, device: torch.device):
+    if backend == "auto":
+        backend = "torchvision" if device.type == "cuda" else "grid_sample"
+    return {"torchvision": _torchvision, "grid_sample": _grid_sample, "mmcv": _mmcv}[backend]
+
+
+def _torchvision(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    return torchvision.ops.deform_conv2d(x, offset, weight, bias, stride=stride, padding=1, mask=mask)
+
+
+def _mmcv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    operator = _mmcv_operator()
+    return operator(x.contiguous(), offset.contiguous(), mask.contiguous(), weight.contiguous(), bias, stride, 1, 1, 1, 1)
+
+
+def _mmcv_operator():
+    try:
+        from mmcv.ops import modulated_deform_conv2d
+    except ImportError as error:
+        raise ValueError(f"model.dcn_backend=mmcv needs mmcv with its compiled operators ({error}): install it, or use "
+                         "model.dcn_backend=auto, which gives the same numbers") from error
+    return modulated_deform_conv2d
+
+
+def _grid_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    grid = _sampling_grid(offset, x.shape[-2:], stride)
+    return _SampledConv.apply(x.contiguous(), grid, mask.contiguous(), weight, bias)
+
+
+def _sampling_grid(offset: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """(B,18,h,w) offsets -> (B,9h,w,2) positions in grid_sample's coordinates (x, y), edges of the map at -1 and 1.
+
+    align_corners=False is used although positions are pixel centres: its scale 2 / size is finite on maps of one pixel.
+    """
+    batch, _, h, w = offset.shape
+    scale = torch.tensor([2 / size[0], 2 / size[1]], dtype=offset.dtype, device=offset.device)  # y, x
+    tap = torch.arange(TAPS, dtype=offset.dtype, device=offset.device)
+    tap_y, tap_x = torch.div(tap, 3, rounding_mode="floor") - 1, tap % 3 - 1
+    rows = torch.arange(h, dtype=offset.dtype, device=offset.device) * stride
+    columns = torch.arange(w, dtype=offset.dtype, device=offset.device) * stride
+    offset = offset.unflatten(1, (TAPS, 2))  # (B,9,2,h,w)
+    y = offset[:, :, 0] + (tap_y[:, None, None] + rows[:, None] + 0.5)
+    x = offset[:, :, 1] + (tap_x[:, None, None] + columns + 0.5)
+    return torch.stack((x * scale[1] - 1, y * scale[0] - 1), -1).view(batch, TAPS * h, w, 2)
+
+
+class _SampledConv(torch.autograd.Function):
+    """Bilinear sampling, modulation and one matrix product, image by image.
+
+    The sampled columns are 9 times as large as the map, so nothing of that size is kept: the backward samples again, which costs a
+    tenth of its time and leaves one image's columns alive at any moment.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, grid: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, grid, mask, weight)
+        batch, _, h, w = mask.shape
+        matrix = weight.flatten(1)  # (O,9C)
+        out = x.new_empty(batch, matrix.shape[0], h * w)
+        for image in range(batch):
+            columns = _sample(x[image], grid[image]).mul_(mask[image].view(-1))  # (C,9hw)
+            torch.addmm(bias[:, None], matrix, columns.view(matrix.shape[1], h * w), out=out[image])
+        return out.view(batch, -1, h, w)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_out: Tensor):
+        x, grid, mask, weight = ctx.saved_tensors
+        batch, _, h, w = mask.shape
+        matrix = weight.flatten(1)  # (O,9C)
+        grad_out = grad_out.flatten(2)  # (B,O,hw)
+        grad_x, grad_grid, grad_mask = torch.empty_like(x), torch.empty_like(grid), torch.empty_like(mask)
+        grad_matrix = torch.zeros_like(matrix)
+        for image in range(batch):
+            sampled = _sample(x[image], grid[image])  # (C,9hw)
+            modulation = mask[image].view(-1)
+            grad_columns = torch.mm(matrix.t(), grad_out[image]).view_as(sampled)
+            columns = sampled * modulation
+            grad_matrix.addmm_(grad_out[image], columns.view(matrix.shape[1], h * w).t())
+            torch.sum(torch.mul(grad_columns, sampled, out=columns), 0, out=grad_mask[image].view(-1))
+            grad_x[image], grad_grid[image] = _sample_backward(grad_columns.mul_(modulation), x[image], grid[image])
+        return grad_x, grad_grid, grad_mask, grad_matrix.view_as(weight), grad_out.sum((0, 2))
+
+
+def _channel_groups(x: Tensor) -> int:
+    """grid_sample's CPU kernel works on one image in one thread: groups of channels, passed as a batch, keep all threads busy."""
+    return math.gcd(x.shape[0], torch.get_num_threads()) if x.device.type == "cpu" else 1
+
+
+def _sample(x: Tensor, grid: Tensor) -> Tensor:
+    """(C,H,W), (9h,w,2) -> (C,9hw)."""
+    groups = _channel_groups(x)
+    sampled = F.grid_sample(x.unflatten(0, (groups, -1)), grid.expand(groups, -1, -1, -1), align_corners=False)
+    return sampled.view(x.shape[0], -1)
+
+
+def _sample_backward(grad: Tensor, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of _sample: (C,9hw) -> (C,H,W) and (9h,w,2)."""
+    groups = _channel_groups(x)
+    grad = grad.view(groups, -1, *grid.shape[:2])
+    grad_x, grad_grid = torch.ops.aten.grid_sampler_2d_backward(
+        grad, x.unflatten(0, (groups, -1)), grid.expand(groups, -1, -1, -1), 0, 0, False, [True, True])  # bilinear, zeros
+    return grad_x.flatten(0, 1), grad_grid.sum(0)
