@@ -1,0 +1,90 @@
+"""Model and criterion from a Config; the model's side reads a Config only here and in pretrained.py."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor, nn
+
+from data.schema import Config
+from layers.assign import build_assigner
+from layers.losses.auxiliary import MaskIoULoss
+from layers.losses.criterion import Criterion
+from layers.losses.mask import build_mask_loss
+from yolact.darknet import DarkNet53
+from yolact.dcn import DeformConv2d
+from yolact.model import Yolact
+from yolact.pretrained import load_pretrained_backbone
+from yolact.resnet import ResNet
+
+__all__ = ["build_criterion", "build_model", "load_pretrained_backbone"]
+
+
+def build_model(cfg: Config) -> Yolact:
+    """The model of cfg.model for the classes of cfg.data, on the CPU in training mode, with random weights.
+
+    Each tensor is drawn from a generator of its own, seeded by its name and cfg.train.seed: two models agree on every parameter that has the
+    same name and shape in both, and torch's global generator is left alone. Raises ValueError if the deformable convolution's backend
+    is not installed.
+    """
+    with torch.device("meta"):  # shapes only: torch's own initialisation would take time and random numbers, and is overwritten
+        model = _assemble(cfg)
+    model.to_empty(device="cpu")
+    initialize(model, cfg.train.seed)
+    return model
+
+
+def _assemble(cfg: Config) -> Yolact:
+    m = cfg.model
+    if m.backbone == "darknet53":
+        backbone: nn.Module = DarkNet53()
+    else:
+        backbone = ResNet(m.backbone, width=m.backbone_width, dcn_layers=m.dcn_layers, dcn_interval=m.dcn_interval,
+                          dcn_backend=m.dcn_backend)
+    return Yolact(backbone, len(cfg.data.class_names), fpn_channels=m.fpn_channels, proto_channels=m.proto_channels,
+                  proto_layers=m.proto_layers, prototypes=m.prototypes, head_channels=m.head_channels, head_layers=m.head_layers,
+                  norm=m.norm, anchor_scales=m.anchor_scales, anchor_ratios=m.anchor_ratios, square_anchors=m.square_anchors,
+                  semantic_head=m.semantic_head, mask_iou_net=m.mask_iou_net)
+
+
+def initialize(model: nn.Module, seed: int) -> None:
+    """Draw all weights of `model`, in place: He-normal (fan-out) in the backbone, Xavier-uniform elsewhere, as YOLACT; biases 0.
+
+    Offsets of deformable convolutions start at 0, so that they begin as plain convolutions at half strength.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.Conv2d, DeformConv2d)):
+            _initialize_convolution(f"{name}.weight", module.weight, seed)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _initialize_convolution(name: str, weight: Tensor, seed: int) -> None:
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed % 2**32))
+    if ".conv_offset_mask." in name:
+        nn.init.zeros_(weight)
+    elif name.startswith("backbone."):
+        nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    else:
+        nn.init.xavier_uniform_(weight, generator=generator)
+
+
+def build_criterion(cfg: Config, model: Yolact) -> Criterion:
+    """The criterion of cfg.loss and cfg.assign for the shapes of `model`. The mask-IoU net stays the model's: the criterion borrows it."""
+    shapes = model.level_shapes(cfg.model.max_size)
+    p3 = shapes[0]
+    mask_sizes = [(2 * p3[0], 2 * p3[1])] + ([p3] if model.semantic_seg_conv is not None else [])
+    mask_iou = None if model.mask_iou_net is None else MaskIoULoss(model.mask_iou_net, min_area=cfg.loss.mask_iou_min_area)
+    loss = cfg.loss
+    return Criterion(
+        assigner=build_assigner(cfg.assign.name), mask_loss=build_mask_loss(loss.mask, loss.plugins, total_steps=cfg.train.iterations),
+        num_classes=model.num_classes, image_size=cfg.model.max_size, mask_sizes=mask_sizes, mask_iou=mask_iou,
+        box_weight=loss.box_weight, class_weight=loss.class_weight, mask_weight=loss.mask_weight, semantic_weight=loss.semantic_weight,
+        mask_iou_weight=loss.mask_iou_weight, ohem_ratio=loss.ohem_ratio, ohem_min_negatives=cfg.ohem_min_negatives,
+        masks_to_train=loss.masks_to_train)

@@ -1,0 +1,218 @@
+"""Reading and writing checkpoints: our own, and the official YOLACT .pth files by their key names."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RESET_HEADS = ("prediction_layers.0.conf_layer.", "semantic_seg_conv.", "maskiou_net.maskiou_net.10.")
+OBSOLETE_KEY = re.compile(r"backbone\.layer\d|fpn\.downsample_layers\.(\d+)\.")
+NAMED_AT_MOST = 4
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Keys that were loaded, kept as the model had them (heads of another class count), and left unused in the file."""
+
+    loaded: tuple[str, ...]
+    reset: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"loaded {len(self.loaded)} tensors"]
+        if self.reset:
+            parts.append(f"not loaded, kept as initialised: {_some(self.reset)}")
+        if self.dropped:
+            parts.append(f"unused in the file: {_some(self.dropped)}")
+        return "; ".join(parts)
+
+
+def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, reset_heads: bool = False,
+                 use_ema: bool = False) -> LoadReport:
+    """Load `source`, a path or what such a file holds: one of our checkpoints, or a state dict under the official names.
+
+    reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class counts differ
+    use_ema       read the averaged weights of one of our checkpoints
+
+    Obsolete keys of old official files are dropped, as the original does, and so is a semantic head that the model has no use for. Any other
+    difference of names or shapes is a ValueError, after which the model is as before.
+    """
+    name = "the given weights"
+    if not isinstance(source, Mapping):
+        name, source = str(source), read_checkpoint(source)
+    state, dropped = _without_unused(_state_of(source, name, use_ema), model)
+    own = model.state_dict()
+    reset = _heads_to_reset(state, own, name, reset_heads)
+    loaded = {key: value for key, value in state.items() if key not in reset}
+    counters = {key for key in own if key.endswith(".num_batches_tracked")}  # absent from files of the oldest torch versions
+    _check_match(loaded, own, set(reset) | counters, name)
+    model.load_state_dict(loaded, strict=False)
+    return LoadReport(tuple(loaded), tuple(reset), tuple(dropped))
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The dictionary in a .pth file, on the CPU. Only tensors and plain data are read: nothing in the file is executed.
+
+    Raises ValueError, naming the file and what to do, where it is missing, a folder, empty, truncated, holds code, or is something else.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"checkpoint {path} does not exist: check the path")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a checkpoint: name a file in it{_suggest_files(path)}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"checkpoint {path} is empty (0 bytes): copy or download it again")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise ValueError(f"checkpoint {path} holds code or objects besides tensors and plain data ({_refused(error)}), and is not "
+                             "loaded since reading it could run that code: save only its state_dict") from error
+        raise ValueError(f"{path} is truncated or not a PyTorch checkpoint: copy or download it again") from error
+    except PermissionError as error:
+        raise ValueError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"checkpoint {path} is truncated or damaged ({_first_line(error)}): copy or download it again") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint: save the model's state_dict")
+    return dict(content)
+
+
+def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write `content` whole or not at all: to a temporary file in the same folder, flushed to disk, then renamed over `path`.
+
+    Raises OSError, naming the file, where it cannot be written; a checkpoint that was there before is left untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # temporary files are private; a checkpoint is an ordinary file
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        kept = "; the checkpoint that was there before is unchanged" if path.exists() else ""
+        raise OSError(f"checkpoint {path} could not be written ({_first_line(error)}){kept}: "
+                      "free disk space or choose a folder that you may write to") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _state_of(content: Mapping[str, Any], name: str, use_ema: bool) -> dict[str, Tensor]:
+    """The state dict in one of our checkpoints, or `content` itself if it is one."""
+    if isinstance(content.get("model"), Mapping):
+        state = content["model"]
+        if use_ema:
+            state = content.get("ema")
+            if not isinstance(state, Mapping):
+                raise ValueError(f"{name} holds no averaged (EMA) weights: it was trained with train.ema_decay=0")
+    elif use_ema:
+        raise ValueError(f"{name} is a plain state dict without averaged (EMA) weights")
+    else:
+        state = content
+    others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if others or not state:
+        raise ValueError(f"{name} is not a checkpoint of this project nor a state dict (it has {_some(others) or 'nothing'})")
+    return dict(state)
+
+
+def _without_unused(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    own = set(model.state_dict())
+    levels = len(model.fpn.downsample_layers)
+    dropped = []
+    for key in state:
+        obsolete = OBSOLETE_KEY.match(key)
+        if obsolete and (obsolete[1] is None or int(obsolete[1]) >= levels):
+            dropped.append(key)
+        elif key.startswith("semantic_seg_conv.") and key not in own:
+            dropped.append(key)
+    return {key: value for key, value in state.items() if key not in dropped}, dropped
+
+
+def _heads_to_reset(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, allowed: bool) -> list[str]:
+    """Keys of the model's heads that the file has for another number of classes; none if the counts agree."""
+    theirs, ours = _class_count(state), _class_count(own)
+    if theirs is None or theirs == ours:
+        return []
+    if not allowed:
+        raise ValueError(f"{name} was trained on {theirs} classes and the model has {ours}: pass reset_heads=True to load all but the "
+                         "class-dependent layers, which then start from their initialisation")
+    return [key for key in own if key.startswith(RESET_HEADS)]
+
+
+def _class_count(state: Mapping[str, Tensor]) -> int | None:
+    """Foreground classes, from the head's channels: (1 + classes) logits and 4 offsets for every anchor of a location."""
+    logits, offsets = state.get("prediction_layers.0.conf_layer.bias"), state.get("prediction_layers.0.bbox_layer.bias")
+    if logits is None or offsets is None or len(offsets) < 4:
+        return None
+    return len(logits) // (len(offsets) // 4) - 1
+
+
+def _check_match(state: Mapping[str, Tensor], own: Mapping[str, Tensor], optional: set[str], name: str) -> None:
+    missing = [key for key in own if key not in state and key not in optional]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [f"{key} ({_shape(state[key])} in the file, {_shape(own[key])} in the model)"
+                for key in state if key in own and state[key].shape != own[key].shape]
+    problems = [f"{label}: {_some(keys)}" for label, keys in
+                (("missing in the file", missing), ("unknown to the model", unexpected), ("of another shape", reshaped)) if keys]
+    if problems:
+        raise ValueError(f"{name} does not fit the model; {'; '.join(problems)}. Most likely it belongs to another architecture: use the "
+                         "config that it was trained with (backbone, deformable layers, widths, anchors, mask-IoU net)")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _some(keys) -> str:
+    shown = ", ".join(list(keys)[:NAMED_AT_MOST])
+    return shown + (f" and {len(keys) - NAMED_AT_MOST} more" if len(keys) > NAMED_AT_MOST else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _refused(error: BaseException) -> str:
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it names {found[1]}" if found else "unsupported content"
+
+
+def _suggest_files(folder: Path) -> str:
+    files = sorted(folder.glob("*.pth"))
+    return f", such as {files[0]}" if files else ""
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets a folder be opened."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems refuse; the file's own data is safe by now
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,83 @@
+"""From Predictions to Detections: decode, suppress, assemble masks, re-score them, and bring everything to the original image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from layers import masks as mask_ops
+from layers.boxes import decode, to_pixels
+from layers.nms import cross_class_fast_nms, fast_nms, traditional_nms
+from yolact.outputs import Detections, Predictions
+
+NMS = {"fast": fast_nms, "cross_class": cross_class_fast_nms, "traditional": traditional_nms}
+PROTOTYPE_STRIDE = 4
+RESCORED_AT_ONCE = 64  # masks in one pass of the mask-IoU net
+
+
+@torch.no_grad()
+def detect(predictions: Predictions, image_sizes: Sequence[tuple[int, int]], *, mask_iou_net: nn.Module | None = None, nms: str = "fast",
+           score_threshold: float = 0.05, iou_threshold: float = 0.5, top_k: int = 200, max_detections: int = 100, crop: bool = True,
+           input_size: int | None = None) -> list[Detections]:
+    """Detections of each image of a batch, by falling class score, in pixels of the original images.
+
+    image_sizes   (h,w) of each original image
+    mask_iou_net  soft cropped masks (n,1,H,W) -> (n,C): mask_scores become score x predicted IoU of the detection's class
+    nms           'fast', 'cross_class' or 'traditional'; thresholds and limits as in layers.nms
+    crop          masks are cut at the box grown by one prototype pixel, before they are resized
+    input_size    side of the network input, in whose pixels traditional NMS measures; None = 4 x the prototypes' height, which exceeds the
+                  side by at most 7 pixels
+
+    All arithmetic is in float32, whatever the type of the predictions and under autocast. Raises ValueError for an unknown `nms` and for
+    another number of sizes than images.
+    """
+    if nms not in NMS:
+        raise ValueError(f"nms={nms!r} is not one of {', '.join(NMS)}")
+    if len(image_sizes) != predictions.box_deltas.shape[0]:
+        raise ValueError(f"{len(image_sizes)} image sizes for a batch of {predictions.box_deltas.shape[0]} images")
+    if input_size is None:
+        input_size = PROTOTYPE_STRIDE * predictions.prototypes.shape[1]
+    limits = dict(iou_threshold=iou_threshold, score_threshold=score_threshold, top_k=top_k, max_detections=max_detections,
+                  image_size=input_size)
+    found = []
+    with torch.autocast(predictions.box_deltas.device.type, enabled=False):
+        anchors = predictions.anchors.float()
+        for image, (height, width) in enumerate(image_sizes):
+            boxes = decode(predictions.box_deltas[image].float(), anchors)  # (A,4) relative
+            rows, labels, scores = NMS[nms](boxes, _class_scores(predictions, image), **limits)
+            coefficients = predictions.mask_coeffs[image, rows].float()
+            found.append(_finish(predictions.prototypes[image].float(), coefficients, boxes[rows], labels, scores,
+                                 (int(height), int(width)), mask_iou_net, crop))
+    return found
+
+
+def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor | None) -> Tensor:
+    """Prototypes (H,W,K), coefficients (D,K) -> probabilities (D,H,W), cut at the relative boxes (D,4), which are used unclipped."""
+    masks = mask_ops.assemble(prototypes, coefficients).sigmoid_()
+    return masks if boxes is None else mask_ops.crop(masks, boxes)
+
+
+def predicted_mask_iou(mask_iou_net: nn.Module, masks: Tensor, labels: Tensor) -> Tensor:
+    """Soft masks (D,H,W) and labels (D,) -> (D,) float32: the net's IoU for each detection's own class."""
+    parameter = next(mask_iou_net.parameters(), masks)
+    chunks = [mask_iou_net(chunk[:, None].to(parameter.dtype)).float() for chunk in masks.split(RESCORED_AT_ONCE) if len(chunk)]
+    if not chunks:
+        return masks.new_zeros(0)
+    return torch.cat(chunks).gather(1, labels[:, None])[:, 0]
+
+
+def _class_scores(predictions: Predictions, image: int) -> Tensor:
+    """(A,C) float32 of one image; one at a time, as the scores are the largest tensor here."""
+    logits = predictions.class_logits[image:image + 1].float()
+    return replace(predictions, class_logits=logits).class_scores()[0]
+
+
+def _finish(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, size: tuple[int, int],
+            mask_iou_net: nn.Module | None, crop: bool) -> Detections:
+    masks = soft_masks(prototypes, coefficients, boxes if crop else None)
+    mask_scores = scores if mask_iou_net is None else scores * predicted_mask_iou(mask_iou_net, masks, labels)
+    full_masks = mask_ops.resize_to_image(masks, size, boxes=boxes if crop else None)
+    return Detections(to_pixels(boxes, size), labels, scores, mask_scores, full_masks)

@@ -1,0 +1,81 @@
+"""Pretrained backbones: torchvision's ImageNet weights, or a file under torchvision's or YOLACT's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from data.schema import Config
+from yolact.checkpoint import read_checkpoint
+
+IMAGENET = {
+    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": models.ResNet34_Weights.IMAGENET1K_V1,
+    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,  # V1: the weights that the published models started from
+    "resnet101": models.ResNet101_Weights.IMAGENET1K_V1,
+}
+BACKBONE_KEY = re.compile(r"(layers\.|conv1\.|bn1\.|_preconv\.)")
+NEW_IN_DCN = re.compile(r"\.conv2\.(bias|conv_offset_mask\.(weight|bias))$")  # deformable parameters without a plain counterpart
+
+
+def load_pretrained_backbone(model: nn.Module, cfg: Config) -> bool:
+    """Load what cfg.model.pretrained names into model.backbone; False if that is 'none'.
+
+    A deformable convolution takes the weights of the plain one in its place; its offsets stay zero. Raises ValueError where the weights
+    cannot be had or do not fit, with what to do.
+    """
+    choice = cfg.model.pretrained
+    if choice == "none":
+        return False
+    path = _imagenet_file(cfg) if choice == "imagenet" else Path(choice).expanduser()
+    state = backbone_state(read_checkpoint(path))
+    own = model.backbone.state_dict()
+    optional = {key for key in own if key.endswith(".num_batches_tracked") or NEW_IN_DCN.search(key)}
+    missing = [key for key in own if key not in state and key not in optional]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
+    for label, keys in (("lacks", missing), ("has more layers than the model, from", unexpected), ("has another shape of", reshaped)):
+        if keys:
+            raise ValueError(f"{path} does not fit backbone {cfg.model.backbone}: it {label} {keys[0]} ({len(keys)} tensors so); give weights "
+                             "of the same architecture and width, or model.pretrained=none to train from scratch")
+    model.backbone.load_state_dict(state, strict=False)
+    return True
+
+
+def backbone_state(content: Mapping) -> dict[str, Tensor]:
+    """Backbone tensors of a file under our names: torchvision's layer1.0.conv1 is our layers.0.0.conv1; classifiers are left out.
+
+    Whole models, ours and official ones, are read as well; theirs are the keys that start with 'backbone.'.
+    """
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if any(key.startswith("backbone.") for key in content):  # layer<N> are obsolete duplicates in the oldest official files
+        content = {key.removeprefix("backbone."): value for key, value in content.items() if re.match(r"backbone\.(?!layer\d)", key)}
+    renamed = {re.sub(r"^layer(\d+)\.", lambda found: f"layers.{int(found[1]) - 1}.", key): value for key, value in content.items()}
+    return {key: value for key, value in renamed.items() if BACKBONE_KEY.match(key) and isinstance(value, Tensor)}
+
+
+def _imagenet_file(cfg: Config) -> Path:
+    """torchvision's file for the backbone, in torch hub's cache; downloaded if it is not there."""
+    m = cfg.model
+    scratch = "set model.pretrained=none to train from scratch, or model.pretrained=FILE"
+    if m.backbone not in IMAGENET:
+        raise ValueError(f"torchvision has no ImageNet weights for {m.backbone} (it has them for {', '.join(IMAGENET)}): {scratch}")
+    if m.backbone_width != 64:
+        raise ValueError(f"ImageNet weights are for backbone_width=64, not {m.backbone_width}: {scratch}")
+    url = IMAGENET[m.backbone].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if not path.exists():
+        checksum = re.search(r"-([a-f0-9]{8,})\.", path.name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=checksum[1] if checksum else None)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"could not download {path.name} ({error}): fetch {url} elsewhere and put it at {path}, or {scratch}") from error
+    return path
