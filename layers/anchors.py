@@ -15,7 +15,7 @@ from torch import Tensor
 def level_sizes(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequence[float]], ratios: Sequence[float]) -> tuple[int, ...]:
     """Anchors on each level, for level_shapes [(h, w)]; their sum is A."""
     _check(level_shapes, scales, ratios)
-    return tuple(h * w * len(level_scales) * len(ratios) for (h, w), level_scales in zip(level_shapes, scales))
+    return tuple(h * w * len(level_scales) * len(ratios) for (h, w), level_scales in zip(level_shapes, scales, strict=True))
 
 
 def make_anchors(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequence[float]], ratios: Sequence[float], *, image_size: int,
@@ -29,7 +29,8 @@ def make_anchors(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Seque
     offset        position of the centre inside its cell: 0.5 = middle, 0 = top left corner
     """
     _check(level_shapes, scales, ratios)
-    levels = [_level(h, w, level_scales, ratios, image_size, square, offset) for (h, w), level_scales in zip(level_shapes, scales)]
+    levels = [_level(h, w, level_scales, ratios, image_size, square, offset)
+              for (h, w), level_scales in zip(level_shapes, scales, strict=True)]
     return torch.cat(levels).to(device=device, dtype=torch.float32)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layers.boxes import pairwise_iou, pairwise_overlap_of_first
+from layers.boxes import area, iou_from_intersection, pairwise_intersection
 from layers.losses.expr import format_value, parse_call
 
 BACKGROUND = -1
@@ -35,10 +35,13 @@ class Assigner:
     """Base class. A subclass defines __call__ for one image, and may override batch() with something faster.
 
     needs_masks   the assigner reads ground-truth masks
+    scale_free    the unit of the boxes does not matter. The criterion then passes relative boxes as they are: multiplied to pixels in
+                  float32 they move by an ulp, which decides between anchors that cover a small box equally well
     expression    canonical expression, set by build_assigner: defaults left out
     """
 
     needs_masks: bool = False
+    scale_free: bool = False
     expression: str = ""
 
     def __call__(self, anchors: Tensor, level_sizes: Sequence[int], gt_boxes: Tensor, gt_masks: Tensor | None,
@@ -147,8 +150,12 @@ class MaxIoU(Assigner):
     between. Then every ground truth, those with the best remaining IoU first, claims its best anchor that no other has claimed, however
     low the IoU. Background anchors of which more than `crowd` lies inside one crowd region are ignored; crowd=1 turns this off.
 
-    Example: anchors of IoU 0.62, 0.45, 0.30 with the only ground truth get 0, -2, -1; of IoU 0.45, 0.30 they get 0, -1.
+    Only overlaps count, so boxes and anchors may be in any one unit.
+
+    Example: anchors of IoU 0.62, 0.45, 0.30 with the only ground truth get 0, -2, -1; of IoU 0.45, 0.30 they get 0 (claimed), -1.
     """
+
+    scale_free = True
 
     def __init__(self, *, positive: float = 0.5, negative: float = 0.4, crowd: float = 0.7):
         if not 0 < positive <= 1:
@@ -172,7 +179,7 @@ class MaxIoU(Assigner):
         # Nothing here reads a value back to the host: padding takes part in every step with an IoU of -1.
         step = max(1, CHUNK_ELEMENTS // max(1, boxes.shape[1] * anchors.shape[0]))
         parts = [self._assign(anchors.float(), b.float(), v & ~c, v & c)
-                 for b, v, c in zip(boxes.split(step), valid.split(step), crowd.split(step))]
+                 for b, v, c in zip(boxes.split(step), valid.split(step), crowd.split(step), strict=True)]
         if len(parts) == 1:
             return parts[0]
         return Assignment(torch.cat([p.gt_index for p in parts]), torch.cat([p.overlap for p in parts]))
@@ -182,7 +189,9 @@ class MaxIoU(Assigner):
         shape = (boxes.shape[0], anchors.shape[0])
         if boxes.shape[1] == 0 or anchors.shape[0] == 0:
             return Assignment(real.new_full(shape, BACKGROUND, dtype=torch.int64), boxes.new_zeros(shape))
-        iou = pairwise_iou(boxes, anchors).masked_fill_(~real[..., None], -1)  # (b,M,A)
+        intersection = pairwise_intersection(boxes, anchors)  # (b,M,A)
+        inside_crowd = intersection.masked_fill(~crowd[..., None], 0).amax(1) / area(anchors)  # (b,A) largest share in one region
+        iou = iou_from_intersection(intersection, boxes, anchors).masked_fill_(~real[..., None], -1)
         overlap, best = iou.max(1)  # (b,A)
         index = torch.where(overlap >= self.positive, best, torch.where(overlap < self.negative, BACKGROUND, IGNORED))
         forced = claim_best_anchors(iou)  # (b,A)
@@ -190,8 +199,7 @@ class MaxIoU(Assigner):
         index = torch.where(claimed, forced, index)
         overlap = torch.where(claimed, iou.gather(1, forced.clamp(min=0)[:, None])[:, 0], overlap.clamp(min=0))
         if self.crowd < 1:
-            share = pairwise_overlap_of_first(anchors, boxes).masked_fill_(~crowd[:, None], 0).amax(2)  # (b,A)
-            index = index.masked_fill((index < 0) & (share > self.crowd), IGNORED)
+            index = index.masked_fill((index < 0) & (inside_crowd > self.crowd), IGNORED)
         return Assignment(index, overlap)
 
 

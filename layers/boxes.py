@@ -62,7 +62,11 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
     Not meant for autograd: it works in place on three (...,N,M) buffers.
     """
-    intersection = pairwise_intersection(a, b)
+    return iou_from_intersection(pairwise_intersection(a, b), a, b)
+
+
+def iou_from_intersection(intersection: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """pairwise_iou for callers that need the shared areas (...,N,M) too. They are overwritten with the result."""
     union = (area(a)[..., :, None] + area(b)[..., None, :]).sub_(intersection)
     return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 

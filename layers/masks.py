@@ -76,7 +76,7 @@ def _resize_windows(masks: Tensor, boxes: Tensor, padding: float, out: Tensor) -
     h, w = out.shape[1:]
     rows = _AxisResize(_inside(boxes[:, 1], boxes[:, 3], masks.shape[1], padding), h)
     columns = _AxisResize(_inside(boxes[:, 0], boxes[:, 2], masks.shape[2], padding), w)
-    for n, (y_from, y_to, x_from, x_to) in enumerate(zip(rows.start, rows.stop, columns.start, columns.stop)):
+    for n, (y_from, y_to, x_from, x_to) in enumerate(zip(rows.start, rows.stop, columns.start, columns.stop, strict=True)):
         if x_from >= x_to:
             continue
         across = slice(x_from, x_to)
@@ -114,4 +114,4 @@ class _AxisResize:
         self.start, self.stop = start.tolist(), stop.tolist()
         low = self.below[start.clamp(max=size - 1)].tolist()
         high = self.above[(stop - 1).clamp(min=0)].tolist()
-        self.source = [slice(a, b + 1) for a, b in zip(low, high)]
+        self.source = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
