@@ -95,7 +95,7 @@ class Criterion(nn.Module):
     def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
         """anchors (A,4) cx,cy,w,h relative, level_sizes their counts per level -> Assignment of (B,A); gt_index counts along padded M."""
         truth = _collate(targets)
-        size = self.image_size
+        size = 1 if self.assigner.scale_free else self.image_size  # see Assigner: pixels round differently
         masks = [t.masks for t in targets] if self.needs_full_masks else None
         sizes = tuple(level_sizes) or (anchors.shape[0],)
         return self.assigner.batch(corners(anchors.float()) * size, sizes, truth.boxes * size, truth.valid, truth.crowd, masks)
