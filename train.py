@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from data import cli
-from data.resolve import ConfigError, dump_yaml, list_configs, list_datasets, load_config
+from data.resolve import dump_yaml, list_configs, list_datasets, load_config
 
 DESCRIPTION = """Train YOLACT or YOLACT++ on a COCO-format data set. A run is one folder, runs/<config>/<n>.
 
@@ -104,7 +104,8 @@ def show_list(kind: str) -> None:
     elif kind == "losses":
         from layers.losses import registry
         for name in registry.names():
-            print(f"{name:20} {registry.get(name).kind:8} {registry.get(name).description}")
+            info = registry.get(name)
+            print(f"{info.signature:28} {info.kind:8} {info.summary}")
     else:
         from layers.assign import assigner_names
         print("\n".join(assigner_names()))
@@ -112,28 +113,29 @@ def show_list(kind: str) -> None:
 
 def main(arguments: Namespace) -> None:
     if arguments.list:
-        return show_list(arguments.list)
+        show_list(arguments.list)
+        return
     explain_replaced(arguments)
-    changes, resume, source = overrides(arguments), None, arguments.config
-    if arguments.resume is not None and arguments.start_iter == 0:
-        changes.append(f"train.init_from={arguments.resume}")
-    elif arguments.resume is not None:
-        if arguments.start_iter > 0:
-            raise ValueError("--start_iter: a checkpoint holds its iteration; --start_iter=0 starts a new training from its weights")
-        resume = find_run(arguments)
-        source = source or resume
-    elif arguments.start_iter > 0:
-        raise ValueError("--start_iter needs --resume: without a checkpoint, training starts at 0")
-    source = source or "yolact_base"
+    changes, resume = overrides(arguments), arguments.resume
+    if arguments.start_iter > 0:
+        raise ValueError("--start_iter: a checkpoint holds its own iteration; only --start_iter=0 with --resume=FILE means something, "
+                         "a new training from the weights in FILE")
+    if resume is not None and arguments.start_iter == 0:
+        changes.append(f"train.init_from={resume}")
+        resume = None
+    resume = "latest" if resume == "interrupt" else resume
+    source = arguments.config or "yolact_base"
+    if resume is not None and arguments.config is None:
+        source = run_config(resume, runs_root(arguments))
+        resume = source.parent if resume == "latest" else resume
     if arguments.print_config:
         print(dump_yaml(load_config(source, changes, check_names=False)), end="")
-        return None
+        return
     config = load_config(source, changes)
     if arguments.validation_epoch is not None:
         config = load_config(source, [*changes, f"train.validate_every={validation_interval(config, arguments.validation_epoch)}"])
     from yolact.engine.train import train
-    train(config, run_dir=run_folder(arguments, config, resume), resume=resume, device=device(arguments))
-    return None
+    train(config, run_dir=arguments.run_dir, resume=resume, device=device(arguments), runs_root=runs_root(arguments))
 
 
 def device(arguments: Namespace) -> str | None:
@@ -146,37 +148,22 @@ def runs_root(arguments: Namespace) -> Path:
     return arguments.save_folder or Path("runs")
 
 
-def find_run(arguments: Namespace) -> Path:
-    """The folder of the run to continue. ValueError where there is none."""
-    if arguments.resume not in ("latest", "interrupt"):
-        path = Path(arguments.resume)
-        folder = next((parent for parent in (path, path.parent, path.parent.parent) if (parent / "config.yaml").is_file()), None)
-        if not path.exists():
-            raise ValueError(f"--resume: {path} does not exist")
-        if folder is None:
-            raise ValueError(f"--resume: {path} belongs to no run (no config.yaml beside it); to start from its weights, "
-                             f"use train.init_from={path}")
-        return folder
-    if arguments.run_dir is not None:
-        return arguments.run_dir
-    name = "*"
-    if arguments.config:
-        name = load_config(arguments.config, overrides(arguments), check_names=False).name
-    runs = [path.parent.parent for path in runs_root(arguments).glob(f"{name}/*/weights/last.pth")]
-    if not runs:
-        raise ValueError(f"--resume: no run with a checkpoint under {runs_root(arguments) / name}")
-    return max(runs, key=lambda run: (run / "weights" / "last.pth").stat().st_mtime)
-
-
-def run_folder(arguments: Namespace, config, resume: Path | None) -> Path | None:
-    """The run's folder where flags say so; None leaves the choice of runs/<config>/<n> to the engine."""
-    if resume is not None or arguments.run_dir is not None:
-        return arguments.run_dir or resume
-    if arguments.save_folder is None:
-        return None
-    parent = arguments.save_folder / config.name
-    taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
-    return parent / str(max(taken, default=0) + 1)
+def run_config(resume: str, root: Path) -> Path:
+    """The config.yaml of the run that `resume` means: its folder, a checkpoint in it, or 'latest' for the newest run under root."""
+    if resume == "latest":
+        checkpoints = [path for name in ("last", "interrupt") for path in root.glob(f"*/*/weights/{name}.pth")]
+        if not checkpoints:
+            raise ValueError(f"--resume: there is no run with a checkpoint in {root}: start one without --resume")
+        path = max(checkpoints, key=lambda checkpoint: checkpoint.stat().st_mtime)
+    else:
+        path = Path(resume)
+    if not path.exists():
+        raise ValueError(f"--resume: {path} does not exist")
+    folder = path if path.is_dir() else path.parent.parent
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"--resume: there is no {folder / 'config.yaml'}: name the config by --config, or start a new training "
+                         f"from the weights by train.init_from={path}")
+    return folder / "config.yaml"
 
 
 def validation_interval(config, epochs: int) -> int:
@@ -188,7 +175,7 @@ def validation_interval(config, epochs: int) -> int:
     annotated = {annotation["image_id"] for annotation in content.get("annotations", ())}
     images = len(content.get("images", ())) if config.data.keep_empty else len(annotated)
     if not images:
-        raise ConfigError(f"{path} has no images to train on")
+        raise ValueError(f"{path} has no images to train on")
     return max(1, epochs * images // config.train.batch_size)
 
 

@@ -12,6 +12,7 @@ from data.names import did_you_mean
 
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1", "on"), ("no", "false", "f", "n", "0", "off")
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+_SETTING = re.compile(r"([a-z_]+\.[a-z_]+|dataset|name)=")
 
 
 def boolean(text: str) -> bool:
@@ -41,6 +42,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         arguments = self.parse_intermixed_args(self._with_values(list(sys.argv[1:] if argv is None else argv)))
+        for action in self._actions:  # a flag of several words takes the overrides behind it along
+            words = getattr(arguments, action.dest, None)
+            if action.nargs == "+" and words:
+                setattr(arguments, action.dest, [word for word in words if not _SETTING.match(word)])
+                arguments.overrides = [*arguments.overrides, *filter(_SETTING.match, words)]
         for text in arguments.overrides:
             if not _OVERRIDE.match(text):
                 self.error(f"{text!r} is neither a flag nor key=value")
