@@ -43,8 +43,8 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, re
     reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class counts differ
     use_ema       read the averaged weights of one of our checkpoints
 
-    Obsolete keys of old official files are dropped, as the original does, and so is a semantic head that the model has no use for. Any other
-    difference of names or shapes is a ValueError, after which the model is as before.
+    Obsolete keys of old official files are dropped, as the original does, and so is a semantic head that the model has no use for.
+    Any other difference of names or shapes is a ValueError, after which the model is as before.
     """
     name = "the given weights"
     if not isinstance(source, Mapping):

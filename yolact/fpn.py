@@ -31,7 +31,7 @@ class FPN(nn.Module):
         pyramid: list[Tensor] = []  # P5 first
         top = None
         for feature, lateral, lateral_norm, smooth, smooth_norm in zip(
-                reversed(features), self.lat_layers, self.lat_norms, self.pred_layers, self.pred_norms):
+                reversed(features), self.lat_layers, self.lat_norms, self.pred_layers, self.pred_norms, strict=True):
             merged = lateral_norm(lateral(feature))
             if top is not None:
                 merged = merged + F.interpolate(top, size=feature.shape[-2:], mode="bilinear", align_corners=False)

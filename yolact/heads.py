@@ -53,7 +53,7 @@ class PredictionHead(nn.Module):
             levels.append(x)
         boxes, classes, coefficients = (
             self._gather([layer(x) for x in levels], size)
-            for layer, size in zip((self.bbox_layer, self.conf_layer, self.mask_layer), self.sizes))
+            for layer, size in zip((self.bbox_layer, self.conf_layer, self.mask_layer), self.sizes, strict=True))
         return boxes, classes, torch.tanh(coefficients)
 
     @staticmethod
@@ -68,7 +68,7 @@ class MaskIoUNet(nn.Module):
     def __init__(self, num_classes: int, *, channels: tuple[int, ...] = (8, 16, 32, 64, 128)):
         super().__init__()
         stack: list[nn.Module] = []
-        for before, after in zip((1, *channels), channels):
+        for before, after in zip((1, *channels[:-1]), channels, strict=True):
             stack += [nn.Conv2d(before, after, 3, stride=2), nn.ReLU(inplace=True)]
         self.maskiou_net = nn.Sequential(*stack, nn.Conv2d(channels[-1], num_classes, 1), nn.ReLU(inplace=True))
 

@@ -41,8 +41,8 @@ def load_pretrained_backbone(model: nn.Module, cfg: Config) -> bool:
     reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
     for label, keys in (("lacks", missing), ("has more layers than the model, from", unexpected), ("has another shape of", reshaped)):
         if keys:
-            raise ValueError(f"{path} does not fit backbone {cfg.model.backbone}: it {label} {keys[0]} ({len(keys)} tensors so); give weights "
-                             "of the same architecture and width, or model.pretrained=none to train from scratch")
+            raise ValueError(f"{path} does not fit backbone {cfg.model.backbone}: it {label} {keys[0]} ({len(keys)} tensors so); give "
+                             "weights of the same architecture and width, or model.pretrained=none to train from scratch")
     model.backbone.load_state_dict(state, strict=False)
     return True
 
@@ -77,5 +77,6 @@ def _imagenet_file(cfg: Config) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=checksum[1] if checksum else None)
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"could not download {path.name} ({error}): fetch {url} elsewhere and put it at {path}, or {scratch}") from error
+            raise ValueError(f"could not download {path.name} ({error}): fetch {url} elsewhere and put it at {path}, "
+                             f"or {scratch}") from error
     return path

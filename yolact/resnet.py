@@ -1,6 +1,7 @@
 """ResNet backbones (He et al. 2016) with deformable 3x3 convolutions where YOLACT++ puts them.
 
-A stage's stride sits in the 3x3 convolution of its first bottleneck, as in torchvision. Names follow the official checkpoints: layers.<stage>.<block>.
+A stage's stride sits in the 3x3 convolution of its first bottleneck, as in torchvision.
+Names follow the official checkpoints: layers.<stage>.<block>.
 """
 
 from __future__ import annotations

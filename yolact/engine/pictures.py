@@ -19,7 +19,7 @@ def prediction_pictures(model: nn.Module, cfg: Config, dataset, device: torch.de
 
     dataset: the validation split with full-size masks.
     """
-    predict = Predictor(model, cfg, device)
+    predict = Predictor(model, cfg, device, cfg.train.precision)
     pictures = {}
     for i in range(min(COUNT, len(dataset))):
         sample = dataset[i * len(dataset) // min(COUNT, len(dataset))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ class StopRequest:
     def __init__(self):
         self.signum = 0
         self._at_once = False
+        self._process = os.getpid()
         self._before: dict = {}
 
     def __enter__(self) -> StopRequest:
@@ -42,6 +44,8 @@ class StopRequest:
             signal.signal(s, handler)
 
     def _handle(self, signum: int, _frame) -> None:
+        if os.getpid() != self._process:
+            return  # a loader's process: Ctrl-C reaches it too, but the step that is to be finished still needs its images
         if self.signum:
             raise KeyboardInterrupt
         self.signum = signum

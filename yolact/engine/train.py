@@ -71,8 +71,8 @@ class Trainer:
         try:
             if self._due(plan.validate_every) and state.validated < state.step:  # a signal came in its way
                 self._validate()
-            while state.step < plan.iterations and not self.stop.signum:
-                self.records.append(self.update(next(self.batches)))
+            while state.step < plan.iterations and (batches := self._next_batches()) is not None:
+                self.records.append(self.update(batches))
                 stopping = self.stop.agreed(state.step, plan.log_every)
                 if stopping or any(map(self._due, (plan.log_every, plan.save_every, plan.validate_every, plan.keep_every))):
                     self._read_losses()
@@ -84,8 +84,13 @@ class Trainer:
                     self._save(LAST)
                 if plan.keep_every and self._due(plan.keep_every):
                     self._save(f"step_{state.step:08d}.pth")
-            if self.stop.signum:
+                if stopping or self.stop.signum and distributed.world_size() == 1:
+                    break
+            if self.stop.signum and state.step < plan.iterations or state.validated < state.step:
                 self._interrupted()
+        except RuntimeError as error:  # a dying loader process is reported wherever the main process happens to be
+            explained = explain_worker_failure(error)
+            raise explained or error from error
         finally:
             self.batches.close()
             if self.log is not None:
