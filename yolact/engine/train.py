@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import cv2
 import torch
 
 from data.check import check_dataset
-from data.loader import build_dataset, train_loader
+from data.loader import build_dataset, explain_worker_failure, train_loader
 from data.schema import Config
 from yolact.checkpoint import save_checkpoint
 from yolact.engine import distributed
@@ -67,11 +69,15 @@ class Trainer:
 
     def run(self) -> None:
         """Steps until cfg.train.iterations or a signal. Reads the losses, and so waits for the device, only where something is due."""
-        plan, state = self.cfg.train, self.state
+        plan, state, stopping = self.cfg.train, self.state, False
         try:
             if self._due(plan.validate_every) and state.validated < state.step:  # a signal came in its way
-                self._validate()
-            while state.step < plan.iterations and (batches := self._next_batches()) is not None:
+                stopping = not self._validate()
+            while state.step < plan.iterations and not stopping:
+                batches = self._next_batches()
+                if batches is None:
+                    stopping = True
+                    break
                 self.records.append(self.update(batches))
                 stopping = self.stop.agreed(state.step, plan.log_every)
                 if stopping or any(map(self._due, (plan.log_every, plan.save_every, plan.validate_every, plan.keep_every))):
@@ -79,18 +85,18 @@ class Trainer:
                 if self._due(plan.log_every):
                     self._log_line()
                 if self._due(plan.validate_every) and not stopping:
-                    self._validate()
+                    stopping = not self._validate()
                 if self._due(plan.save_every) or state.validated == state.step:
                     self._save(LAST)
                 if plan.keep_every and self._due(plan.keep_every):
                     self._save(f"step_{state.step:08d}.pth")
-                if stopping or self.stop.signum and distributed.world_size() == 1:
-                    break
-            if self.stop.signum and state.step < plan.iterations or state.validated < state.step:
+            if stopping:
                 self._interrupted()
         except RuntimeError as error:  # a dying loader process is reported wherever the main process happens to be
             explained = explain_worker_failure(error)
-            raise explained or error from error
+            if explained is None:
+                raise
+            raise explained from error
         finally:
             self.batches.close()
             if self.log is not None:
@@ -107,6 +113,15 @@ class Trainer:
                                    world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers))
         while True:
             yield [next(loader) for _ in range(self.cfg.train.accumulate)]
+
+    def _next_batches(self) -> list | None:
+        """The next step's micro-batches; None where the signal to stop has ended the loader's processes as well."""
+        try:
+            return next(self.batches)
+        except ValueError:
+            if self.stop.signum:
+                return None
+            raise
 
     def _read_losses(self) -> None:
         """Moves the losses since the last read to the meter. Raises ValueError at a step that was not finite, or says it was skipped."""
@@ -129,30 +144,34 @@ class Trainer:
             self.log.train_line(self.state.step, means, self.state.scheduler.base_lrs[0]
                                 * self.state.scheduler.lr_lambdas[0](self.state.step - 1))
 
-    def _validate(self) -> None:
-        """AP on the validation set by rank 0, best.pth where the mask AP is the best so far, and pictures. A signal breaks it off."""
+    def _validate(self) -> bool:
+        """AP on the validation set by rank 0, best.pth where the mask AP is the best so far, and pictures. False if a signal broke it off."""
         state, started, finished = self.state, time.perf_counter(), True
         if self.log is not None:
             try:
                 with self.stop.at_once(), random_state_kept():
                     result = evaluate(state.best_model, self.cfg, device=self.device, precision=self.cfg.train.precision,
-                                      max_images=self.cfg.train.validate_images, results_dir=self.run_dir.results)
+                                      max_images=self.cfg.train.validate_images, results_dir=self.run_dir.results,
+                                      progress=sys.stderr.isatty())
                     pictures = prediction_pictures(state.best_model, self.cfg, self.valset, self.device)
             except StopNow:
                 finished = False
             else:
                 self._record(result, pictures, time.perf_counter() - started)
             self.log.restart_clock(state.step)
-        if distributed.share(finished):
-            state.validated = state.step
         state.train_mode()
+        finished = distributed.share(finished)
+        if finished:
+            state.validated = state.step
+        return finished
 
     def _record(self, result, pictures: dict, seconds: float) -> None:
         state = self.state
-        best = result.mask_ap > state.best_ap
-        print(f"validation at step {state.step}: mask AP {result.mask_ap:.2f}{' (best so far)' if best else ''}\n{result.table()}", flush=True)
+        ap = 0.0 if math.isnan(result.mask_ap) else result.mask_ap  # undefined where the validation images hold no instance
+        best = ap > state.best_ap
+        print(f"validation at step {state.step}: mask AP {100 * ap:.2f}{' (best so far)' if best else ''}\n{result.table()}", flush=True)
         if best:
-            state.best_ap = result.mask_ap
+            state.best_ap = ap
             self._write(BEST, weights_only(state.best_model, state, self.cfg))
         self.log.validation(state.step, result.to_dict(), best=best, seconds=seconds)
         for name, picture in pictures.items():
@@ -182,7 +201,7 @@ class Trainer:
         if self.log is not None:
             print(f"interrupted at step {self.state.step}, saved in {self.run_dir.weights / INTERRUPT}; "
                   f"go on with --resume={self.run_dir.path}", flush=True)
-        raise Interrupted(self.stop.signum)
+        raise Interrupted(max(distributed.gather(self.stop.signum)))
 
 
 # ---------------------------------------------------------------- before the first step
@@ -213,10 +232,6 @@ def _datasets(cfg: Config, state: TrainState) -> tuple:
     criterion = state.criterion
     trainset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks)
     valset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
-    for split, dataset in (("train", trainset), ("val", valset)):
-        if not len(dataset):
-            raise ValueError(f"the {split} set of {cfg.data.name} has no images ({getattr(cfg.data, f'{split}_annotations')}): "
-                             f"set data.{split}_annotations and data.{split}_images to a set that has some")
     return trainset, valset
 
 
