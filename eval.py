@@ -278,7 +278,8 @@ def evaluate_model(arguments: Namespace, predictor, progress: bool) -> None:
 def evaluate_stored(arguments: Namespace, config: Config) -> None:
     from yolact.engine.evaluate import evaluate_files
     annotations = Path(config.data.root) / config.data.val_annotations
-    print_table(arguments, evaluate_files(annotations, arguments.bbox_det_file, arguments.mask_det_file, max_dets=config.eval.max_dets), config)
+    result = evaluate_files(annotations, arguments.bbox_det_file, arguments.mask_det_file, max_dets=config.eval.max_dets)
+    print_table(arguments, result, config)
 
 
 def print_table(arguments: Namespace, result, config: Config) -> None:
