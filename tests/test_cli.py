@@ -247,8 +247,8 @@ def test_print_config_is_a_config(capsys, tmp_path):
 # --------------------------------------------------------------------------------------------------------------------- eval
 
 TINY = ["model.backbone=resnet10", "model.backbone_width=8", "model.max_size=96", "model.fpn_channels=16", "model.proto_channels=16",
-        "model.head_channels=16", "model.prototypes=8", "model.norm=batch", "eval.max_dets=5", "eval.score_threshold=0", "train.batch_size=2",
-        "train.iterations=2", "train.num_workers=0", "train.warmup_iterations=0", "name=tiny"]
+        "model.head_channels=16", "model.prototypes=8", "model.norm=batch", "eval.max_dets=5", "eval.score_threshold=0",
+        "train.batch_size=2", "train.iterations=2", "train.num_workers=0", "train.warmup_iterations=0", "name=tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +358,8 @@ def test_in_that_holds_a_colon_and_exists(tmp_path):
 @pytest.mark.parametrize("words, expected", [
     ([], "--trained_model=PATH is needed"), (["--trained_model=not_there.pth"], "not_there.pth does not exist"),
     (["--trained_model=tests"], "holds no weights/best.pth"), (["--trained_model=x", "--image=a", "--video=b"], "one at a time"),
-    (["--trained_model=x", "--output_web_json"], "no web viewer"), (["--trained_model=x", "--display_lincomb"], "--image=IN:OUT or --display"),
+    (["--trained_model=x", "--output_web_json"], "no web viewer"),
+    (["--trained_model=x", "--display_lincomb"], "--image=IN:OUT or --display"),
     (["--trained_mdel=x"], "did you mean --trained_model"),
 ])
 def test_eval_refuses_in_one_line(capsys, monkeypatch, words, expected):
