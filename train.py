@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data import cli
 from data.resolve import dump_yaml, list_configs, list_datasets, load_config
+from data.schema import Config
 
 DESCRIPTION = """Train YOLACT or YOLACT++ on a COCO-format data set. A run is one folder, runs/<config>/<n>.
 
@@ -78,7 +79,7 @@ def explain_replaced(arguments: Namespace) -> None:
     """Say what became of the flags of YOLACT that are not settings here. ValueError for those that cannot be honoured."""
     if arguments.batch_alloc is not None:
         raise ValueError("--batch_alloc: each process takes an equal share of the batch; run torchrun --nproc_per_node=N train.py ...")
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main():
         return
     if arguments.log_folder is not None:
         cli.note("--log_folder: metrics.jsonl and TensorBoard events are in the run's folder, see --save_folder and --run_dir")
@@ -88,6 +89,20 @@ def explain_replaced(arguments: Namespace) -> None:
         cli.note("--log_gpu: peak GPU memory is always logged on CUDA")
     if arguments.no_interrupt:
         cli.note("--no_interrupt: an interrupted run always saves its last.pth; delete the run's folder if it is not wanted")
+
+
+def explain_autoscale(config: Config, source: str | Path, changes: list[str]) -> None:
+    """Say what another batch size than 8 did to the schedule."""
+    plain = load_config(source, [*changes, "train.autoscale=false"], check_names=False).train
+    scaled = [f"{key} {getattr(plain, key):.7g} -> {getattr(config.train, key):.7g}" for key in ("lr", "iterations")
+              if getattr(plain, key) != getattr(config.train, key)]
+    if scaled and is_main():
+        cli.note(f"scaled for batch {config.train.batch_size} (--no_autoscale leaves them): {', '.join(scaled)}")
+
+
+def is_main() -> bool:
+    """Whether this process speaks for all of a torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def show_list(kind: str) -> None:
@@ -134,6 +149,7 @@ def main(arguments: Namespace) -> None:
     config = load_config(source, changes)
     if arguments.validation_epoch is not None:
         config = load_config(source, [*changes, f"train.validate_every={validation_interval(config, arguments.validation_epoch)}"])
+    explain_autoscale(config, source, changes)
     from yolact.engine.train import train
     train(config, run_dir=arguments.run_dir, resume=resume, device=device(arguments), runs_root=runs_root(arguments))
 
@@ -166,7 +182,7 @@ def run_config(resume: str, root: Path) -> Path:
     return folder / "config.yaml"
 
 
-def validation_interval(config, epochs: int) -> int:
+def validation_interval(config: Config, epochs: int) -> int:
     """Iterations in `epochs` epochs of the training set; 0 (only at the end) for a negative number."""
     if epochs <= 0:
         return 0

@@ -110,7 +110,9 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     own = _flatten(content, str(path))
     own.setdefault("name", path.stem)
     if base is None:
-        missing = [section for section in ("model", "data", "train") if section not in content and "dataset" not in content]
+        missing = [section for section in ("model", "data", "train") if section not in content]
+        if "dataset" in content and "data" in missing:
+            missing.remove("data")
         if missing:
             raise ConfigError(f"{path}: without `base: NAME` the file must be a whole config, but it has no {' or '.join(missing)} section")
         _choose_dataset(own, {})

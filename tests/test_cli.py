@@ -106,6 +106,13 @@ def test_yolact_flag_is_a_setting(engine, flag, expected):
         assert sections[section][field] == value, key
 
 
+def test_autoscale_says_what_it_did(engine, capsys):
+    assert run(train_program, "--config=yolact_base", "--batch_size=16") == 0
+    assert "scaled for batch 16" in (text := capsys.readouterr().err) and "lr 0.001 -> 0.002, iterations 800000 -> 400000" in text
+    assert run(train_program, "--config=yolact_base", "--batch_size=16", "--no_autoscale") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_defaults(engine):
     assert run(train_program) == 0
     assert engine.config.name == "yolact_base"
