@@ -165,7 +165,7 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="NHWC memory format")
     compile: bool = Field(False, description="torch.compile the model")
     seed: NonNegativeInt = Field(0, description="initial weights, data order, augmentation and subsets each have a stream drawn from it")
-    init_from: str = Field("", description="checkpoint whose weights training starts from (heads of another class count are re-initialised)")
+    init_from: str = Field("", description="checkpoint whose weights training starts from; heads of another class count are reset")
     num_workers: NonNegativeInt = Field(4, description="loader processes")
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a NaN or infinite loss does")
     log_every: PositiveInt = Field(10, description="iterations between console, metrics.jsonl and TensorBoard lines")
