@@ -164,8 +164,8 @@ def _renumber(name: str, content: dict, iou_type: str, ids: _Ids) -> dict:
         if annotation["image_id"] not in ids.images or annotation["category_id"] in ids.other_categories:
             continue
         if annotation["category_id"] not in ids.categories:
-            raise ValueError(f"{name}: annotation {annotation.get('id')!r} has category_id {annotation['category_id']!r}, which is not among "
-                             "its categories: add the category or remove the annotation")
+            raise ValueError(f"{name}: annotation {annotation.get('id')!r} has category_id {annotation['category_id']!r}, which is not "
+                             "among its categories: add the category or remove the annotation")
         image = images[annotation["image_id"]]
         size = (image.get("height"), image.get("width"))
         annotations.append(_annotation(name, annotation, iou_type, ids, size, len(annotations) + 1))
@@ -181,8 +181,8 @@ def _annotation(name: str, annotation: dict, iou_type: str, ids: _Ids, size: tup
              "iscrowd": int(annotation.get("iscrowd") or 0)}
     needed = "segmentation" if iou_type == "segm" else "bbox"
     if needed == "segmentation" and not kept.get("segmentation"):
-        raise ValueError(f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) has no segmentation, so mask AP is "
-                         "undefined: add the mask or remove the annotation")
+        raise ValueError(f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) has no segmentation, so mask "
+                         "AP is undefined: add the mask or remove the annotation")
     if "area" not in kept or needed not in kept:
         if kept.get("segmentation"):
             mask = _to_rle(name, annotation, size)
@@ -208,13 +208,14 @@ def _to_rle(name: str, annotation: dict, size: tuple) -> dict:
 
 
 def _renumber_detections(name: str, detections: Sequence[dict], iou_type: str, ids: _Ids) -> list[dict]:
-    """Results as pycocotools' loadRes makes them, with new ids. (loadRes itself refuses an empty list and takes the box's area for masks.)"""
+    """Results as pycocotools' loadRes makes them, with new ids. (loadRes refuses an empty list, and takes a box's area for a mask's.)"""
     field = "bbox" if iou_type == "bbox" else "segmentation"
     results = []
     for index, detection in enumerate(detections):
         missing = [key for key in ("image_id", "category_id", "score", field) if key not in detection]
         if missing:
-            raise ValueError(f"detection {index} has no {' and no '.join(missing)}: {iou_type} results need image_id, category_id, score and {field}")
+            raise ValueError(f"detection {index} has no {' and no '.join(missing)}: {iou_type} results need image_id, category_id, score "
+                             f"and {field}")
         if detection["image_id"] in ids.other_images or detection["category_id"] in ids.other_categories:
             continue
         for key, known in (("image_id", ids.images), ("category_id", ids.categories)):
@@ -222,9 +223,10 @@ def _renumber_detections(name: str, detections: Sequence[dict], iou_type: str, i
                 raise ValueError(f"detection {index} has {key} {detection[key]!r}, which is not in {name}: these results belong to another "
                                  "annotation file, or their ids are of another type (a number is not a string)")
         if not math.isfinite(detection["score"]):
-            raise ValueError(f"detection {index} (image {detection['image_id']!r}) has the score {detection['score']}, which cannot be ranked")
-        result = {"id": len(results) + 1, "image_id": ids.images[detection["image_id"]], "category_id": ids.categories[detection["category_id"]],
-                  "score": detection["score"], "iscrowd": 0, field: detection[field]}
+            raise ValueError(f"detection {index} (image {detection['image_id']!r}) has the score {detection['score']}, which cannot "
+                             "be ranked: the model that made it has diverged")
+        result = {"id": len(results) + 1, "image_id": ids.images[detection["image_id"]],
+                  "category_id": ids.categories[detection["category_id"]], "score": detection["score"], "iscrowd": 0, field: detection[field]}
         # one mask at a time: pycocotools 2.0.11 with numpy 2 fails on the areas of more than 255
         result["area"] = detection["bbox"][2] * detection["bbox"][3] if iou_type == "bbox" else int(rle.area(detection["segmentation"]))
         results.append(result)

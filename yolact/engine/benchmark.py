@@ -1,0 +1,154 @@
+"""Where the time of inference goes: per stage, from the picture to full-size masks."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from data.schema import Config
+from layers.boxes import to_pixels
+from layers.masks import resize_to_image
+from yolact.engine.evaluate import evaluation_mode
+from yolact.engine.predict import Predictor
+from yolact.outputs import Detections
+from yolact.postprocess import predicted_mask_iou, soft_masks
+
+STAGES = ("preprocess", "forward", "nms", "masks", "paste")
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """Milliseconds of each stage and of their total, one image at a time.
+
+    preprocess  resize and copy to the device     nms    decode boxes, suppress
+    forward     normalise and run the network     masks  assemble, crop, re-score     paste  resize to the picture, threshold
+    """
+
+    median_ms: dict[str, float]
+    p95_ms: dict[str, float]
+    fps: float
+    peak_memory_mib: float
+    device: str
+    precision: str
+    torch: str
+    input_size: int
+    image_size: tuple[int, int]
+    detections: float
+    iterations: int
+    warmup: int
+
+    def table(self) -> str:
+        height, width = self.image_size
+        lines = [f"{self.device}, {self.precision}, torch {self.torch}",
+                 f"input {self.input_size} px, picture {width}x{height}, {self.detections:.1f} detections an image; "
+                 f"{self.iterations} images after {self.warmup} of warm-up",
+                 f"{'stage':<12}{'median ms':>12}{'p95 ms':>12}{'share':>8}"]
+        total = self.median_ms["total"]
+        lines += [f"{stage:<12}{median:>12.2f}{self.p95_ms[stage]:>12.2f}{100 * median / total:>7.0f}%"
+                  for stage, median in self.median_ms.items()]
+        return "\n".join([*lines, f"{self.fps:.2f} images/s, peak memory {self.peak_memory_mib:.0f} MiB"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def benchmark(model: nn.Module, cfg: Config, *, device: torch.device | str, precision: str = "float32",
+              images: Sequence[np.ndarray] | None = None, iterations: int = 100, warmup: int = 10,
+              progress: bool = True) -> BenchmarkResult:
+    """Time inference image by image, with the device synchronised around every stage.
+
+    images  (h,w,3) uint8 RGB pictures, taken in turn; None = one of 480x640 noise
+    Peak memory is what torch allocated on CUDA, or the whole process's resident memory on a CPU. fps is 1 / median total.
+    Raises ValueError for fewer than one iteration or an unknown precision.
+    """
+    if iterations < 1 or warmup < 0:
+        raise ValueError(f"iterations={iterations}, warmup={warmup}: use at least 1 and 0")
+    if images is None:
+        images = [np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)]
+    if not len(images):
+        raise ValueError("no images to time: give at least one, or none for noise")
+    times, found = [], 0
+    with evaluation_mode(model):
+        predictor = Predictor(model, cfg, device, precision)
+        for i in tqdm(range(-warmup, iterations), unit="image", desc="timing", disable=not progress, leave=False):
+            if i == 0 and predictor.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(predictor.device)
+            detections, seconds = timed(predictor, images[i % len(images)])
+            if i >= 0:
+                times.append(seconds)
+                found += len(detections)
+    milliseconds = 1000 * np.array(times)  # (iterations, stages)
+    milliseconds = np.concatenate([milliseconds, milliseconds.sum(1, keepdims=True)], 1)
+    median, p95 = (dict(zip((*STAGES, "total"), np.percentile(milliseconds, q, axis=0).tolist())) for q in (50, 95))
+    return BenchmarkResult(
+        median, p95, fps=1000 / median["total"], peak_memory_mib=_peak_memory_mib(predictor.device), device=device_name(predictor.device),
+        precision=precision, torch=torch.__version__, input_size=cfg.model.max_size, image_size=tuple(images[0].shape[:2]),
+        detections=found / iterations, iterations=iterations, warmup=warmup)
+
+
+@torch.no_grad()
+def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[float]]:
+    """Detections of one image, and the seconds of each of STAGES."""
+    clock = _Clock(predictor.device)
+    batch = predictor.preprocess([image])
+    clock.lap()
+    predictions = predictor.forward(batch)
+    clock.lap()
+    raw = predictor.instances(predictions)
+    clock.lap()
+    cut = raw.boxes if predictor.cfg.eval.crop else None
+    masks = soft_masks(predictions.prototypes[0].float(), raw.coefficients, cut)
+    net = predictor.model.mask_iou_net
+    mask_scores = raw.scores if net is None else raw.scores * predicted_mask_iou(net, masks, raw.labels)
+    clock.lap()
+    size = image.shape[:2]
+    detections = Detections(to_pixels(raw.boxes, size), raw.labels, raw.scores, mask_scores, resize_to_image(masks, size, boxes=cut))
+    clock.lap()
+    return detections, clock.laps
+
+
+class _Clock:
+    """Seconds between laps, with the device's queue empty at each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.laps = device, []
+        self.last = self._now()
+
+    def lap(self) -> None:
+        now = self._now()
+        self.laps.append(now - self.last)
+        self.last = now
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's with the number of threads that torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        name = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
