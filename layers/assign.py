@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Assignment:
     overlap: Tensor
 
 
-class Assigner:
+class Assigner(ABC):
     """Base class. A subclass defines __call__ for one image, and may override batch() with something faster.
 
     needs_masks   the assigner reads ground-truth masks
@@ -44,10 +45,10 @@ class Assigner:
     scale_free: bool = False
     expression: str = ""
 
+    @abstractmethod
     def __call__(self, anchors: Tensor, level_sizes: Sequence[int], gt_boxes: Tensor, gt_masks: Tensor | None,
                  crowd_boxes: Tensor) -> Assignment:
         """One image: anchors (A,4) corners in pixels, level-major; gt_boxes (M,4), crowd_boxes (Mc,4) in pixels; gt_masks (M,h,w) bool."""
-        raise NotImplementedError(f"{type(self).__name__} must define __call__")
 
     def batch(self, anchors: Tensor, level_sizes: Sequence[int], boxes: Tensor, valid: Tensor, crowd: Tensor,
               masks: Sequence[Tensor] | None = None) -> Assignment:
@@ -94,8 +95,6 @@ def build_assigner(expression: str) -> Assigner:
     call = parse_call(expression)
     if call.name not in _REGISTRY:
         raise ValueError(f"unknown assigner {call.name!r}{_nearest(call.name, assigner_names(), 'assigners')}")
-    if call.args:
-        raise ValueError(f"assigner {call.name!r}: give parameters by name, {call.name}(name=value)")
     cls = _REGISTRY[call.name]
     known = _parameters(cls)
     values = {}

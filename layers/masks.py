@@ -43,6 +43,7 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     return intersection / union.clamp(min=1)
 
 
+@torch.no_grad()
 def resize_to_image(masks: Tensor, size: tuple[int, int], *, boxes: Tensor | None = None, padding: float = 1) -> Tensor:
     """Soft masks (N,H,W) in 0..1 -> (N,h,w) bool: bilinear to size (h, w) without antialias, > 0.5.
 

@@ -15,6 +15,7 @@ Kept = tuple[Tensor, Tensor, Tensor]
 FIRST_RANKS = 32  # candidates of every class that fast_nms compares first; seldom are more needed
 
 
+@torch.no_grad()
 def fast_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, score_threshold: float, top_k: int, max_detections: int,
              image_size: int | None = None) -> Kept:
     """Fast NMS on boxes (A,4) corners, scores (A,C) -> rows (D,), labels (D,), scores (D,).
@@ -31,6 +32,7 @@ def fast_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, score_thres
     return _best(rows[survives], labels[survives], ranked[survives], max_detections)
 
 
+@torch.no_grad()
 def cross_class_fast_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, score_threshold: float, top_k: int,
                          max_detections: int, image_size: int | None = None) -> Kept:
     """Fast NMS over all classes together: each box takes part once, with its best class.
@@ -45,6 +47,7 @@ def cross_class_fast_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float,
     return _best(rows[survives], labels[rows[survives]], ranked[survives], max_detections)
 
 
+@torch.no_grad()
 def traditional_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, score_threshold: float, top_k: int, max_detections: int,
                     image_size: int | None = None) -> Kept:
     """Greedy NMS per class on boxes (A,4) relative corners, scores (A,C); a box falls at an overlap >= iou_threshold.
