@@ -25,8 +25,8 @@ def build_model(cfg: Config) -> Yolact:
     """The model of cfg.model for the classes of cfg.data, on the CPU in training mode, with random weights.
 
     Each tensor is drawn from a generator of its own, seeded by its name and cfg.train.seed: two models agree on every parameter that
-    has the same name and shape in both, and torch's global generator is left alone. Raises ValueError if the deformable convolution's backend
-    is not installed.
+    has the same name and shape in both, and torch's global generator is left alone. Raises ValueError if the deformable
+    convolution's backend is not installed.
     """
     with torch.device("meta"):  # shapes only: torch's own initialisation would take time and random numbers, and is overwritten
         model = _assemble(cfg)

@@ -74,7 +74,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+        if "GLOBAL" in str(error) or ("Unsupported" in str(error) and _is_pickle(path)):
             raise ValueError(f"checkpoint {path} holds code or objects besides tensors and plain data ({_refused(error)}), and is not "
                              "loaded since reading it could run that code: save only its state_dict") from error
         raise ValueError(f"{path} is truncated or not a PyTorch checkpoint: copy or download it again") from error
@@ -186,6 +186,11 @@ def _some(keys) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
 
 
 def _refused(error: BaseException) -> str:

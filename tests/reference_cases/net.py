@@ -199,7 +199,8 @@ def _detection_error(root: Path, name: str, variant: str) -> float:
     expected = to_pixels(torch.from_numpy(run.stored[f"det_{variant}_box"]), size)
     if len(found) != len(expected):
         return float("inf")
-    return max(_difference(found.scores, run.stored[f"det_{variant}_score"]), _difference(found.boxes / max(size), expected.numpy() / max(size)))
+    return max(_difference(found.scores, run.stored[f"det_{variant}_score"]),
+               _difference(found.boxes / max(size), expected.numpy() / max(size)))
 
 
 def _shown(root: Path, name: str, nms: str, crop: bool = True) -> tuple[Run, Detections]:
