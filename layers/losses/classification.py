@@ -43,4 +43,4 @@ def _hardest(class_logits: Tensor, background: Tensor, wanted: list[int]) -> tup
 
 def take_each(rows: Tensor, counts: list[int]) -> Tensor:
     """(B,T,...) -> (sum(counts),...): the first counts[b] of each row b."""
-    return torch.cat([row[:count] for row, count in zip(rows.unbind(0), counts)])
+    return torch.cat([row[:count] for row, count in zip(rows.unbind(0), counts, strict=True)])

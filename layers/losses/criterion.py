@@ -162,10 +162,11 @@ class Criterion(nn.Module):
 
     def _mask(self, instances: _Instances, positives: Positives, sampled: Positives, normalizers: Normalizers, step: int) -> Tensor:
         """Sum over instances and terms; an image's instances stand for all its positives unless a term says rescale=False."""
-        scale = _tensor([all_ / max(some, 1) for all_, some in zip(positives.counts, sampled.counts)], instances.logits)[instances.image]
+        shares = [every / max(some, 1) for every, some in zip(positives.counts, sampled.counts, strict=True)]
+        scale = _tensor(shares, instances.logits)[instances.image]  # (N,)
         values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step)
         total, self.last_terms = 0, {}
-        for part, value in zip(self.mask_loss.parts, values.values()):
+        for part, value in zip(self.mask_loss.parts, values.values(), strict=True):
             weight = part.weight(step, self.mask_loss.total_steps)
             raw = (value * scale if part.rescale else value).sum()
             total = total + weight * raw

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from layers.losses.expr import ExpressionError, Term, format_terms, parse, unordered
-from layers.losses.registry import RESERVED, Bound, LossInfo, Param, ParameterError, check_params, get, load_plugins
+from layers.losses.registry import RESERVED, LossInfo, Param, ParameterError, check_params, get, load_plugins
 from layers.losses.schedule import Schedule, read_weight
 from layers.masks import box_window
 
@@ -84,7 +84,7 @@ class MaskLoss(nn.Module):
         ValueError for disagreeing shapes, missing extras, or a loss function that returns another shape than its kind promises."""
         values = self.terms(logits, target, boxes, step=step, extras=extras, generator=generator)
         weights = (part.weight(step, self.total_steps) for part in self.parts)
-        return sum(weight * value for weight, value in zip(weights, values.values()))
+        return sum(weight * value for weight, value in zip(weights, values.values(), strict=True))
 
     def terms(self, logits: Tensor, target: Tensor, boxes: Tensor, *, step: int = 0, extras: Mapping[str, Tensor] | None = None,
               generator: torch.Generator | None = None) -> dict[str, Tensor]:

@@ -22,9 +22,10 @@ import sys
 import types
 import typing
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Literal
+from typing import Any, Literal
 
 Kind = Literal["pixel", "region"]
 RESERVED = ("weight", "region", "match", "sampling", "balance", "outside", "rescale")  # options of every term, see mask.py

@@ -263,7 +263,7 @@ def _matching_errors(folder: Path, setting: Setting) -> int:
     """Anchors whose class, or matched ground truth where positive, differs."""
     run, arrays = _run(folder, setting), _arrays(folder, setting.source)
     wrong = 0
-    for b, (index, target) in enumerate(zip(run.gt_index, run.targets)):
+    for b, (index, target) in enumerate(zip(run.gt_index, run.targets, strict=True)):
         labels = torch.where(index >= 0, target.labels[index.clamp(min=0)] + 1, torch.where(index == -1, 0, -1))
         wrong += int((labels.numpy() != arrays[f"{setting.name}/conf_t"][b]).sum())
         positive = (index >= 0).numpy()
@@ -275,7 +275,7 @@ def _samples_error(folder: Path, setting: Setting) -> float:
     """What the mask-IoU network is fed and asked for, in the stored order: permuted where a subset was drawn, small masks left out."""
     run, arrays = _run(folder, setting), _arrays(folder, setting.source)
     soft, iou, labels = [], [], []
-    for b, (index, target) in enumerate(zip(run.gt_index, run.targets)):
+    for b, (index, target) in enumerate(zip(run.gt_index, run.targets, strict=True)):
         rows = (index >= 0).nonzero()[:, 0]
         if len(rows) > setting.masks_to_train:
             rows = rows[torch.from_numpy(arrays[f"{setting.name}/perm_{b}"]).long()[:setting.masks_to_train]]

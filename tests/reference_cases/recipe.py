@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def make_state(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, to
 def mask_iou_state(num_classes: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Weights of the mask-IoU net under its official keys; num_classes counts the foreground."""
     shapes = {}
-    for layer, (before, after) in enumerate(zip(MASK_IOU_CHANNELS, MASK_IOU_CHANNELS[1:])):
+    for layer, (before, after) in enumerate(pairwise(MASK_IOU_CHANNELS)):
         shapes[f"maskiou_net.maskiou_net.{2 * layer}.weight"] = (after, before, 3, 3)
         shapes[f"maskiou_net.maskiou_net.{2 * layer}.bias"] = (after,)
     shapes["maskiou_net.maskiou_net.10.weight"] = (num_classes, MASK_IOU_CHANNELS[-1], 1, 1)
