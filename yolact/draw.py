@@ -45,13 +45,13 @@ def draw_detections(image: np.ndarray, detections: Detections, class_names: Sequ
     Colours tell classes apart, or instances where there is one class. score_threshold (on mask scores) and top_k choose what is drawn.
     """
     order = detections.mask_scores.argsort(descending=True, stable=True)
-    chosen = detections.select(order[detections.mask_scores[order] >= score_threshold][:top_k]).to("cpu")
-    named = labels and (len(class_names) > 1 or len(chosen) <= _NAMED_OF_ONE_CLASS)
-    instances = []
-    for i, (label, score) in enumerate(zip(chosen.labels.tolist(), chosen.mask_scores.tolist())):
+    order = order[detections.mask_scores[order] >= score_threshold][:top_k]
+    named = labels and (len(class_names) > 1 or len(order) <= _NAMED_OF_ONE_CLASS)
+    box_of, instances = detections.boxes[order].cpu(), []
+    for i, (label, score) in enumerate(zip(detections.labels[order].tolist(), detections.mask_scores[order].tolist())):
         text = " ".join([class_names[label]] * named + [f"{score:.2f}"] * (labels and scores))
-        instances.append(_Instance(_pixels(chosen.boxes[i]), _colour_of(i, label, class_names), text))
-    return _overlay(image, instances, chosen.masks.numpy() if masks else None, boxes, alpha)
+        instances.append(_Instance(_pixels(box_of[i]), _colour_of(i, label, class_names), text))
+    return _overlay(image, instances, [detections.masks[i] for i in order.tolist()] if masks else None, boxes, alpha)
 
 
 def draw_targets(image: np.ndarray, targets: Targets, class_names: Sequence[str], *, alpha: float = 0.4) -> np.ndarray:
@@ -66,7 +66,7 @@ def draw_targets(image: np.ndarray, targets: Targets, class_names: Sequence[str]
         instances.append(_Instance(_pixels(box), _CROWD if crowd else _colour_of(i, label, class_names), text))
     masks = targets.masks if targets.masks is not None else max(targets.reduced.values(), key=lambda m: m.shape[-1], default=None)
     if masks is not None:  # (M,S,S) bool -> (M,H,W) bool, one at a time: floats of all at once could be gigabytes
-        masks = [cv2.resize(mask.numpy().astype(np.float32), (width, height)) > 0.5 for mask in masks]
+        masks = [torch.from_numpy(cv2.resize(mask.numpy().astype(np.float32), (width, height)) > 0.5) for mask in masks]
     return _overlay(image, instances, masks, True, alpha)
 
 
@@ -85,16 +85,17 @@ class _Instance:
     text: str
 
 
-def _overlay(image: np.ndarray, instances: list[_Instance], masks: Sequence[np.ndarray] | None, boxes: bool, alpha: float) -> np.ndarray:
+def _overlay(image: np.ndarray, instances: list[_Instance], masks: list[Tensor] | None, boxes: bool, alpha: float) -> np.ndarray:
     """Instances come best first; fills, then outlines, then labels, so that no fill hides an outline and no outline a label."""
     assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8, f"expected (H,W,3) uint8, got {image.shape} {image.dtype}"
     canvas = np.ascontiguousarray(image).copy()
     line = max(1, round(_scale(canvas) / 320))
-    outlines = [] if masks is None else [_fill(canvas, mask, item.colour, alpha) for mask, item in zip(masks[::-1], instances[::-1])]
-    for contours, item in zip(outlines, instances[::-1]):
+    upwards = instances[::-1]
+    outlines = [_fill(canvas, mask.cpu().numpy(), item.colour, alpha) for mask, item in zip(masks[::-1], upwards)] if masks else []
+    for contours, item in zip(outlines, upwards):
         cv2.drawContours(canvas, contours, -1, item.colour, line, cv2.LINE_AA)
     if boxes:
-        for item in instances[::-1]:
+        for item in upwards:
             x1, y1, x2, y2 = item.box
             cv2.rectangle(canvas, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), item.colour, max(1, line // 2))
     _draw_labels(canvas, instances)
@@ -113,8 +114,8 @@ def _fill(canvas: np.ndarray, mask: np.ndarray, rgb: tuple[int, int, int], alpha
     window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     inside = np.ascontiguousarray(mask[window]).view(np.uint8)
     region = canvas[window]
-    blended = cv2.addWeighted(region, 1 - alpha, np.full_like(region, rgb), alpha, 0)
-    np.copyto(region, blended, where=inside[..., None].view(bool))
+    levels = np.arange(256)[:, None] * (1 - alpha) + np.array(rgb) * alpha  # (256,3): what each value of each channel becomes
+    cv2.copyTo(cv2.LUT(region, levels.round().astype(np.uint8)[None]), inside, region)
     return cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(int(columns[0]), int(rows[0])))[0]
 
 
@@ -273,7 +274,7 @@ def display_lincomb(prototypes: Tensor, coeffs: Tensor, box: Tensor, *, image: n
         mask = cv2.resize(cropped, (image.shape[1], image.shape[0])) > 0.5
         height, width = image.shape[:2]
         relative = _pixels(box * torch.tensor([width, height, width, height]))
-        tiles.append(_overlay(image, [_Instance(relative, colour(0), "")], mask[None], True, 0.5))
+        tiles.append(_overlay(image, [_Instance(relative, colour(0), "")], [torch.from_numpy(mask)], True, 0.5))
         captions.append("mask")
     return gallery(_stretched(tiles, size), columns=4, cell=size, captions=captions)
 

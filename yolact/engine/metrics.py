@@ -226,7 +226,8 @@ def _renumber_detections(name: str, detections: Sequence[dict], iou_type: str, i
             raise ValueError(f"detection {index} (image {detection['image_id']!r}) has the score {detection['score']}, which cannot "
                              "be ranked: the model that made it has diverged")
         result = {"id": len(results) + 1, "image_id": ids.images[detection["image_id"]],
-                  "category_id": ids.categories[detection["category_id"]], "score": detection["score"], "iscrowd": 0, field: detection[field]}
+                  "category_id": ids.categories[detection["category_id"]], "iscrowd": 0, "score": detection["score"],
+                  field: detection[field]}
         # one mask at a time: pycocotools 2.0.11 with numpy 2 fails on the areas of more than 255
         result["area"] = detection["bbox"][2] * detection["bbox"][3] if iou_type == "bbox" else int(rle.area(detection["segmentation"]))
         results.append(result)
