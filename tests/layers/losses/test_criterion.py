@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import encode
 from layers.losses.criterion import Normalizers
-from layers.losses.registry import names
+from layers.losses.registry import get, names
 from layers.masks import box_window
 from tests.layers.losses.inputs import CLASSES, FIELDS, MASK_SIZES, gradients, make_criterion, make_predictions, make_targets, select
 
@@ -102,8 +102,8 @@ def count_waits(monkeypatch, call):
 def test_the_counter_sees_what_waits(monkeypatch):
     x = torch.rand(4)
     waiting = [lambda: x.sum().item(), lambda: bool(x[0] > 0), lambda: float(x[0]), lambda: int(x[0]), lambda: x.tolist(),
-               lambda: x.nonzero(), lambda: x[x > 0.5], lambda: x.clone().__setitem__(x > -1, torch.rand(4)), lambda: x.masked_select(x > 0),
-               lambda: torch.equal(x, x), lambda: x.unique()]
+               lambda: x.nonzero(), lambda: x[x > 0.5], lambda: x.clone().__setitem__(x > -1, torch.rand(4)),
+               lambda: x.masked_select(x > 0), lambda: torch.equal(x, x), lambda: x.unique()]
     for call in waiting:
         assert count_waits(monkeypatch, call)
     assert not count_waits(monkeypatch, lambda: x[torch.tensor([1, 2])].sum() + x.argmax())
@@ -111,17 +111,12 @@ def test_the_counter_sees_what_waits(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"masks_to_train": 2, "ohem_min_negatives": 4}])
 def test_at_most_one_wait_for_the_device(monkeypatch, options):
-    criterion, _ = make_criterion(" + ".join(f"{name}(outside='charge') + {name}(region='image')" for name in names("pixel")
-                                             if not criterion_cannot_feed(name)), **options)
+    terms = [f"{name}(outside='charge') + {name}(region='image')" for name in names("pixel") if not get(name).needs]
+    criterion, _ = make_criterion(" + ".join(terms), **options)
     predictions = make_predictions(3)
     targets = [t.reduce(MASK_SIZES, keep_full=False) for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))]
     seen = count_waits(monkeypatch, lambda: sum(criterion(predictions, targets).values()).backward())
     assert seen == ["tolist"]
-
-
-def criterion_cannot_feed(name):
-    from layers.losses.registry import get
-    return bool(get(name).needs)
 
 
 @pytest.mark.parametrize("least", [0, 16])
