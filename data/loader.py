@@ -1,0 +1,218 @@
+"""Batches: in an order that depends on (seed, step) alone, in worker processes, with errors that say what is wrong.
+
+Epochs are shuffled one by one and laid end to end. Step t takes the next batch_size images of that sequence, rank r a
+contiguous slice of them, micro-batch by micro-batch. So a run can be continued at any step, without reading what came before.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.annotations import Id
+from data.coco import CocoDataset, Sample
+from data.schema import Config, DataConfig
+from data.transforms import eval_transform, train_transform
+from layers.targets import Targets
+
+ORDER_STREAM = 2  # see data.coco.AUGMENTATION_STREAM
+NO_WORKERS = "train.num_workers=0 reads images in the main process"
+
+
+@dataclass
+class Batch:
+    """images (B,3,S,S), uint8 in training and float32 0..255 in evaluation; one entry an image in every list."""
+
+    images: Tensor
+    targets: list[Targets]
+    image_ids: list[Id]
+    original_sizes: list[tuple[int, int]]
+    indices: list[int]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
+        return Batch(self.images.to(device, non_blocking=non_blocking), [t.to(device, non_blocking=non_blocking) for t in self.targets],
+                     self.image_ids, self.original_sizes, self.indices)
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.images.pin_memory(), [t.pin_memory() for t in self.targets],
+                     self.image_ids, self.original_sizes, self.indices)
+
+
+@dataclass
+class Failure:
+    """What went wrong with a sample, on its way from a worker to the main process."""
+
+    message: str
+
+
+class _Guarded(Dataset):
+    """Turns a user's mistake in a sample into a Failure; raised in a worker, it would reach the user wrapped in a long traceback."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
+        try:
+            return self.dataset[key]
+        except (ValueError, OSError) as error:
+            return Failure(str(error))
+
+
+def collate(samples: list[Sample | Failure]) -> Batch | Failure:
+    """Stacks samples of equal size; the first Failure among them takes the place of the batch."""
+    failure = next((s for s in samples if isinstance(s, Failure)), None)
+    if failure is not None:
+        return failure
+    return Batch(torch.stack([s.image for s in samples]), [s.targets for s in samples], [s.image_id for s in samples],
+                 [s.original_size for s in samples], [s.index for s in samples])
+
+
+class TrainOrder(Sampler):
+    """Endless micro-batches of (epoch, index) keys for one rank, from step start_step on."""
+
+    def __init__(self, length: int, *, seed: int, batch_size: int, accumulate: int = 1, rank: int = 0, world_size: int = 1,
+                 start_step: int = 0) -> None:
+        if batch_size % (world_size * accumulate):
+            raise ValueError(f"train.batch_size={batch_size} cannot be split over {world_size} devices x {accumulate} micro-batches: "
+                             f"use a multiple of {world_size * accumulate}")
+        self.length, self.seed, self.start_step = length, seed, start_step
+        self.batch_size, self.accumulate, self.rank = batch_size, accumulate, rank
+        self.share = batch_size // world_size  # images of one rank in a step
+        self._shuffled: tuple[int, list[int]] = (-1, [])
+
+    def key(self, position: int) -> tuple[int, int]:
+        """(epoch, index) of an image by its position in the endless sequence."""
+        epoch, offset = divmod(position, self.length)
+        if self._shuffled[0] != epoch:
+            seed = np.random.SeedSequence([ORDER_STREAM, self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1
+            generator = torch.Generator().manual_seed(int(seed))
+            self._shuffled = (epoch, torch.randperm(self.length, generator=generator).tolist())
+        return epoch, self._shuffled[1][offset]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        step, micro = self.start_step, self.share // self.accumulate
+        while True:
+            first = step * self.batch_size + self.rank * self.share
+            for begin in range(first, first + self.share, micro):
+                yield [self.key(position) for position in range(begin, begin + micro)]
+            step += 1
+
+
+class Loader:
+    """Iterates a DataLoader and states in one line what went wrong in it. len() is defined where the iteration ends."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+        self.num_workers = loader.num_workers
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            for batch in self.loader:
+                if isinstance(batch, Failure):
+                    raise ValueError(batch.message)
+                yield batch
+        except (RuntimeError, OSError) as error:
+            explained = explain_worker_failure(error)
+            if explained is None:
+                raise
+            raise explained from error
+
+
+def explain_worker_failure(error: BaseException) -> ValueError | None:
+    """A ValueError with the fix, where `error` says that a loader process died or could not hand over its batch; else None.
+
+    PyTorch raises it in the main process at any moment, in the middle of a training step too.
+    """
+    text = str(error)
+    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+        bus = "bus error" in text.lower() or "shared memory" in text.lower()
+        cause = "shared memory (/dev/shm) is full" if bus else "most often, the machine ran out of memory"
+        return ValueError(f"a loader process died ({text.splitlines()[0].rstrip('. ')}): {cause}. Use fewer workers, or {NO_WORKERS}")
+    if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
+        return ValueError(f"no space left for a batch in shared memory (/dev/shm): make it larger, use fewer workers, or {NO_WORKERS}")
+    if "Too many open files" in text or "received 0 items of ancdata" in text:
+        return ValueError(f"too many open files in the loader: raise the limit (ulimit -n 65536), use fewer workers, or {NO_WORKERS}")
+    return None
+
+
+def build_dataset(cfg: Config, split: str, *, mask_sizes: list[tuple[int, int]] = (), needs_full_masks: bool = False) -> CocoDataset:
+    """The data set of a config. split: 'train' (augmented) or 'val' (resized only; images without annotations stay).
+
+    mask_sizes, needs_full_masks: as the criterion states them. With neither, targets carry no masks, as evaluation needs none.
+    ValueError where the set cannot be read or is empty.
+    """
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val', got {split!r}")
+    training = split == "train"
+    images, annotations = split_paths(cfg.data, split)
+    dataset = CocoDataset(
+        images, annotations, cfg.data.class_names, label_map=cfg.data.label_map, keep_empty=cfg.data.keep_empty or not training,
+        transform=train_transform(cfg) if training else eval_transform(cfg), seed=cfg.train.seed, mask_sizes=mask_sizes,
+        needs_full_masks=needs_full_masks)
+    if len(dataset) == 0:
+        dropped = " with annotations (data.keep_empty=true keeps those without)" if training else ""
+        raise ValueError(f"the {split} set is empty: {annotations} lists no images{dropped}; correct data.{split}_annotations")
+    return dataset
+
+
+def split_paths(data: DataConfig, split: str) -> tuple[Path, Path]:
+    """(image folder, annotation file) of a split. ValueError where the config names none."""
+    images, annotations = getattr(data, f"{split}_images"), getattr(data, f"{split}_annotations")
+    if not images or not annotations:
+        raise ValueError(f"data set {data.name!r} has no data.{split}_images or no data.{split}_annotations: set both")
+    return Path(data.root) / images, Path(data.root) / annotations
+
+
+def train_loader(cfg: Config, dataset: CocoDataset, *, start_step: int = 0, rank: int = 0, world_size: int = 1,
+                 num_workers: int | None = None) -> Loader:
+    """Endless micro-batches of this rank, from step start_step on; train.accumulate of them make a step.
+
+    num_workers: cfg.train.num_workers if None. The worker processes live as long as the iterator does.
+    """
+    order = TrainOrder(len(dataset), seed=cfg.train.seed, batch_size=cfg.train.batch_size, accumulate=cfg.train.accumulate,
+                       rank=rank, world_size=world_size, start_step=start_step)
+    workers = cfg.train.num_workers if num_workers is None else num_workers
+    return Loader(DataLoader(_Guarded(dataset), batch_sampler=order, **_loader_options(workers)))
+
+
+def eval_loader(cfg: Config, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1, limit: int = 0,
+                num_workers: int | None = None) -> Loader:
+    """Batches of eval.batch_size in the order of the annotation file, of every world_size-th image from `rank` on.
+
+    limit: only the first images of the set; 0 = all.
+    """
+    count = min(limit, len(dataset)) if limit else len(dataset)
+    keys = [(0, index) for index in range(rank, count, world_size)]
+    size = cfg.eval.batch_size
+    batches = [keys[begin:begin + size] for begin in range(0, len(keys), size)]
+    workers = cfg.train.num_workers if num_workers is None else num_workers
+    return Loader(DataLoader(_Guarded(dataset), batch_sampler=batches, **_loader_options(min(workers, len(batches)))))
+
+
+def _loader_options(workers: int) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "collate_fn": collate, "num_workers": workers, "pin_memory": torch.cuda.is_available(),
+        "generator": torch.Generator(),  # DataLoader draws a base seed when iteration starts: not from the training generator
+    }
+    if workers:
+        # fork shares the annotation table; spawn, where there is no fork, copies it
+        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+        options |= {"worker_init_fn": _start_worker, "multiprocessing_context": method, "prefetch_factor": 2}
+    return options
+
+
+def _start_worker(_: int) -> None:
+    # The workers are the parallelism, and a forked process waits for ever on its parent's thread pool. (OpenCV has a pool as well:
+    # even cv2.setNumThreads blocks here. Of OpenCV, the samples use only imdecode, which runs on one thread.)
+    torch.set_num_threads(1)
