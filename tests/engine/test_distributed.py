@@ -66,7 +66,7 @@ def test_two_halves_are_one_whole(case, tmp_path):
     in_two_processes(_steps_job, cfg, tmp_path)
     for rank in range(2):
         losses, weights = torch.load(tmp_path / f"{rank}.pt")
-        for (found, terms, norm), (expected, expected_terms, expected_norm) in zip(losses, alone_losses):
+        for (found, terms, norm), (expected, expected_terms, expected_norm) in zip(losses, alone_losses, strict=True):
             assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
             assert terms == pytest.approx(expected_terms, rel=1e-6, abs=1e-6)
             assert norm == pytest.approx(expected_norm, rel=1e-5)
@@ -111,7 +111,8 @@ def test_training_by_two_processes_equals_training_by_one(tmp_path):
     assert one["step"] == two["step"] == 5 and one["training"]["validated"] == 5
     for part in ("model", "ema"):
         assert max((one[part][k].double() - two[part][k].double()).abs().max().item() for k in one[part]) < 1e-6
-    assert len((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()) == len((tmp_path / "one" / "metrics.jsonl").read_text().splitlines())
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert len(lines[0]) == len(lines[1]) == 5
 
 
 def test_a_batch_that_does_not_split_is_refused(tmp_path):

@@ -102,7 +102,7 @@ def test_resumed_schedule_and_optimizer_continue_exactly():
     set_step(rest[2], 20)
     assert rest[1].param_groups[0]["lr"] == half[1].param_groups[0]["lr"]
     advance(*rest, 20)
-    assert all(torch.equal(a, b) for a, b in zip(whole[0].parameters(), rest[0].parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(whole[0].parameters(), rest[0].parameters(), strict=True))
 
 
 def test_load_optimizer_keeps_the_new_rate_and_refuses_other_parameters():

@@ -66,7 +66,7 @@ def test_accumulation_equals_the_whole_batch(few_masks):
     start = snapshot(updater(tiny.config(loss=loss)).state)
     assert worst(start, results[0][0]) > 1e-4
     assert worst(results[0][0], results[1][0]) < 1e-6
-    for one, four in zip(results[0][1], results[1][1]):
+    for one, four in zip(results[0][1], results[1][1], strict=True):
         assert four.losses == pytest.approx(one.losses, rel=1e-5, abs=1e-6)
         assert four.terms == pytest.approx(one.terms, rel=1e-5, abs=1e-6)
 

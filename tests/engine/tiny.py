@@ -23,13 +23,15 @@ TRAIN = {"batch_size": 4, "iterations": 6, "lr": 1e-3, "lr_steps": (5,), "warmup
 CLASSES = ("disc", "bar")
 
 
-def config(folder: Path | None = None, *, model: dict | None = None, loss: dict | None = None, **train) -> Config:
+def config(folder: Path | None = None, *, model: dict | None = None, loss: dict | None = None, augment: bool = False, **train) -> Config:
     """A tiny config; with a folder, on the data set that write_dataset() puts there."""
+    on = {name: augment for name in ("photometric", "zoom_out", "iou_crop", "flip")}
     data = {"name": "tiny", "class_names": CLASSES}
     if folder is not None:
         for split in ("train", "val"):
             data |= {f"{split}_images": str(folder / split), f"{split}_annotations": str(folder / f"{split}.json")}
-    return Config(name="tiny", model=MODEL | (model or {}), data=data, loss=loss or {}, train=TRAIN | train)
+    return Config(name="tiny", model=MODEL | (model or {}), data=data, augment=on, loss=loss or {}, train=TRAIN | train,
+                  eval={"score_threshold": 0.2})
 
 
 def write_dataset(folder: Path, *, train: int = 10, val: int = 3, side: int = 72, seed: int = 0) -> Path:

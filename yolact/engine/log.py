@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,7 +50,7 @@ class Meter:
         return {"sums": dict(self.sums), "steps": self.steps, "skipped": self.skipped}
 
     def take(self) -> dict:
-        """{"losses": {...}, "terms": {...}, "grad_norm", "skipped"}: the means, and a fresh start. No means where every step was skipped."""
+        """{"losses": {...}, "terms": {...}, "grad_norm", "skipped"}: the means, none where every step was skipped; and a fresh start."""
         means = {name: total / self.steps for name, total in self.sums.items()} if self.steps else {}
         taken = {group: {name.removeprefix(f"{group}/"): v for name, v in means.items() if name.startswith(f"{group}/")}
                  for group in ("losses", "terms")}
@@ -109,7 +110,8 @@ class RunLog:
 
     def validation(self, step: int, result: dict, *, best: bool, seconds: float) -> None:
         """A validation: `result` as EvalResult.to_dict() gives it."""
-        self._append({"kind": "validation", "step": step, "best": best, **result, "seconds": round(seconds, 3), "time": round(time.time(), 3)})
+        times = {"seconds": round(seconds, 3), "time": round(time.time(), 3)}
+        self._append({"kind": "validation", "step": step, "best": best, **result, **times})
         for name, value in scalars(result):
             self.board.add_scalar(f"validation/{name}", value, step)
         self.board.flush()
@@ -119,8 +121,10 @@ class RunLog:
         self.board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
 
     def close(self) -> None:
-        self.board.close()
-        self.file.close()
+        """Closes both files. On a full disk that fails as well, and the error that ended the run is the one to be seen."""
+        for file in (self.board, self.file):
+            with suppress(OSError):
+                file.close()
 
     def _append(self, record: dict) -> None:
         try:
@@ -200,7 +204,8 @@ def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
             return None
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(), "argv": sys.argv, "seed": cfg.train.seed,
+    return {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(), "argv": sys.argv,
+            "seed": cfg.train.seed,
             "device": f"{device} ({name})", "world_size": world_size, "threads": torch.get_num_threads(), "precision": cfg.train.precision,
             "python": platform.python_version(), "platform": platform.platform(), "cuda": torch.version.cuda,
             "versions": {package: found for package in PACKAGES if (found := installed(package))}}

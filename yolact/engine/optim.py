@@ -77,7 +77,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, train: TrainConfig) -> Lam
 def set_step(scheduler: LambdaLR, step: int) -> None:
     """Moves a fresh schedule to `step`. It is a function of the step alone, so nothing else needs saving."""
     scheduler.last_epoch = step
-    for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas):
+    for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(step)
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
 

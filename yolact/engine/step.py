@@ -8,6 +8,7 @@ images because it kept them.
 from __future__ import annotations
 
 import hashlib
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -88,7 +89,7 @@ class Updater:
         optimizer.found_inf = skipped  # the fused kernels read it on the device
         optimizer.step()
         scaler.update()
-        for live, before in zip(self.statistics, self.kept):
+        for live, before in zip(self.statistics, self.kept, strict=True):
             live.copy_(torch.where(skipped > 0, before, live))
         if state.ema is not None:
             state.ema.update(state.model)
@@ -105,7 +106,7 @@ class Updater:
         orders = self._subset_orders(len(anchors), [len(batch.targets) for batch in batches])
         losses: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
-        for i, (batch, assignment, order) in enumerate(zip(batches, assignments, orders)):
+        for i, (batch, assignment, order) in enumerate(zip(batches, assignments, orders, strict=True)):
             last = i == len(batches) - 1
             with nullcontext() if last or distributed.world_size() == 1 else self.step.no_sync():
                 found = self.step(self._prepare(batch.images), batch.targets, step=self.state.step, assignment=assignment,
@@ -121,7 +122,7 @@ class Updater:
         """(gradient norm before clipping, bad, skipped), each 0-d on the device and the same on every rank. Clips the gradients."""
         train = self.cfg.train
         parameters = [p for group in self.state.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, train.clip_grad_norm or float("inf"))
         overflow = (~torch.isfinite(norm)).float()
         bad = (~torch.isfinite(sum(losses.values()))).float()
         if train.precision != "fp16":
@@ -129,8 +130,6 @@ class Updater:
         bad = distributed.max_over_ranks(bad)
         if train.on_nonfinite == "stop":
             self.stopped = torch.maximum(self.stopped, bad)
-        if train.clip_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_grad_norm, norm)
         return norm, bad, torch.maximum(torch.maximum(bad, overflow), self.stopped)
 
     def _prepare(self, images: Tensor) -> Tensor:
@@ -182,18 +181,22 @@ def read(records: list[StepRecord]) -> list[ReadStep]:
     summed, local = torch.stack([distributed.sum_over_ranks(local.clone()), local]).cpu().tolist()
     problems = _problems(records, names, local)
     split = len(first.losses)
-    return [ReadStep(r.step, dict(zip(names[:split], total[:split])), dict(zip(names[split:], total[split:-3])), own[-3], own[-2] > 0,
-                     problems.get(r.step, "")) for r, total, own in zip(records, summed, local)]
+    found = []
+    for record, total, own in zip(records, summed, local, strict=True):
+        losses = dict(zip(names[:split], total[:split], strict=True))
+        terms = dict(zip(names[split:], total[split:-3], strict=True))
+        found.append(ReadStep(record.step, losses, terms, own[-3], own[-2] > 0, problems.get(record.step, "")))
+    return found
 
 
 def _problems(records: list[StepRecord], names: list[str], rows: list[list[float]]) -> dict[int, str]:
     """{step: which terms were not finite, on which images} of the bad steps, gathered over the ranks."""
-    bad = [(record, row) for record, row in zip(records, rows) if row[-1] > 0]
+    bad = [(record, row) for record, row in zip(records, rows, strict=True) if row[-1] > 0]
     if not bad:  # the flag is the same on every rank
         return {}
     own = {}
     for record, row in bad:
-        broken = [f"{name} = {value}" for name, value in zip(names, row) if value != value or value in (float("inf"), float("-inf"))]
+        broken = [f"{name} = {value}" for name, value in zip(names, row[:-3], strict=True) if not math.isfinite(value)]
         own[record.step] = f"{', '.join(broken)} on image ids {record.image_ids}" if broken else ""
     everywhere = distributed.gather(own)
     clean = {record.step: f"the losses are finite but the gradient is not, on image ids {record.image_ids}" for record, _ in bad}

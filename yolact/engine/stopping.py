@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from data.loader import explain_worker_failure
 from yolact.engine import distributed
 
 
@@ -65,6 +67,12 @@ class StopRequest:
         finally:
             self._at_once = False
 
+    def explains(self, error: Exception) -> bool:
+        """Whether `error` is only the death of loader processes to which the same signal was sent. Ours may arrive a moment later."""
+        if not self.signum and explain_worker_failure(error) is not None:
+            time.sleep(0.2)
+        return self.signum != 0
+
     def agreed(self, step: int, every: int) -> bool:
         """Whether to stop after this step. Signals reach ranks at different steps, so several ranks settle it every few steps."""
         if distributed.world_size() == 1:
@@ -73,3 +81,20 @@ class StopRequest:
             return False
         self.signum = max(distributed.gather(self.signum))
         return self.signum != 0
+
+
+@contextmanager
+def whole_step(*, report: bool = True) -> Iterator[None]:
+    """Holds back PyTorch's report of a dead loader process, which it raises from a SIGCHLD handler at any bytecode, until the block is
+    done: half a step cannot be saved. report=False drops it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple] = []
+    before = signal.signal(signal.SIGCHLD, lambda *arguments: held.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    if held and report and callable(before):
+        before(*held[0])

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import torch
 
 from data.check import check_dataset
@@ -19,10 +18,11 @@ from yolact.engine import distributed
 from yolact.engine.evaluate import evaluate
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
+from yolact.engine.predict import write_image
 from yolact.engine.rundir import BEST, INTERRUPT, LAST, RunDir, find_checkpoint, home_of, named_run, new_run
 from yolact.engine.state import TrainState, build_state, random_state_kept, to_checkpoint, weights_only
 from yolact.engine.step import StepRecord, TrainStep, Updater, read
-from yolact.engine.stopping import Interrupted, StopNow, StopRequest
+from yolact.engine.stopping import Interrupted, StopNow, StopRequest, whole_step
 
 __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 
@@ -68,39 +68,48 @@ class Trainer:
         self.log = RunLog(run, cfg, step=state.step, epoch_images=len(trainset)) if distributed.is_main() else None
 
     def run(self) -> None:
-        """Steps until cfg.train.iterations or a signal. Reads the losses, and so waits for the device, only where something is due."""
-        plan, state, stopping = self.cfg.train, self.state, False
+        """Trains to the end, or until a signal, which is answered by a checkpoint and Interrupted."""
         try:
-            if self._due(plan.validate_every) and state.validated < state.step:  # a signal came in its way
-                stopping = not self._validate()
-            while state.step < plan.iterations and not stopping:
-                batches = self._next_batches()
-                if batches is None:
-                    stopping = True
-                    break
+            try:
+                stopping = self._steps()
+            except RuntimeError as error:  # PyTorch reports a dead loader process wherever the main process happens to be
+                explained = explain_worker_failure(error)
+                if explained is None:
+                    raise
+                if not self.stop.explains(error):
+                    raise explained from error
+                stopping = True
+            if stopping:
+                self._interrupted()
+        finally:
+            with whole_step(report=False):
+                self.batches.close()
+            if self.log is not None:
+                self.log.close()
+
+    def _steps(self) -> bool:
+        """The loop. It reads the losses, and so waits for the device, only where something is due. True if it was asked to stop."""
+        plan, state, stopping = self.cfg.train, self.state, False
+        if self._due(plan.validate_every) and state.validated < state.step:  # a signal came in its way
+            stopping = not self._validate()
+        while state.step < plan.iterations and not stopping:
+            batches = self._next_batches()
+            if batches is None:
+                return True
+            with whole_step():
                 self.records.append(self.update(batches))
                 stopping = self.stop.agreed(state.step, plan.log_every)
                 if stopping or any(map(self._due, (plan.log_every, plan.save_every, plan.validate_every, plan.keep_every))):
                     self._read_losses()
                 if self._due(plan.log_every):
                     self._log_line()
-                if self._due(plan.validate_every) and not stopping:
-                    stopping = not self._validate()
-                if self._due(plan.save_every) or state.validated == state.step:
-                    self._save(LAST)
-                if plan.keep_every and self._due(plan.keep_every):
-                    self._save(f"step_{state.step:08d}.pth")
-            if stopping:
-                self._interrupted()
-        except RuntimeError as error:  # a dying loader process is reported wherever the main process happens to be
-            explained = explain_worker_failure(error)
-            if explained is None:
-                raise
-            raise explained from error
-        finally:
-            self.batches.close()
-            if self.log is not None:
-                self.log.close()
+            if self._due(plan.validate_every) and not stopping:
+                stopping = not self._validate()
+            if self._due(plan.save_every) or state.validated == state.step:
+                self._save(LAST)
+            if plan.keep_every and self._due(plan.keep_every):
+                self._save(f"step_{state.step:08d}.pth")
+        return stopping
 
     def _due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
@@ -118,8 +127,8 @@ class Trainer:
         """The next step's micro-batches; None where the signal to stop has ended the loader's processes as well."""
         try:
             return next(self.batches)
-        except ValueError:
-            if self.stop.signum:
+        except ValueError as error:
+            if self.stop.explains(error):
                 return None
             raise
 
@@ -131,8 +140,8 @@ class Trainer:
                 continue
             if self.cfg.train.on_nonfinite == "stop":
                 raise ValueError(
-                    f"step {step.step}: {step.problem}. The weights were left as they were before it. Look at these images, lower train.lr, "
-                    f"set train.clip_grad_norm=10 or train.on_nonfinite=skip, and go on with --resume={self.run_dir.path}")
+                    f"step {step.step}: {step.problem}. The weights were left as they were before it. Look at these images, lower "
+                    f"train.lr, set train.clip_grad_norm=10 or train.on_nonfinite=skip, and go on with --resume={self.run_dir.path}")
             if self.log is not None:
                 print(f"warning: step {step.step} skipped: {step.problem}", flush=True)
         self.records.clear()
@@ -145,7 +154,7 @@ class Trainer:
                                 * self.state.scheduler.lr_lambdas[0](self.state.step - 1))
 
     def _validate(self) -> bool:
-        """AP on the validation set by rank 0, best.pth where the mask AP is the best so far, and pictures. False if a signal broke it off."""
+        """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far, pictures. False if a signal broke it off."""
         state, started, finished = self.state, time.perf_counter(), True
         if self.log is not None:
             try:
@@ -155,6 +164,10 @@ class Trainer:
                                       progress=sys.stderr.isatty())
                     pictures = prediction_pictures(state.best_model, self.cfg, self.valset, self.device)
             except StopNow:
+                finished = False
+            except (ValueError, RuntimeError) as error:
+                if not self.stop.explains(error):
+                    raise
                 finished = False
             else:
                 self._record(result, pictures, time.perf_counter() - started)
@@ -177,7 +190,7 @@ class Trainer:
         for name, picture in pictures.items():
             self.log.picture(state.step, name, picture)
             safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-            cv2.imwrite(str(self.run_dir.pictures / f"{safe}.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            write_image(self.run_dir.pictures / f"{safe}.jpg", picture)
 
     def _save(self, name: str) -> None:
         """A whole checkpoint, written by rank 0; every rank must call it, since each adds its random state."""
@@ -196,8 +209,10 @@ class Trainer:
                           f"--resume={self.run_dir.path}") from error
 
     def _interrupted(self) -> None:
-        self._read_losses()
-        self._save(INTERRUPT)
+        with whole_step(report=False):
+            self.batches.close()
+            self._read_losses()
+            self._save(INTERRUPT)
         if self.log is not None:
             print(f"interrupted at step {self.state.step}, saved in {self.run_dir.weights / INTERRUPT}; "
                   f"go on with --resume={self.run_dir.path}", flush=True)
@@ -250,7 +265,8 @@ def _differences(cfg: Config, checkpoint: dict) -> list[str]:
                 for name, value in (flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}).items()}
 
     old, new = flat(checkpoint["config"]), flat(cfg.model_dump(mode="json"))
-    return [f"changed       {key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return [f"changed       {key}: {old.get(key)} -> {new.get(key)}" for key in changed]
 
 
 def _print_summary(cfg: Config, run: RunDir, state: TrainState, device: torch.device, trainset, valset, notes: list[str]) -> None:
@@ -259,11 +275,12 @@ def _print_summary(cfg: Config, run: RunDir, state: TrainState, device: torch.de
     plan, ranks = cfg.train, distributed.world_size()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     split = f" = {ranks} x {plan.accumulate} x {plan.batch_size // ranks // plan.accumulate}" if ranks * plan.accumulate > 1 else ""
-    where = f", from step {state.step}" if state.step else ""
+    steps = f"{plan.iterations} steps of {plan.batch_size} images{split}{f', from step {state.step}' if state.step else ''}"
+    parameters = f"{total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)"
     for line in (
             f"run           {run.path}",
-            f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)",
+            f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
             f"data          {cfg.data.name}: {len(trainset)} training and {len(valset)} validation images, {cfg.num_classes} classes",
-            f"training      {plan.iterations} steps of {plan.batch_size} images{split}{where}, {plan.optimizer} lr {plan.lr:g}, mask loss {cfg.loss.mask}",
+            f"training      {steps}, {plan.optimizer} lr {plan.lr:g}, mask loss {cfg.loss.mask}",
             f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}", *notes):
         print(line, flush=True)

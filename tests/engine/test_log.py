@@ -1,0 +1,114 @@
+"""Means of losses, metrics.jsonl, console lines, and the files beside them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine import tiny
+from yolact.engine.log import Meter, RunLog, commit, cut_metrics, environment, finite, scalars, write_run_files, write_whole
+from yolact.engine.rundir import RunDir
+from yolact.engine.step import ReadStep
+
+
+def step(number, box, *, skipped=False):
+    return ReadStep(number, {"box": box, "class": 2.0}, {"bce": box / 2}, 1.0, skipped, "")
+
+
+def test_meter_means_leave_out_skipped_steps():
+    meter = Meter()
+    for found in (step(1, 1.0), step(2, 3.0), step(3, float("nan"), skipped=True)):
+        meter.add(found)
+    assert meter.take() == {"losses": {"box": 2.0, "class": 2.0}, "terms": {"bce": 1.0}, "grad_norm": 1.0, "skipped": 1}
+    assert meter.take() == {"losses": {}, "terms": {}, "grad_norm": None, "skipped": 0}
+
+
+def test_meter_continues_from_its_state():
+    one, two = Meter(), Meter()
+    numbers = [0.1, 0.7, 1e-9, 3.3]
+    for n in numbers:
+        one.add(step(1, n))
+    for n in numbers[:2]:
+        two.add(step(1, n))
+    two = Meter(json.loads(json.dumps(two.state())))
+    for n in numbers[2:]:
+        two.add(step(1, n))
+    assert one.take() == two.take()
+
+
+def test_cut_metrics_drops_later_and_unfinished_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": n, "kind": "train"}) for n in (10, 20, 30)]
+    path.write_text("\n".join(lines) + '\n{"step": 20, "kin')
+    cut_metrics(path, 20)
+    assert path.read_text() == "\n".join(lines[:2]) + "\n"
+    cut_metrics(tmp_path / "none.jsonl", 5)
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    write_whole(path, "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr("yolact.engine.log.os.fsync", full)
+    with pytest.raises(OSError, match="config.yaml .*No space left on device.*free space"):
+        write_whole(path, "new")
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_json_has_no_nan():
+    assert finite({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
+    assert scalars({"segm": {"AP": 0.5, "none": None, "bad": float("nan")}, "n": 3}) == [("segm/AP", 0.5), ("n", 3)]
+
+
+def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    cfg = tiny.config(iterations=1000, batch_size=4)
+    run = RunDir(tmp_path / "run").make()
+
+    def write(first, steps):
+        log = RunLog(run, cfg, step=first, epoch_images=10)
+        for number in steps:
+            meter = Meter()
+            losses = {"box": 1.25, "class": 2.0, "mask": 3.0, "mask_iou": 0.5, "semantic": 0.25}
+            meter.add(ReadStep(number, losses, {"bce": 1.0}, 9.0, False, ""))
+            log.train_line(number, meter.take(), 1e-3)
+        log.validation(steps[-1], {"segm": {"AP": 0.5}}, best=True, seconds=1.0)
+        log.picture(steps[-1], "first", np.zeros((8, 8, 3), np.uint8))
+        log.close()
+    write(0, [10, 20, 30])
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("[  10/1000] epoch 4 | B 1.250 C 2.000 M 3.000 S 0.250 I 0.500 T 7.000 | lr 1.00e-03 | ")
+    assert "img/s | ETA" in line
+    write(20, [25])  # resumed from a checkpoint at 20
+    records = [json.loads(text) for text in run.metrics.read_text().splitlines()]
+    assert [(r["kind"], r["step"]) for r in records] == [("train", 10), ("train", 20), ("train", 25), ("validation", 25)]
+    assert records[0]["losses"]["mask_iou"] == 0.5 and records[0]["loss"] == 7.0 and records[0]["terms"] == {"bce": 1.0}
+    assert records[-1]["segm"] == {"AP": 0.5} and records[-1]["best"]
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("loss/total")] == [10, 20, 25]
+    assert [e.step for e in events.Scalars("validation/segm/AP")] == [25]
+    assert "pictures/first" in events.Tags()["images"]
+
+
+def test_environment_and_run_files(tmp_path):
+    cfg = tiny.config()
+    run = RunDir(tmp_path / "run").make()
+    write_run_files(run, cfg, torch.device("cpu"), 1, None)
+    write_run_files(run, cfg, torch.device("cpu"), 1, 7)
+    found = json.loads((run.path / "env.json").read_text())
+    assert found["seed"] == 3 and found["versions"]["torch"] == torch.__version__.split("+")[0] and found["resumed"][0]["step"] == 7
+    assert {"argv", "commit", "device", "started", "precision", "threads"} <= found.keys()
+    from data.resolve import load_config
+    assert load_config(run.path / "config.yaml", check_names=False).train == cfg.train
+
+
+def test_commit_is_that_of_the_checkout():
+    root = Path(__file__).resolve().parents[2]
+    found = commit()
+    assert (found is None) == (not (root / ".git").exists()) or found is None
+    assert environment(tiny.config(), torch.device("cpu"), 1)["commit"] == found
