@@ -1,4 +1,4 @@
-"""Model and criterion from a Config; the model's side reads a Config only here and in pretrained.py."""
+"""Model, criterion and pretrained weights from a Config. No other module of the model reads one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from layers.losses.mask import build_mask_loss
 from yolact.darknet import DarkNet53
 from yolact.dcn import DeformConv2d
 from yolact.model import Yolact
-from yolact.pretrained import load_pretrained_backbone
+from yolact.pretrained import load_backbone
 from yolact.resnet import ResNet
-
-__all__ = ["build_criterion", "build_model", "load_pretrained_backbone"]
 
 
 def build_model(cfg: Config) -> Yolact:
@@ -88,3 +86,8 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
         box_weight=loss.box_weight, class_weight=loss.class_weight, mask_weight=loss.mask_weight, semantic_weight=loss.semantic_weight,
         mask_iou_weight=loss.mask_iou_weight, ohem_ratio=loss.ohem_ratio, ohem_min_negatives=cfg.ohem_min_negatives,
         masks_to_train=loss.masks_to_train)
+
+
+def load_pretrained_backbone(model: Yolact, cfg: Config) -> bool:
+    """Load cfg.model.pretrained into the model's backbone; False if that is 'none'. ValueError, with the fix, where it cannot be."""
+    return load_backbone(model.backbone, cfg.model.pretrained, name=cfg.model.backbone, width=cfg.model.backbone_width)

@@ -143,7 +143,9 @@ class _SampledConv(torch.autograd.Function):
 
 def _channel_groups(x: Tensor) -> int:
     """grid_sample's CPU kernel works on one image in one thread: groups of channels, passed as a batch, keep all threads busy."""
-    return math.gcd(x.shape[0], torch.get_num_threads()) if x.device.type == "cpu" else 1
+    if x.device.type != "cpu" or torch.compiler.is_compiling():  # a compiled graph cannot ask for the number of threads
+        return 1
+    return math.gcd(x.shape[0], torch.get_num_threads())
 
 
 def _sample(x: Tensor, grid: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from data.schema import Config
 from yolact.checkpoint import read_checkpoint
 
 IMAGENET = {
@@ -23,27 +22,26 @@ BACKBONE_KEY = re.compile(r"(layers\.|conv1\.|bn1\.|_preconv\.)")
 NEW_IN_DCN = re.compile(r"\.conv2\.(bias|conv_offset_mask\.(weight|bias))$")  # deformable parameters without a plain counterpart
 
 
-def load_pretrained_backbone(model: nn.Module, cfg: Config) -> bool:
-    """Load what cfg.model.pretrained names into model.backbone; False if that is 'none'.
+def load_backbone(backbone: nn.Module, choice: str, *, name: str, width: int = 64) -> bool:
+    """Load what `choice` says, 'imagenet' or a file, into the backbone called `name`; False, and nothing done, for 'none'.
 
     A deformable convolution takes the weights of the plain one in its place; its offsets stay zero. Raises ValueError where the weights
     cannot be had or do not fit, with what to do.
     """
-    choice = cfg.model.pretrained
     if choice == "none":
         return False
-    path = _imagenet_file(cfg) if choice == "imagenet" else Path(choice).expanduser()
+    path = _imagenet_file(name, width) if choice == "imagenet" else Path(choice).expanduser()
     state = backbone_state(read_checkpoint(path))
-    own = model.backbone.state_dict()
+    own = backbone.state_dict()
     optional = {key for key in own if key.endswith(".num_batches_tracked") or NEW_IN_DCN.search(key)}
     missing = [key for key in own if key not in state and key not in optional]
     unexpected = [key for key in state if key not in own]
     reshaped = [key for key in own if key in state and state[key].shape != own[key].shape]
     for label, keys in (("lacks", missing), ("has more layers than the model, from", unexpected), ("has another shape of", reshaped)):
         if keys:
-            raise ValueError(f"{path} does not fit backbone {cfg.model.backbone}: it {label} {keys[0]} ({len(keys)} tensors so); give "
-                             "weights of the same architecture and width, or model.pretrained=none to train from scratch")
-    model.backbone.load_state_dict(state, strict=False)
+            raise ValueError(f"{path} does not fit backbone {name}: it {label} {keys[0]} ({len(keys)} tensors so); give weights of the "
+                             "same architecture and width, or model.pretrained=none to train from scratch")
+    backbone.load_state_dict(state, strict=False)
     return True
 
 
@@ -61,15 +59,14 @@ def backbone_state(content: Mapping) -> dict[str, Tensor]:
     return {key: value for key, value in renamed.items() if BACKBONE_KEY.match(key) and isinstance(value, Tensor)}
 
 
-def _imagenet_file(cfg: Config) -> Path:
+def _imagenet_file(name: str, width: int) -> Path:
     """torchvision's file for the backbone, in torch hub's cache; downloaded if it is not there."""
-    m = cfg.model
     scratch = "set model.pretrained=none to train from scratch, or model.pretrained=FILE"
-    if m.backbone not in IMAGENET:
-        raise ValueError(f"torchvision has no ImageNet weights for {m.backbone} (it has them for {', '.join(IMAGENET)}): {scratch}")
-    if m.backbone_width != 64:
-        raise ValueError(f"ImageNet weights are for backbone_width=64, not {m.backbone_width}: {scratch}")
-    url = IMAGENET[m.backbone].url
+    if name not in IMAGENET:
+        raise ValueError(f"torchvision has no ImageNet weights for {name} (it has them for {', '.join(IMAGENET)}): {scratch}")
+    if width != 64:
+        raise ValueError(f"ImageNet weights are for backbone_width=64, not {width}: {scratch}")
+    url = IMAGENET[name].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not path.exists():
         checksum = re.search(r"-([a-f0-9]{8,})\.", path.name)
