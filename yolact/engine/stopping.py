@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from data.loader import explain_worker_failure
+from torch.utils.data import DataLoader
+
 from yolact.engine import distributed
 
 
@@ -68,8 +70,8 @@ class StopRequest:
             self._at_once = False
 
     def explains(self, error: Exception) -> bool:
-        """Whether `error` is only the death of loader processes to which the same signal was sent. Ours may arrive a moment later."""
-        if not self.signum and explain_worker_failure(error) is not None:
+        """Whether `error`, of a loader, is only that its processes were sent the same signal. Ours may arrive a moment later."""
+        if not self.signum and not (isinstance(error, ValueError) and error.__cause__ is None):  # a sample's own error has no cause
             time.sleep(0.2)
         return self.signum != 0
 
@@ -98,3 +100,16 @@ def whole_step(*, report: bool = True) -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
     if held and report and callable(before):
         before(*held[0])
+
+
+def leave_process_group(loader: DataLoader) -> None:
+    """Has the loader's processes start in process groups of their own, where neither a terminal's Ctrl-C nor torchrun's SIGTERM, which go
+    to whole groups, reach them: the step that is to be finished still needs its images."""
+    if loader.num_workers and hasattr(os, "setpgid"):
+        loader.worker_init_fn = functools.partial(_start_in_own_group, loader.worker_init_fn)
+
+
+def _start_in_own_group(then: Callable[[int], None] | None, worker: int) -> None:
+    os.setpgid(0, 0)
+    if then is not None:
+        then(worker)

@@ -22,7 +22,7 @@ from yolact.engine.predict import write_image
 from yolact.engine.rundir import BEST, INTERRUPT, LAST, RunDir, find_checkpoint, home_of, named_run, new_run
 from yolact.engine.state import TrainState, build_state, random_state_kept, to_checkpoint, weights_only
 from yolact.engine.step import StepRecord, TrainStep, Updater, read
-from yolact.engine.stopping import Interrupted, StopNow, StopRequest, whole_step
+from yolact.engine.stopping import Interrupted, StopNow, StopRequest, leave_process_group, whole_step
 
 __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 
@@ -118,16 +118,18 @@ class Trainer:
 
     def _batches(self, trainset) -> Iterator[list]:
         """The micro-batches of each step, from the state's step on."""
-        loader = iter(train_loader(self.cfg, trainset, start_step=self.state.step, rank=distributed.rank(),
-                                   world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers))
+        loader = train_loader(self.cfg, trainset, start_step=self.state.step, rank=distributed.rank(),
+                              world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers)
+        leave_process_group(loader.loader)
+        batches = iter(loader)
         while True:
-            yield [next(loader) for _ in range(self.cfg.train.accumulate)]
+            yield [next(batches) for _ in range(self.cfg.train.accumulate)]
 
     def _next_batches(self) -> list | None:
         """The next step's micro-batches; None where the signal to stop has ended the loader's processes as well."""
         try:
             return next(self.batches)
-        except ValueError as error:
+        except Exception as error:  # a queue of a killed process breaks in many ways
             if self.stop.explains(error):
                 return None
             raise
@@ -165,7 +167,7 @@ class Trainer:
                     pictures = prediction_pictures(state.best_model, self.cfg, self.valset, self.device)
             except StopNow:
                 finished = False
-            except (ValueError, RuntimeError) as error:
+            except Exception as error:
                 if not self.stop.explains(error):
                     raise
                 finished = False
@@ -182,7 +184,8 @@ class Trainer:
         state = self.state
         ap = 0.0 if math.isnan(result.mask_ap) else result.mask_ap  # undefined where the validation images hold no instance
         best = ap > state.best_ap
-        print(f"validation at step {state.step}: mask AP {100 * ap:.2f}{' (best so far)' if best else ''}\n{result.table()}", flush=True)
+        print(f"validation at step {state.step}: mask AP {100 * ap:.2f}{' (best so far)' if best else ''}", flush=True)
+        print(result.table().split("\n\n")[0], flush=True)  # the rest is in metrics.jsonl
         if best:
             state.best_ap = ap
             self._write(BEST, weights_only(state.best_model, state, self.cfg))
@@ -203,7 +206,8 @@ class Trainer:
 
     def _write(self, name: str, checkpoint: dict) -> None:
         try:
-            save_checkpoint(self.run_dir.weights / name, checkpoint)
+            with whole_step():
+                save_checkpoint(self.run_dir.weights / name, checkpoint)
         except OSError as error:
             raise OSError(f"{error}. Training stopped at step {self.state.step}; what was saved before is whole, go on with "
                           f"--resume={self.run_dir.path}") from error
