@@ -113,6 +113,8 @@ def test_load_optimizer_keeps_the_new_rate_and_refuses_other_parameters():
     assert optimizer.param_groups[0]["lr"] == 5e-2
     with pytest.raises(ValueError, match="another set of parameters.*init_from"):
         load_optimizer(build_optimizer(nn.Linear(5, 4).parameters(), TrainConfig()), saved)
+    with pytest.raises(ValueError, match="another set of parameters.*init_from"):
+        load_optimizer(build_optimizer(model.parameters(), TrainConfig(optimizer="adamw")), saved)
 
 
 def test_load_optimizer_adopts_the_memory_format():

@@ -40,7 +40,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
     shapes = {i: tuple(p.shape) for i, p in enumerate(parameters)}
     misfits = [i for i, moments in saved["state"].items() for t in moments.values()
                if torch.is_tensor(t) and t.ndim and tuple(t.shape) != shapes.get(i)]
-    if misfits or len(saved["state"]) > len(parameters):
+    adamw = isinstance(optimizer, torch.optim.AdamW)
+    if misfits or len(saved["state"]) > len(parameters) or any(("exp_avg" in moments) != adamw for moments in saved["state"].values()):
         raise ValueError("the checkpoint's optimiser state belongs to another set of parameters: resume with the model, optimizer and "
                          "freeze_bn that the run was started with, or start a new run with train.init_from=<checkpoint>")
     optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})

@@ -63,7 +63,11 @@ class StepRecord:
 
 
 class Updater:
-    """Runs optimiser steps on a TrainState. Call it with the micro-batches of one step."""
+    """Runs optimiser steps on a TrainState. Call it with the micro-batches of one step.
+
+    Splitting a batch into micro-batches or over ranks changes no number beyond rounding, except that batch norm, where it is trained,
+    takes its statistics from one micro-batch of one rank.
+    """
 
     def __init__(self, state: TrainState, cfg: Config, device: torch.device):
         self.state, self.cfg, self.device = state, cfg, device

@@ -143,7 +143,7 @@ class Trainer:
             if self.cfg.train.on_nonfinite == "stop":
                 raise ValueError(
                     f"step {step.step}: {step.problem}. The weights were left as they were before it. Look at these images, lower "
-                    f"train.lr, set train.clip_grad_norm=10 or train.on_nonfinite=skip, and go on with --resume={self.run_dir.path}")
+                    f"train.lr, or set train.clip_grad_norm=10 or train.on_nonfinite=skip{self._how_to_go_on()}")
             if self.log is not None:
                 print(f"warning: step {step.step} skipped: {step.problem}", flush=True)
         self.records.clear()
@@ -209,8 +209,11 @@ class Trainer:
             with whole_step():
                 save_checkpoint(self.run_dir.weights / name, checkpoint)
         except OSError as error:
-            raise OSError(f"{error}. Training stopped at step {self.state.step}; what was saved before is whole, go on with "
-                          f"--resume={self.run_dir.path}") from error
+            raise OSError(f"{error}. Training stopped at step {self.state.step}{self._how_to_go_on()}") from error
+
+    def _how_to_go_on(self) -> str:
+        saved = any((self.run_dir.weights / name).exists() for name in (LAST, INTERRUPT))
+        return f"; what was saved before is whole, go on with --resume={self.run_dir.path}" if saved else "; nothing was saved yet"
 
     def _interrupted(self) -> None:
         with whole_step(report=False):
