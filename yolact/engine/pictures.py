@@ -10,19 +10,19 @@ from data.schema import Config
 from yolact.draw import draw_detections, draw_targets, side_by_side
 from yolact.engine.predict import Predictor
 
-COUNT = 4
 SCORE = 0.3  # predictions below it are not drawn
 
 
-def prediction_pictures(model: nn.Module, cfg: Config, dataset, device: torch.device) -> dict[str, np.ndarray]:
-    """{image id: HWC uint8 RGB} for images spread evenly over the validation set, the same ones at every call.
+def prediction_pictures(model: nn.Module, cfg: Config, dataset, device: torch.device, *, count: int = 4) -> dict[str, np.ndarray]:
+    """{image id: HWC uint8 RGB} for `count` images spread evenly over the validation set, the same ones at every call.
 
     dataset: the validation split with full-size masks.
     """
     predict = Predictor(model, cfg, device, cfg.train.precision)
     pictures = {}
-    for i in range(min(COUNT, len(dataset))):
-        sample = dataset[i * len(dataset) // min(COUNT, len(dataset))]
+    count = min(count, len(dataset))
+    for i in range(count):
+        sample = dataset[i * len(dataset) // count]
         image = dataset.load_image(sample.index)
         left = draw_detections(image, predict(image), cfg.data.class_names, score_threshold=SCORE)
         right = draw_targets(image, sample.targets, cfg.data.class_names)
