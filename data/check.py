@@ -107,7 +107,8 @@ def _from_text(level: Literal["error", "warning"], text: str) -> Finding:
 
 def _check_images(split: Split, images: list[dict], found: list[Finding]) -> None:
     if not images:
-        found.append(Finding("error", f"{split.path} lists no images: the {split.name} split is empty", f"correct data.{split.name}_annotations"))
+        found.append(Finding("error", f"{split.path} lists no images: the {split.name} split is empty",
+                             f"correct data.{split.name}_annotations"))
     incomplete, repeated, unsized = [], [], []
     for number, image in enumerate(images):
         if any(key not in image for key in ("id", "file_name", "width", "height")):
@@ -145,8 +146,8 @@ def _check_folder(split: Split, found: list[Finding]) -> None:
             split.missing.add(name)
     if split.missing:
         missing = sorted(split.missing)
-        found.append(Finding("error", f"{len(missing)} of {len(listed)} images of {split.path} are not in {split.images_dir} ({examples(missing)})",
-                             "copy them there, or remove their entries"))
+        found.append(Finding("error", f"{len(missing)} of {len(listed)} images of {split.path} are not in {split.images_dir} "
+                             f"({examples(missing)})", "copy them there, or remove their entries"))
 
 
 def _check_annotations(split: Split, annotations: list[dict], data: DataConfig, found: list[Finding]) -> None:
@@ -169,12 +170,11 @@ def _check_annotations(split: Split, annotations: list[dict], data: DataConfig, 
             zero_area.append(key)
         else:
             split.annotations.append(annotation)
-    for items, known_ids, field_name, section in ((orphans, split.images, "image_id", "images"),
-                                                  (strangers, known, "category_id", "categories")):
+    for items, known_ids, key, section in ((orphans, split.images, "image_id", "images"), (strangers, known, "category_id", "categories")):
         if items:
-            shown = [f"annotation {a.get('id')!r} has {field_name} {a.get(field_name)!r}{other_type(a.get(field_name), known_ids)}" for a in items]
-            found.append(Finding("error", f"{split.path}: {len(items)} annotations refer to {section} that are not listed ({examples(shown)})",
-                                 f"correct {field_name}, or add what is missing under {section}"))
+            shown = [f"annotation {a.get('id')!r} has {key} {a.get(key)!r}{other_type(a.get(key), known_ids)}" for a in items]
+            found.append(Finding("error", f"{split.path}: {len(items)} annotations refer to {section} that are not listed "
+                                 f"({examples(shown)})", f"correct {key}, or add what is missing under {section}"))
     for items in problems.values():
         text, _, fix = items[0].rpartition(": ")
         more = f" (and {len(items) - 1} more of this kind, {examples([i.split(' has ')[0] for i in items[1:]])})" if len(items) > 1 else ""
@@ -211,12 +211,14 @@ def _check_positions(split: Split, found: list[Finding]) -> None:
             polygons_out.append(a["id"])
     swapped = " (were width and height of the images swapped?)"
     if boxes_out:
-        found.append(Finding("error", f"{split.path}: {len(boxes_out)} boxes lie wholly outside their image (annotations {examples(boxes_out)}){swapped}",
-                             "correct or remove them"))
+        found.append(Finding("error", f"{split.path}: {len(boxes_out)} boxes lie wholly outside their image "
+                             f"(annotations {examples(boxes_out)}){swapped}", "correct or remove them"))
     if boxes_over:
-        looks = f"; {corners} of them would be inside as two corners, [x1, y1, x2, y2]" if corners > len(boxes_over) / 2 else swapped
-        found.append(Finding("warning", f"{split.path}: {len(boxes_over)} boxes reach out of their image (annotations {examples(boxes_over)}){looks}",
-                             "write bbox as [x, y, width, height]" if corners > len(boxes_over) / 2 else "clip or correct them"))
+        two_corners = corners > len(boxes_over) / 2
+        looks = f"; {corners} of them would be inside as two corners, [x1, y1, x2, y2]" if two_corners else swapped
+        found.append(Finding("warning", f"{split.path}: {len(boxes_over)} boxes reach out of their image "
+                             f"(annotations {examples(boxes_over)}){looks}",
+                             "write bbox as [x, y, width, height]" if two_corners else "clip or correct them"))
     if polygons_out:
         found.append(Finding("warning", f"{split.path}: {len(polygons_out)} annotations have a polygon wholly outside the image "
                              f"(annotations {examples(polygons_out)}){swapped}", "remove or correct these polygons"))
@@ -232,7 +234,8 @@ def _check_classes(split: Split, data: DataConfig, found: list[Finding]) -> None
         return
     spare = [c["name"] for c in split.categories if c["id"] not in labels]
     if spare:
-        found.append(Finding("note", f"{split.path}: {len(spare)} categories without annotations are not among the classes ({examples(spare)})"))
+        found.append(Finding("note", f"{split.path}: {len(spare)} categories without annotations are not among the classes "
+                             f"({examples(spare)})"))
     counts = Counter({label: 0 for label in range(len(data.class_names))})
     for category, count in used.items():
         counts[labels[category]] += count

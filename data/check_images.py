@@ -42,7 +42,8 @@ def _check_files(split: Split, found: list[Finding], progress: Progress) -> dict
     by_hash: dict[str, list[str]] = {}
     broken, swapped, other_size, dark = [], [], [], []
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
-        for done, (image, (digest, size, problem, is_dark)) in enumerate(zip(images, pool.map(lambda i: _inspect(split, i), images), strict=True), 1):
+        results = pool.map(lambda image: _inspect(split, image), images)
+        for done, (image, (digest, size, problem, is_dark)) in enumerate(zip(images, results, strict=True), 1):
             progress(done, len(images))
             if problem:
                 broken.append(problem)
@@ -89,8 +90,8 @@ def _check_copies(hashes: dict[str, dict[str, list[str]]], found: list[Finding])
     for name, by_hash in hashes.items():
         copies = [" = ".join(sorted(names)) for names in by_hash.values() if len(names) > 1]
         if copies:
-            found.append(Finding("warning", f"{len(copies)} images of the {name} split exist more than once, byte for byte ({examples(copies)})",
-                                 "keep one of each, or they weigh double"))
+            found.append(Finding("warning", f"{len(copies)} images of the {name} split exist more than once, byte for byte "
+                                 f"({examples(copies)})", "keep one of each, or they weigh double"))
     if len(hashes) == 2:
         train, val = hashes.values()
         # The same name in both is already reported, by name.
@@ -116,7 +117,8 @@ def _check_masks(split: Split, found: list[Finding], progress: Progress) -> None
         if max(abs(bx - x), abs(by - y), abs(bx + bw - x - w), abs(by + bh - y - h)) > slack and not annotation.get("iscrowd"):
             apart.append(f"annotation {annotation['id']!r}: box [{bx:g}, {by:g}, {bw:g}, {bh:g}], mask [{x:g}, {y:g}, {w:g}, {h:g}]")
     if empty:
-        found.append(Finding("warning", f"{split.path}: {len(empty)} masks cover no pixel (annotations {examples(empty)})", "remove or redraw them"))
+        found.append(Finding("warning", f"{split.path}: {len(empty)} masks cover no pixel (annotations {examples(empty)})",
+                             "remove or redraw them"))
     if apart:
         share = len(apart) / len(split.annotations)
         # COCO 2017 itself has a few boxes that were drawn apart from their polygons; many mean a systematic mistake.
@@ -159,8 +161,9 @@ def anchor_coverage(split: Split, model: ModelConfig) -> Finding:
     best = torch.cat([pairwise_iou(part, anchors).amax(1) for part in boxes.split(128)]) if len(boxes) else torch.zeros(0)
     covered = float((best >= POSITIVE_IOU).float().mean()) if len(best) else 1.0
     size = torch.from_numpy(np.sqrt(relative[:, 2] * relative[:, 3])) * model.max_size
-    text = (f"{split.name}: {covered:.1%} of {'a sample of ' if sampled else ''}{len(best)} ground truths have an anchor of IoU >= {POSITIVE_IOU} at "
-            f"{model.max_size} px input (sqrt of box area: median {float(size.median()) if len(size) else 0:.0f} px)")
+    median = float(size.median()) if len(size) else 0.0
+    text = (f"{split.name}: {covered:.1%} of {'a sample of ' if sampled else ''}{len(best)} ground truths have an anchor of IoU >= "
+            f"{POSITIVE_IOU} at {model.max_size} px input (sqrt of box area: median {median:.0f} px)")
     if covered >= LOW_COVERAGE:
         return Finding("note", text)
     missed = float(size[best < POSITIVE_IOU].median())

@@ -25,7 +25,8 @@ PUBLISHED_MEAN = (123.68, 116.78, 103.94)  # RGB; the canvas of the zoom-out for
 class Viewport(tv_tensors.TVTensor):
     """(5,) int64: top, left, height, width of the view in pixels of the original image, and 1 where it is mirrored.
 
-    The view may reach outside the image. Padding, cropping and flipping move it; resizing leaves it alone.
+    The view may reach outside the image. Padding, cropping and flipping move it; resizing leaves it alone. Padding must come before
+    cropping, as here: a view that is enlarged again after a crop would show what the crop cut away.
     """
 
     @classmethod

@@ -1,0 +1,175 @@
+import itertools
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from data.loader import TrainOrder, build_dataset, eval_loader, explain_worker_failure, train_loader
+from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
+
+SIZES = [(32, 32), (16, 16)]
+
+
+def coco(batch=4, split="train", **train):
+    cfg = config(real_data(COCO), batch=batch, **train)
+    return cfg, build_dataset(cfg, split, mask_sizes=SIZES)
+
+
+def take(loader, count):
+    return list(itertools.islice(loader, count))
+
+
+def same(a, b) -> bool:
+    return (torch.equal(a.images, b.images) and a.image_ids == b.image_ids and a.indices == b.indices
+            and a.original_sizes == b.original_sizes
+            and all(torch.equal(x.boxes, y.boxes) and torch.equal(x.labels, y.labels) and torch.equal(x.crowd, y.crowd)
+                    and x.reduced.keys() == y.reduced.keys() and all(torch.equal(x.reduced[s], y.reduced[s]) for s in x.reduced)
+                    for x, y in zip(a.targets, b.targets, strict=True)))
+
+
+def keys(order, count):
+    return [key for batch in itertools.islice(order, count) for key in batch]
+
+
+def test_batches_are_bit_identical_for_0_1_and_4_workers():
+    cfg, dataset = coco()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # in the main process; a worker has one
+    try:
+        alone = take(train_loader(cfg, dataset, num_workers=0), 5)  # into the third epoch
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    for workers in (1, 4):
+        assert all(same(a, b) for a, b in zip(alone, take(train_loader(cfg, dataset, num_workers=workers), 5), strict=True))
+    assert not torch.equal(alone[0].images[0], alone[1].images[0])
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone_and_leaves_the_training_generator_alone():
+    cfg, dataset = coco()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, other_epoch, other_seed = dataset[2, 1], dataset[3, 1], coco(seed=9)[1][2, 1]
+    take(train_loader(cfg, dataset, num_workers=0), 2)
+    take(train_loader(cfg, dataset, num_workers=1), 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    again = dataset[2, 1]
+    assert torch.equal(first.image, again.image) and torch.equal(first.targets.boxes, again.targets.boxes)
+    assert not torch.equal(first.image, other_epoch.image) and not torch.equal(first.image, other_seed.image)
+
+
+def test_every_epoch_holds_every_image_once_in_another_order():
+    sequence = keys(TrainOrder(10, seed=0, batch_size=4), 10)
+    epochs = [[index for _, index in sequence[10 * e:10 * e + 10]] for e in range(4)]
+    assert [epoch for epoch, _ in sequence] == sorted(epoch for epoch, _ in sequence)
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and len({tuple(e) for e in epochs}) == 4
+    assert sequence != keys(TrainOrder(10, seed=1, batch_size=4), 10)
+
+
+def test_starting_later_gives_the_same_batches():
+    whole = keys(TrainOrder(7, seed=5, batch_size=4), 9)
+    assert keys(TrainOrder(7, seed=5, batch_size=4, start_step=6), 3) == whole[24:]
+    cfg, dataset = coco()
+    first = take(train_loader(cfg, dataset, num_workers=0), 4)
+    assert same(take(train_loader(cfg, dataset, start_step=3, num_workers=2), 1)[0], first[3])
+
+
+def test_ranks_and_micro_batches_cut_the_global_batch_in_order():
+    whole = list(itertools.islice(TrainOrder(9, seed=5, batch_size=8), 3))
+    ranks = [list(itertools.islice(TrainOrder(9, seed=5, batch_size=8, accumulate=2, rank=r, world_size=2), 6)) for r in range(2)]
+    for step, batch in enumerate(whole):
+        parts = [ranks[r][2 * step + k] for r in range(2) for k in range(2)]
+        assert all(len(part) == 2 for part in parts) and sum(parts, []) == batch
+    with pytest.raises(ValueError, match=r"batch_size=8 cannot be split over 3 devices x 1 micro-batches: use a multiple of 3"):
+        TrainOrder(9, seed=0, batch_size=8, world_size=3)
+
+
+def test_training_batches_carry_bytes_and_reduced_bool_masks():
+    cfg, dataset = coco()
+    batch = take(train_loader(cfg, dataset), 1)[0]
+    assert batch.images.shape == (4, 3, 128, 128) and batch.images.dtype == torch.uint8
+    for target in batch.targets:
+        assert target.masks is None and set(target.reduced) == set(SIZES)
+        assert all(m.dtype == torch.bool and m.shape == (len(target), *s) for s, m in target.reduced.items())
+    full = build_dataset(cfg, "train", mask_sizes=SIZES, needs_full_masks=True)[0, 0].targets
+    assert full.masks.dtype == torch.bool and full.masks.shape[1:] == (128, 128)
+    moved = batch.to("cpu")
+    assert same(moved, batch)
+
+
+def test_evaluation_reads_every_image_once_in_order_over_all_ranks():
+    cfg, dataset = coco(split="val")
+    assert len(dataset) == 4  # one of them has no annotation
+    batches = list(eval_loader(cfg, dataset, num_workers=0))
+    assert sum((b.image_ids for b in batches), []) == dataset.image_ids and [len(b.indices) for b in batches] == [2, 2]
+    assert batches[0].images.dtype == torch.float32 and batches[0].images.max() > 1
+    shares = [sum((b.indices for b in eval_loader(cfg, dataset, rank=r, world_size=3, num_workers=1)), []) for r in range(3)]
+    assert shares == [[0, 3], [1], [2]]
+    assert sum((b.indices for b in eval_loader(cfg, dataset, limit=3, num_workers=0)), []) == [0, 1, 2]
+    assert len(eval_loader(cfg, dataset, limit=3)) == 2
+
+
+def test_crowded_images_of_real_data_load():
+    cfg = config(real_data(NUCLEI))
+    data = build_dataset(cfg, "val", mask_sizes=SIZES)
+    assert max(len(data[i].targets) for i in range(len(data))) == 101
+
+
+# -------------------------------------------------------------------------------------------------------------------- mistakes
+
+def broken_set(root):
+    images, _ = write_set(root, images=[image_entry(i, f"{i}.png") for i in range(4)], annotations=[annotation(i, i) for i in range(4)])
+    (images / "2.png").write_bytes(b"")
+    return config(real_data(COCO, root=str(root), train_annotations="annotations.json", val_annotations="annotations.json",
+                            class_names=("thing",)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_arrives_as_one_line(tmp_path, workers):
+    cfg = broken_set(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        take(train_loader(cfg, build_dataset(cfg, "train"), num_workers=workers), 4)
+    assert str(caught.value) == f"image {tmp_path / 'images' / '2.png'} is empty (0 bytes): copy or download it again"
+
+
+def test_a_dead_worker_is_one_line_with_the_fix():
+    cfg, dataset = coco()
+    batches = iter(train_loader(cfg, dataset, num_workers=1))
+    next(batches)
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        [os.kill(pid, signal.SIGKILL) for pid in _children()]
+        for _ in range(50):
+            next(batches)
+    # PyTorch raises where the main process happens to be; outside the loader it is for the caller to explain.
+    error = caught.value if isinstance(caught.value, ValueError) else explain_worker_failure(caught.value)
+    assert "a loader process died" in str(error) and "train.num_workers=0" in str(error)
+
+
+def _children() -> list[int]:
+    found = [child.pid for child in multiprocessing.active_children()]
+    assert found
+    return found
+
+
+def test_other_failures_of_workers_are_explained_and_bugs_are_not():
+    shared = RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. The workers are possibly out of shared memory.")
+    assert "/dev/shm" in str(explain_worker_failure(shared))
+    assert "ulimit" in str(explain_worker_failure(RuntimeError("received 0 items of ancdata")))
+    assert "/dev/shm" in str(explain_worker_failure(OSError(28, "No space left on device")))
+    assert explain_worker_failure(RuntimeError("shape mismatch")) is None
+
+
+def test_empty_and_nameless_splits_are_refused(tmp_path):
+    write_set(tmp_path, annotations=[])
+    made_up = dict(root=str(tmp_path), train_annotations="annotations.json", val_annotations="annotations.json", class_names=("thing",))
+    with pytest.raises(ValueError, match=r"the train set is empty: .*data.keep_empty=true"):
+        build_dataset(config(real_data(COCO, **made_up)), "train")
+    assert len(build_dataset(config(real_data(COCO, **made_up, keep_empty=True)), "train")) == 1
+    write_set(tmp_path, images=[], annotations=[])
+    with pytest.raises(ValueError, match=r"the val set is empty: .*correct data.val_annotations"):
+        build_dataset(config(real_data(COCO, **made_up)), "val")
+    with pytest.raises(ValueError, match="no data.val_images"):
+        build_dataset(config(real_data(COCO, val_images="")), "val")
