@@ -23,7 +23,7 @@ import types
 import typing
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +110,7 @@ class LossInfo:
     params          parameters that an expression can set, with default, type and bounds
     needs           extra per-instance tensors that the caller supplies by these names
     signed          True where the value may be negative and is not 0 at a perfect mask
+    signed_when     parameter values of which one must be set for that; empty = always
     source          where the formula comes from (paper and equation), may be empty
     """
 
@@ -121,6 +122,11 @@ class LossInfo:
     needs: tuple[str, ...] = ()
     signed: bool = False
     source: str = ""
+    signed_when: dict[str, Any] = field(default_factory=dict)
+
+    def is_signed(self, params: dict[str, Any]) -> bool:
+        """Whether the loss with these parameters (all of them) may be negative."""
+        return self.signed and (not self.signed_when or any(params[name] == value for name, value in self.signed_when.items()))
 
     @property
     def signature(self) -> str:
@@ -134,19 +140,20 @@ class LossInfo:
 
 
 def pixel_loss(name: str, summary: str, *, bounds: dict[str, Bound] | None = None, needs: Iterable[str] = (), signed: bool = False,
-               source: str = "") -> Callable[[Callable], Callable]:
+               signed_when: dict[str, Any] | None = None, source: str = "") -> Callable[[Callable], Callable]:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, *, ...) -> (N,H,W): a loss per pixel, neither cropped nor reduced.
 
     ValueError if the name is taken or the signature is not this one."""
-    return _decorator("pixel", ("logits", "target"), name, summary, bounds or {}, tuple(needs), signed, source)
+    return _decorator("pixel", ("logits", "target"), name, summary, bounds or {}, tuple(needs), signed, signed_when or {}, source)
 
 
 def region_loss(name: str, summary: str, *, bounds: dict[str, Bound] | None = None, needs: Iterable[str] = (), signed: bool = False,
-                source: str = "") -> Callable[[Callable], Callable]:
+                signed_when: dict[str, Any] | None = None, source: str = "") -> Callable[[Callable], Callable]:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, weight (N,H,W) in [0,1], *, ...) -> (N,): a scale-free loss per instance.
 
     Pixels of weight 0 must not matter. ValueError if the name is taken or the signature is not this one."""
-    return _decorator("region", ("logits", "target", "weight"), name, summary, bounds or {}, tuple(needs), signed, source)
+    tensors = ("logits", "target", "weight")
+    return _decorator("region", tensors, name, summary, bounds or {}, tuple(needs), signed, signed_when or {}, source)
 
 
 def names(kind: Kind | None = None) -> list[str]:
@@ -218,7 +225,7 @@ def _load_plugin(path: str) -> None:
 
 
 def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bounds: dict[str, Bound], needs: tuple[str, ...],
-               signed: bool, source: str):
+               signed: bool, signed_when: dict[str, Any], source: str):
     if not name.isidentifier():
         raise ValueError(f"{name!r} cannot be a loss name: expressions need a plain identifier")
 
@@ -227,7 +234,10 @@ def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bo
             taken = _losses[name].function
             raise ValueError(f"the loss name {name!r} is taken by {taken.__module__}.{taken.__qualname__}: choose another")
         params = _params(function, name, tensors, bounds, needs)
-        _losses[name] = LossInfo(name, kind, summary, function, params, needs, signed, source)
+        absent = sorted(signed_when.keys() - {p.name for p in params})
+        if absent:
+            raise ValueError(f"loss {name!r} names {', '.join(absent)} in signed_when, but has no such parameter")
+        _losses[name] = LossInfo(name, kind, summary, function, params, needs, signed, source, signed_when)
         return function
 
     return register
@@ -278,4 +288,4 @@ def _param(loss: str, parameter: inspect.Parameter, hint: Any, bound: Bound | No
         raise ValueError(f"loss {loss!r}: its own default is refused: {error}") from None
 
 
-from layers.losses import pixel  # noqa: E402,F401  registers the built-in losses, which import the decorators above
+from layers.losses import boundary, lovasz, pixel, region, survey  # noqa: E402,F401  they import the decorators above

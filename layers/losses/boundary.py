@@ -1,0 +1,114 @@
+"""Losses about where the boundary runs: two that read distances to the ground truth's boundary, and one that compares soft contours.
+
+`distance` (N,H,W) is the signed map of signed_distance_map, in prototype pixels, computed once per ground truth where data is loaded.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from layers.losses.registry import Bound, pixel_loss, region_loss
+from layers.losses.stable import absolute_error, mean, ratio
+
+EROSIONS = 10  # soft depths of a prediction end there
+
+
+def signed_distance_map(masks: Tensor) -> Tensor:
+    """masks (M,h,w) bool -> (M,h,w) float32: Euclidean distances to the boundary in pixels, on the CPU by SciPy.
+
+    Outside the mask the distance to its nearest pixel (>= 1), inside -(distance to the nearest pixel outside - 1), so 0 on the inner
+    pixels of the border. An empty mask and a full one have no boundary: 0 everywhere. MONAI's convention, and for masks that are neither
+    empty nor full that of Kervadec's boundary loss."""
+    from scipy.ndimage import distance_transform_edt  # not at import: only training with a loss that needs it waits for SciPy
+
+    masks = masks.cpu().bool()
+    result = torch.zeros(masks.shape, dtype=torch.float32)
+    for mask, row in zip(masks, result, strict=True):
+        if mask.any() and not mask.all():
+            inside = distance_transform_edt(mask.numpy())
+            outside = distance_transform_edt(~mask.numpy())
+            row += torch.from_numpy(outside - (inside - 1).clip(min=0))
+    return result
+
+
+@pixel_loss("boundary", "error of probabilities times the distance to the ground truth's boundary", needs=("distance",),
+            signed=True, signed_when={"constant": False},
+            source="Boundary loss for highly unbalanced segmentation (Kervadec et al., MIDL 2019)")
+def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool = True) -> Tensor:
+    """phi (p - g), with phi the signed distance: the distance of every wrong pixel, weighted by how wrong it is.
+
+    Combine it with another loss: the inner pixels of the border have distance 0, and empty targets have no boundary.
+
+    constant   True: phi (p - g) >= 0, and 0 at a perfect mask. False: the published phi p, which has the same gradient but is negative for
+               good masks"""
+    if not constant:
+        return distance * logits.sigmoid()
+    return distance.abs() * absolute_error(logits, target)
+
+
+@region_loss("hausdorff", "squared error of probabilities times a power of the distance to the boundary", needs=("distance",),
+             bounds={"alpha": Bound("(0, inf)")},
+             source="Reducing the Hausdorff distance in medical image segmentation (Karimi and Salcudean, TMI 2019), section III")
+def hausdorff(logits: Tensor, target: Tensor, weight: Tensor, *, distance: Tensor, alpha: float = 2.0, two_sided: bool = False) -> Tensor:
+    """Mean over the pixels of (p - g)^2 d^alpha, d >= 1 the distance of a pixel to the nearest one on the other side of the ground truth's
+    boundary.
+
+    alpha       > 0; larger ones punish far errors more
+    two_sided   adds the distance to the prediction's boundary: (p - g)^2 (d^alpha + d_p^alpha). d_p is the number of erosions, up to 10,
+                that a pixel survives in the soft prediction or in its complement (minima over a cross of 5 pixels): differentiable, and on
+                the device, where an exact distance would be computed on the host in every step
+    An empty target has no boundary: its distance is 0, and only two_sided=True teaches it anything."""
+    depth = torch.where(target > 0.5, 1 - distance, distance).to(logits.dtype)  # the signed map is 0 on the inner border, 1 beyond it
+    factor = depth.pow(alpha)
+    if two_sided:
+        factor = factor + _soft_depth(logits, weight).pow(alpha)
+    return mean(absolute_error(logits, target).square() * factor, weight)
+
+
+@region_loss("boundary_agreement", "1 - Dice coefficient of soft contours, inner and outer",
+             bounds={"width": Bound("[1, inf)"), "smooth": Bound("[0, inf)")},
+             source="contours by pooling as in Boundary Loss for Remote Sensing Imagery (Bokhovkin and Burnaev, ISNN 2019); "
+                    "bands as in Boundary IoU (Cheng et al., CVPR 2021)")
+def boundary_agreement(logits: Tensor, target: Tensor, weight: Tensor, *, width: int = 1, smooth: float = 1.0) -> Tensor:
+    """Mean of two Dice losses (squared denominators): of the inner contours m - erode(m) and of the outer contours dilate(m) - m, for m = p
+    and m = g. Erosion and dilation are the minimum and the maximum over a square of 2 width + 1 pixels.
+
+    width    >= 1, breadth of a contour in prototype pixels
+    smooth   >= 0, in pixels
+    The edges of the map are no contours, and pixels of weight 0 do not take part in minima and maxima."""
+    p = logits.sigmoid()
+    return sum(_contour_loss(ours, theirs, weight, smooth) for ours, theirs in zip(
+        _contours(p, weight, width), _contours(target, weight, width), strict=True)) / 2
+
+
+def _contours(m: Tensor, weight: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """(inner, outer) contours (N,H,W) of a soft mask."""
+    size = 2 * width + 1
+    eroded = -F.max_pool2d(-_neutral(m, weight), size, stride=1, padding=width)
+    dilated = F.max_pool2d(weight * m, size, stride=1, padding=width)
+    return (m - eroded).relu(), (dilated - m).relu()
+
+
+def _contour_loss(ours: Tensor, theirs: Tensor, weight: Tensor, smooth: float) -> Tensor:
+    error, total = (ours - theirs).square(), ours.square() + theirs.square()
+    return ratio((weight * error).sum((1, 2)), (weight * total).sum((1, 2)) + smooth)
+
+
+def _neutral(m: Tensor, weight: Tensor) -> Tensor:
+    """m where the weight is 1, and 1, which no minimum notices, where it is 0."""
+    return 1 - weight * (1 - m)
+
+
+def _soft_depth(logits: Tensor, weight: Tensor) -> Tensor:
+    """(N,H,W) erosions that a pixel survives, itself counted, summed over the prediction and its complement: >= 1, <= EROSIONS."""
+    sides = torch.cat((_neutral(logits.sigmoid(), weight), _neutral((-logits).sigmoid(), weight)))  # (2N,H,W)
+    depth = sides
+    for _ in range(EROSIONS - 1):
+        across = F.max_pool2d(-sides, (1, 3), stride=1, padding=(0, 1))
+        along = F.max_pool2d(-sides, (3, 1), stride=1, padding=(1, 0))
+        sides = -torch.maximum(across, along)
+        depth = depth + sides
+    ours, complement = depth.chunk(2)
+    return ours + complement
