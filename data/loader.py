@@ -7,6 +7,7 @@ contiguous slice of them, micro-batch by micro-batch. So a run can be continued 
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,3 +217,5 @@ def _start_worker(_: int) -> None:
     # The workers are the parallelism, and a forked process waits for ever on its parent's thread pool. (OpenCV has a pool as well:
     # even cv2.setNumThreads blocks here. Of OpenCV, the samples use only imdecode, which runs on one thread.)
     torch.set_num_threads(1)
+    if hasattr(os, "setpgid"):  # out of reach of a terminal's Ctrl-C and torchrun's SIGTERM, which go to whole process groups:
+        os.setpgid(0, 0)  # the step that is to be finished still needs its images

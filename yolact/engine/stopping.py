@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-
-from torch.utils.data import DataLoader
 
 from yolact.engine import distributed
 
@@ -100,16 +97,3 @@ def whole_step(*, report: bool = True) -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
     if held and report and callable(before):
         before(*held[0])
-
-
-def leave_process_group(loader: DataLoader) -> None:
-    """Has the loader's processes start in process groups of their own, where neither a terminal's Ctrl-C nor torchrun's SIGTERM, which go
-    to whole groups, reach them: the step that is to be finished still needs its images."""
-    if loader.num_workers and hasattr(os, "setpgid"):
-        loader.worker_init_fn = functools.partial(_start_in_own_group, loader.worker_init_fn)
-
-
-def _start_in_own_group(then: Callable[[int], None] | None, worker: int) -> None:
-    os.setpgid(0, 0)
-    if then is not None:
-        then(worker)

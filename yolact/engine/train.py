@@ -22,7 +22,7 @@ from yolact.engine.predict import write_image
 from yolact.engine.rundir import BEST, INTERRUPT, LAST, RunDir, find_checkpoint, home_of, named_run, new_run
 from yolact.engine.state import TrainState, build_state, random_state_kept, to_checkpoint, weights_only
 from yolact.engine.step import StepRecord, TrainStep, Updater, read
-from yolact.engine.stopping import Interrupted, StopNow, StopRequest, leave_process_group, whole_step
+from yolact.engine.stopping import Interrupted, StopNow, StopRequest, whole_step
 
 __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 
@@ -118,10 +118,8 @@ class Trainer:
 
     def _batches(self, trainset) -> Iterator[list]:
         """The micro-batches of each step, from the state's step on."""
-        loader = train_loader(self.cfg, trainset, start_step=self.state.step, rank=distributed.rank(),
-                              world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers)
-        leave_process_group(loader.loader)
-        batches = iter(loader)
+        batches = iter(train_loader(self.cfg, trainset, start_step=self.state.step, rank=distributed.rank(),
+                                    world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers))
         while True:
             yield [next(batches) for _ in range(self.cfg.train.accumulate)]
 
