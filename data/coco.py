@@ -42,16 +42,18 @@ class CocoDataset(Dataset):
     keep_empty: images without annotations stay. transform: None gives images and masks at their original size.
     seed: the run's seed; what a sample draws depends on (seed, epoch, index) alone.
     mask_sizes, needs_full_masks: the sizes at which Targets carry masks, and whether they carry them at input size too. With
-    neither, masks are not rasterised.
+    neither, masks are not rasterised. distance_sizes: the sizes at which they carry distances to the masks' boundaries.
     Opening it, or reading a sample, raises ValueError naming file, item and fix where something is wrong.
     """
 
     def __init__(self, images_dir: str | Path, annotation_file: str | Path, class_names: tuple[str, ...], *,
                  label_map: dict[Id, int] | None = None, keep_empty: bool = False, transform: TrainTransform | EvalTransform | None = None,
-                 seed: int = 0, mask_sizes: list[tuple[int, int]] = (), needs_full_masks: bool = True) -> None:
+                 seed: int = 0, mask_sizes: list[tuple[int, int]] = (), needs_full_masks: bool = True,
+                 distance_sizes: list[tuple[int, int]] = ()) -> None:
         self.images_dir, self.annotation_file = Path(images_dir), Path(annotation_file)
         self.class_names, self.transform, self.seed = tuple(class_names), transform, seed
         self.mask_sizes, self.needs_full_masks = [tuple(size) for size in mask_sizes], needs_full_masks
+        self.distance_sizes = [tuple(size) for size in distance_sizes]
         self.table = read_table(annotation_file, self.class_names, label_map=label_map, keep_empty=keep_empty)
         if self.table.zero_area:
             warnings.warn(f"{annotation_file}: left out {len(self.table.zero_area)} annotations whose box has no width or no height "
@@ -105,9 +107,9 @@ class CocoDataset(Dataset):
         targets = Targets(
             boxes=view.boxes / view.boxes.new_tensor([view.size[1], view.size[0]] * 2),
             labels=torch.from_numpy(self.table.labels[kept]), crowd=torch.from_numpy(self.table.crowd[kept]))
-        if self.mask_sizes or self.needs_full_masks:
+        if self.mask_sizes or self.needs_full_masks or self.distance_sizes:
             targets.masks = render_masks(self.patches(kept.tolist(), height, width), view.viewport, view.size)
-            targets = targets.reduce(self.mask_sizes, keep_full=self.needs_full_masks)
+            targets = targets.reduce(self.mask_sizes, keep_full=self.needs_full_masks, distance_sizes=self.distance_sizes)
         return Sample(view.image, targets, self.table.image_ids[index], (height, width), index)
 
     def _view(self, image: np.ndarray, boxes: Tensor, epoch: int, index: int) -> View:

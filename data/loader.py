@@ -147,10 +147,11 @@ def explain_worker_failure(error: BaseException) -> ValueError | None:
     return None
 
 
-def build_dataset(cfg: Config, split: str, *, mask_sizes: list[tuple[int, int]] = (), needs_full_masks: bool = False) -> CocoDataset:
+def build_dataset(cfg: Config, split: str, *, mask_sizes: list[tuple[int, int]] = (), needs_full_masks: bool = False,
+                  distance_sizes: list[tuple[int, int]] = ()) -> CocoDataset:
     """The data set of a config. split: 'train' (augmented) or 'val' (resized only; images without annotations stay).
 
-    mask_sizes, needs_full_masks: as the criterion states them. With neither, targets carry no masks, as evaluation needs none.
+    mask_sizes, needs_full_masks, distance_sizes: as the criterion states them. With none, targets carry no masks, as evaluation needs none.
     ValueError where the set cannot be read or is empty.
     """
     if split not in ("train", "val"):
@@ -160,7 +161,7 @@ def build_dataset(cfg: Config, split: str, *, mask_sizes: list[tuple[int, int]] 
     dataset = CocoDataset(
         images, annotations, cfg.data.class_names, label_map=cfg.data.label_map, keep_empty=cfg.data.keep_empty or not training,
         transform=train_transform(cfg) if training else eval_transform(cfg), seed=cfg.train.seed, mask_sizes=mask_sizes,
-        needs_full_masks=needs_full_masks)
+        needs_full_masks=needs_full_masks, distance_sizes=distance_sizes)
     if len(dataset) == 0:
         dropped = " with annotations (data.keep_empty=true keeps those without)" if training else ""
         raise ValueError(f"the {split} set is empty: {annotations} lists no images{dropped}; correct data.{split}_annotations")

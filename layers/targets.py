@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layers.losses.boundary import signed_distance_map
+
 
 @dataclass
 class Targets:
@@ -17,6 +19,7 @@ class Targets:
     labels  (M,) int64, 0-based foreground class
     crowd   (M,) bool, regions that are neither positive nor negative
     masks   (M,S,S) bool at network input size, or None once only reduced masks are carried
+    reduced, distances   masks (M,h,w) bool and signed distances (M,h,w) float32 by size: read them by mask_at and distance_at
     """
 
     boxes: Tensor
@@ -24,6 +27,7 @@ class Targets:
     crowd: Tensor
     masks: Tensor | None = None
     reduced: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    distances: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -39,10 +43,25 @@ class Targets:
             self.reduced[size] = resize_masks(self.masks, size)
         return self.reduced[size]
 
-    def reduce(self, sizes: list[tuple[int, int]], *, keep_full: bool) -> Targets:
-        """The same targets with masks at `sizes` computed now, and the full-size masks dropped unless keep_full."""
+    def distance_at(self, height: int, width: int) -> Tensor:
+        """(M,height,width) float32: signed distances to the boundaries of mask_at(height, width), see signed_distance_map.
+
+        They are computed on the host, so ValueError if the masks are on a device and the distances are not carried."""
+        size = (height, width)
+        if size not in self.distances:
+            masks = self.mask_at(height, width)
+            if masks.device.type != "cpu":
+                raise ValueError(f"these targets carry no distances at {height}x{width}, and distances are computed on the host: "
+                                 "call reduce() with distance_sizes before moving them, as build_dataset(distance_sizes=...) does")
+            self.distances[size] = signed_distance_map(masks)
+        return self.distances[size]
+
+    def reduce(self, sizes: list[tuple[int, int]], *, keep_full: bool, distance_sizes: list[tuple[int, int]] = ()) -> Targets:
+        """The same targets with masks at `sizes` and distances at `distance_sizes` computed now, and the full-size masks dropped unless
+        keep_full."""
         reduced = {tuple(size): self.mask_at(*size) for size in sizes}
-        return Targets(self.boxes, self.labels, self.crowd, self.masks if keep_full else None, reduced)
+        distances = {tuple(size): self.distance_at(*size) for size in distance_sizes}
+        return Targets(self.boxes, self.labels, self.crowd, self.masks if keep_full else None, reduced, distances)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Targets:
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
@@ -52,7 +71,8 @@ class Targets:
 
     def _map(self, move) -> Targets:
         return Targets(move(self.boxes), move(self.labels), move(self.crowd), None if self.masks is None else move(self.masks),
-                       {size: move(masks) for size, masks in self.reduced.items()})
+                       {size: move(masks) for size, masks in self.reduced.items()},
+                       {size: move(distances) for size, distances in self.distances.items()})
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:

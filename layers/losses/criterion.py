@@ -46,13 +46,15 @@ class _GroundTruth:
 
 @dataclass
 class _Instances:
-    """N sampled positives: logits (N,H,W), target (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,)."""
+    """N sampled positives: logits (N,H,W), target (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,);
+    extras, the (N,H,W) tensors that the mask loss needs beside them."""
 
     logits: Tensor
     target: Tensor
     boxes: Tensor
     labels: Tensor
     image: Tensor
+    extras: dict[str, Tensor]
 
 
 class Criterion(nn.Module):
@@ -60,6 +62,7 @@ class Criterion(nn.Module):
 
     mask_sizes        (h,w) that Targets must carry masks at: prototypes, and the semantic map if there is one
     needs_full_masks  the assigner reads masks at network input size
+    distance_sizes    (h,w) that Targets must carry distances at: none, or the prototypes' where the mask loss reads them
     last_terms        of the last call, detached and divided as the losses are: {"bce": raw, "bce/weighted": as it enters the sum, ...}
 
     Every loss but `semantic` is divided by the positives of the global batch, `semantic` by its images. With several processes each rank's
@@ -72,8 +75,9 @@ class Criterion(nn.Module):
                  semantic_weight: float = 1.0, mask_iou_weight: float = 25.0, ohem_ratio: float = 3.0, ohem_min_negatives: int = 0,
                  masks_to_train: int = 100):
         super().__init__()
-        if mask_loss.needs:
-            raise ValueError(f"mask loss {mask_loss.expression!r} needs {', '.join(mask_loss.needs)}, which targets do not carry")
+        unmet = [name for name in mask_loss.needs if name != "distance"]
+        if unmet:
+            raise ValueError(f"mask loss {mask_loss.expression!r} needs {', '.join(unmet)}, which targets do not carry")
         self.assigner = assigner
         self.mask_loss = mask_loss
         self.mask_iou = mask_iou
@@ -90,6 +94,10 @@ class Criterion(nn.Module):
     @property
     def needs_full_masks(self) -> bool:
         return self.assigner.needs_masks
+
+    @property
+    def distance_sizes(self) -> list[tuple[int, int]]:
+        return self.mask_sizes[:1] if "distance" in self.mask_loss.needs else []
 
     @torch.no_grad()
     def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
@@ -135,7 +143,7 @@ class Criterion(nn.Module):
         truth = _collate(targets)
         positives = find_positives(assignment.gt_index >= 0)
         sampled = draw_subset(positives, self.masks_to_train, order=subset_order, generator=generator)
-        instances = _instances(predictions, targets, truth, assignment, sampled)
+        instances = _instances(predictions, targets, truth, assignment, sampled, needs=self.mask_loss.needs)
         sums = {
             "box": self._box(predictions, truth, assignment, positives.rows),
             "class": self._class(predictions, truth, assignment, positives),
@@ -164,7 +172,7 @@ class Criterion(nn.Module):
         """Sum over instances and terms; an image's instances stand for all its positives unless a term says rescale=False."""
         shares = [every / max(some, 1) for every, some in zip(positives.counts, sampled.counts, strict=True)]
         scale = _tensor(shares, instances.logits)[instances.image]  # (N,)
-        values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step)
+        values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step, extras=instances.extras)
         total, self.last_terms = 0, {}
         for part, value in zip(self.mask_loss.parts, values.values(), strict=True):
             weight = part.weight(step, self.mask_loss.total_steps)
@@ -204,17 +212,22 @@ def _matched(truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tenso
     return rows // anchors * truth.labels.shape[1] + assignment.gt_index.flatten()[rows]
 
 
-def _instances(predictions, targets: Sequence, truth: _GroundTruth, assignment: Assignment, sampled: Positives) -> _Instances:
+def _instances(predictions, targets: Sequence, truth: _GroundTruth, assignment: Assignment, sampled: Positives, *,
+               needs: Sequence[str]) -> _Instances:
     prototypes = _lift(predictions.prototypes)  # (B,H,W,K)
     h, w = prototypes.shape[1:3]
     image = sampled.rows // assignment.gt_index.shape[1]  # (N,)
     matched = _matched(truth, assignment, sampled.rows)
     masks = torch.cat([t.mask_at(h, w) for t in targets])  # (sum M,h,w) bool
-    in_image = assignment.gt_index.flatten()[sampled.rows]
-    target = masks.index_select(0, truth.offset[image] + in_image).to(prototypes.dtype)
+    of_masks = truth.offset[image] + assignment.gt_index.flatten()[sampled.rows]
+    target = masks.index_select(0, of_masks).to(prototypes.dtype)
+    extras = {}
+    if "distance" in needs:
+        extras["distance"] = torch.cat([t.distance_at(h, w) for t in targets]).index_select(0, of_masks).to(prototypes.dtype)
     coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)  # (N,K)
     logits = _assemble(prototypes, coeffs, sampled.counts)
-    return _Instances(logits, target, truth.boxes.flatten(0, 1)[matched].to(logits.dtype), truth.labels.flatten()[matched], image)
+    return _Instances(logits, target, truth.boxes.flatten(0, 1)[matched].to(logits.dtype), truth.labels.flatten()[matched], image,
+                      extras)
 
 
 def _assemble(prototypes: Tensor, coeffs: Tensor, counts: list[int]) -> Tensor:

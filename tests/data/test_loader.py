@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data.loader import TrainOrder, build_dataset, eval_loader, explain_worker_failure, train_loader
+from layers.losses.boundary import signed_distance_map
 from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
 
 SIZES = [(32, 32), (16, 16)]
@@ -98,6 +99,16 @@ def test_training_batches_carry_bytes_and_reduced_bool_masks():
     assert full.masks.dtype == torch.bool and full.masks.shape[1:] == (128, 128)
     moved = batch.to("cpu")
     assert same(moved, batch)
+
+
+def test_distances_are_carried_only_where_they_are_asked_for():
+    cfg, plain = coco()
+    asked = build_dataset(cfg, "train", mask_sizes=SIZES, distance_sizes=SIZES[:1])
+    without, batch = (take(train_loader(cfg, dataset, num_workers=1), 1)[0] for dataset in (plain, asked))
+    for before, after in zip(without.targets, batch.targets, strict=True):
+        assert not before.distances and set(after.distances) == {SIZES[0]}
+        assert torch.equal(after.distances[SIZES[0]], signed_distance_map(before.reduced[SIZES[0]]))
+    assert same(without, batch)
 
 
 def test_evaluation_reads_every_image_once_in_order_over_all_ranks():

@@ -250,7 +250,8 @@ def _check_data(cfg: Config) -> list[str]:
 def _datasets(cfg: Config, state: TrainState) -> tuple:
     """The training set with the masks that the criterion needs, and the validation set with full masks, for pictures."""
     criterion = state.criterion
-    trainset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks)
+    trainset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks,
+                             distance_sizes=criterion.distance_sizes)
     valset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
     return trainset, valset
 

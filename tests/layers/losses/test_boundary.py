@@ -72,8 +72,8 @@ def test_erosion_counts_deep_errors_more_than_scattered_ones():
 
 
 def test_boundary_agreement_by_hand():
-    # A 3x3 square against one a pixel further right, p sure. Inner contours have 8 pixels each, 4 of them common: two of the upper row and two
-    # of the lower one. Outer contours have 16 each, 8 of them common: four of the upper row and four of the lower one.
+    # A 3x3 square against one a pixel further right, p sure. Inner contours have 8 pixels each, 4 of them common: two of the upper row and
+    # two of the lower one. Outer contours have 16 each, 8 of them common: four of the upper row and four of the lower one.
     target = square().double()
     ones = torch.ones_like(target)
     value = boundary_agreement(50 * (2 * target.roll(1, 2) - 1), target, ones, smooth=0.0)

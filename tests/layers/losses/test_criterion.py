@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import encode
+from layers.losses.boundary import signed_distance_map
 from layers.losses.criterion import Normalizers
-from layers.losses.registry import get, names
+from layers.losses.registry import names
 from layers.masks import box_window
 from tests.layers.losses.inputs import CLASSES, FIELDS, MASK_SIZES, gradients, make_criterion, make_predictions, make_targets, select
 
@@ -111,10 +112,12 @@ def test_the_counter_sees_what_waits(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"masks_to_train": 2, "ohem_min_negatives": 4}])
 def test_at_most_one_wait_for_the_device(monkeypatch, options):
-    terms = [f"{name}(outside='charge') + {name}(region='image')" for name in names("pixel") if not get(name).needs]
+    terms = [f"{name}(outside='charge') + {name}(region='image')" for name in names()]
     criterion, _ = make_criterion(" + ".join(terms), **options)
     predictions = make_predictions(3)
-    targets = [t.reduce(MASK_SIZES, keep_full=False) for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))]
+    assert criterion.distance_sizes == MASK_SIZES[:1]
+    targets = [t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
+               for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))]
     seen = count_waits(monkeypatch, lambda: sum(criterion(predictions, targets).values()).backward())
     assert seen == ["tolist"]
 
@@ -266,7 +269,7 @@ def test_half_precision_predictions_and_autocast():
 def test_the_network_is_borrowed():
     criterion, net = make_criterion()
     assert list(criterion.parameters()) == [] and not criterion.state_dict()
-    assert criterion.mask_sizes == MASK_SIZES and criterion.needs_full_masks is False
+    assert criterion.mask_sizes == MASK_SIZES and criterion.needs_full_masks is False and criterion.distance_sizes == []
 
 
 def test_masks_at_a_size_that_targets_do_not_carry_are_refused():
@@ -285,3 +288,28 @@ def test_a_mask_loss_whose_needs_nobody_meets_is_refused(monkeypatch):
 
     with pytest.raises(ValueError, match="unheard_of"):
         make_criterion("far")
+
+
+def test_distances_follow_their_ground_truth():
+    """Every sampled positive gets the map of the instance it is matched with, carried by the targets or computed when asked for."""
+    criterion, _ = make_criterion("boundary(region='image')", mask_iou=False)
+    predictions, targets = make_predictions(3), [make_targets(3), make_targets(0), make_targets(5, seed=1, crowds=2)]
+    assignment = criterion.assign(predictions.anchors, predictions.level_sizes, targets)
+    expected, positives = 0.0, 0
+    for b, (index, target) in enumerate(zip(assignment.gt_index, targets, strict=True)):
+        for a in (index >= 0).nonzero()[:, 0]:
+            mask = target.mask_at(*MASK_SIZES[0])[index[a]]
+            distance = signed_distance_map(mask[None])[0]
+            p = (predictions.prototypes[b] @ predictions.mask_coeffs[b, a]).sigmoid()
+            expected += 6.125 * (distance * (p - mask.float())).mean()
+            positives += 1
+    carried = [t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes) for t in targets]
+    assert all(set(t.distances) == {MASK_SIZES[0]} for t in carried)
+    for given in (targets, carried, [t.to("cpu") for t in carried]):
+        torch.testing.assert_close(criterion(predictions, given)["mask"], expected / positives)
+
+
+def test_distances_are_not_computed_from_masks_on_a_device():
+    target = make_targets(2).to("meta")
+    with pytest.raises(ValueError, match="no distances at 16x16.*reduce"):
+        target.distance_at(16, 16)
