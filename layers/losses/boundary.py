@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from layers.losses.registry import Bound, pixel_loss, region_loss
-from layers.losses.stable import absolute_error, mean, ratio
+from layers.losses.stable import absolute_error, mean, neighbourhood_max, ratio
 
 EROSIONS = 10  # patches of errors count no deeper, as in the published code of the erosion form
 
@@ -87,10 +86,11 @@ def boundary_agreement(logits: Tensor, target: Tensor, weight: Tensor, *, width:
 
 def _contours(m: Tensor, weight: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """(inner, outer) contours (N,H,W) of a soft mask."""
-    size = 2 * width + 1
-    eroded = -F.max_pool2d(-_neutral(m, weight), size, stride=1, padding=width)
-    dilated = F.max_pool2d(weight * m, size, stride=1, padding=width)
-    return (m - eroded).relu(), (dilated - m).relu()
+    shrunk, grown = weight * (1 - m), weight * m  # 0, which no maximum notices, at pixels of weight 0
+    for _ in range(width):
+        for dim in (1, 2):
+            shrunk, grown = neighbourhood_max(shrunk, dim), neighbourhood_max(grown, dim)
+    return (m - (1 - shrunk)).relu(), (grown - m).relu()
 
 
 def _contour_loss(ours: Tensor, theirs: Tensor, weight: Tensor, smooth: float) -> Tensor:
@@ -98,18 +98,11 @@ def _contour_loss(ours: Tensor, theirs: Tensor, weight: Tensor, smooth: float) -
     return ratio((weight * error).sum((1, 2)), (weight * total).sum((1, 2)) + smooth)
 
 
-def _neutral(m: Tensor, weight: Tensor) -> Tensor:
-    """m where the weight is 1, and 1, which no minimum notices, where it is 0."""
-    return 1 - weight * (1 - m)
-
-
 def _erosions(errors: Tensor, weight: Tensor, alpha: float) -> Tensor:
     """(N,H,W) sum over k of k^alpha times the errors eroded k - 1 times."""
-    eroded = _neutral(errors, weight)
-    total = eroded
+    absent = weight * (1 - errors)  # 1 - errors, and 0, which no maximum notices, at pixels of weight 0
+    total = errors
     for k in range(2, EROSIONS + 1):
-        across = F.max_pool2d(-eroded, (1, 3), stride=1, padding=(0, 1))
-        along = F.max_pool2d(-eroded, (3, 1), stride=1, padding=(1, 0))
-        eroded = -torch.maximum(across, along)
-        total = total + k ** alpha * eroded
+        absent = torch.maximum(neighbourhood_max(absent, 1), neighbourhood_max(absent, 2))
+        total = total + k ** alpha * (1 - absent)
     return total

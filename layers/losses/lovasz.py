@@ -24,17 +24,11 @@ def lovasz(logits: Tensor, target: Tensor, weight: Tensor, *, kind: Literal["hin
     x = logits.flatten(1)
     errors = (1 - x * (2 * g - 1)).relu() if kind == "hinge" else absolute_error(x, g)
     errors, order = errors.sort(dim=1, descending=True)
-    on, off = (mask.gather(1, order) for mask in (w * g, w * (1 - g)))  # weights of object and background pixels, largest error first
-    front = (errors * _increments(on, off)).sum(1)
-    if kind == "hinge":
-        return front
-    back = (errors * _increments(off, on)).sum(1)
-    has_front, has_back = ((mask.sum(1) > 0).to(errors.dtype) for mask in (on, off))
-    return ratio(has_front * front + has_back * back, has_front + has_back)
-
-
-def _increments(member: Tensor, other: Tensor) -> Tensor:
-    """Growth (N,HW) of the Jaccard loss with each further wrong pixel. member, other: weights of the class' pixels and of the rest."""
-    missed, added = member.cumsum(1), other.cumsum(1)
-    loss = ratio(missed + added, member.sum(1, keepdim=True) + added)
-    return torch.cat((loss[:, :1], loss.diff(dim=1)), 1)
+    on, off = (mask.gather(1, order).cumsum(1) for mask in (w * g, w * (1 - g)))  # weights of object and background, largest error first
+    wrong = on + off
+    jaccard = ratio(wrong, on[:, -1:] + off)  # (N,HW)
+    if kind == "softmax":
+        has_object, has_background = ((total[:, -1:] > 0).to(errors.dtype) for total in (on, off))
+        both = has_object * jaccard + has_background * ratio(wrong, off[:, -1:] + on)
+        jaccard = ratio(both, has_object + has_background)
+    return (errors * torch.cat((jaccard[:, :1], jaccard.diff(dim=1)), 1)).sum(1)

@@ -39,7 +39,8 @@ def focal(logits: Tensor, target: Tensor, *, alpha: float | None = 0.25, gamma: 
     """-alpha_t (1 - p_t)^gamma log p_t, with alpha_t = alpha on object pixels and 1 - alpha on background; None: alpha_t = 1.
 
     gamma   >= 0; 0 is weighted cross-entropy"""
-    value = bce(logits, target) * focusing(logits, target, gamma)
+    value = bce(logits, target)
+    value = value * focusing(logits, target, value, gamma)
     return value if alpha is None else value * (target * alpha + (1 - target) * (1 - alpha))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -130,9 +131,11 @@ def unified_focal(logits: Tensor, target: Tensor, weight: Tensor, *, form: Liter
     delta   0 < delta < 1, weight of the object in one part and of false negatives in the other
     gamma   0 <= gamma < 1; 0 has no focusing"""
     symmetric = form == "symmetric"
-    focus = focusing(logits, target, gamma)  # (N,H,W)
-    on = delta * (focus if symmetric else 1)
-    pixels = (target * on + (1 - target) * (1 - delta) * focus) * _bce(logits, target)
+    entropy = _bce(logits, target)  # (N,H,W)
+    focus = focusing(logits, target, entropy, gamma)
+    if not symmetric:
+        focus = torch.where(target > 0.5, 1, focus)
+    pixels = entropy * focus * (1 - delta + (2 * delta - 1) * target)
     tp, fp, fn, tn = areas(logits, target, weight)
     missed = delta * fn + (1 - delta) * fp
     invaded = delta * fp + (1 - delta) * fn  # the background's false negatives are the object's false positives

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from layers.losses.mask import build_mask_loss
 from layers.losses.pixel import bce, focal, huber, l1, log_cosh_bce, mse, smooth_l1, weighted_bce
-from layers.losses.stable import log_cosh
 
 
 def pixels(*values):
@@ -57,20 +56,9 @@ def test_smooth_l1_is_huber_divided_by_delta(delta):
     torch.testing.assert_close(smooth_l1(logits, target.double(), beta=delta), huber(logits, target.double(), delta=delta) / delta)
 
 
-def test_log_cosh_at_both_ends():
-    # At 89 exp overflows in float32; at 1e-4 log(cosh) has lost every digit there.
-    x = torch.tensor([100.0, 1e4, 1e-4, 0.0, 1.0])
-    torch.testing.assert_close(log_cosh(x), torch.tensor([100 - math.log(2), 1e4 - math.log(2), 5e-9, 0, math.log(math.cosh(1))]))
+def test_log_cosh_bce_does_not_overflow():
     value = log_cosh_bce(torch.tensor([[[-100.0]]]), torch.ones(1, 1, 1))
-    assert value.item() == pytest.approx(99.3069, abs=1e-4)
-
-
-def test_log_cosh_joins_smoothly_at_one():
-    x = torch.tensor([1 - 1e-9, 1 + 1e-9], dtype=torch.float64, requires_grad=True)
-    value = log_cosh(x)
-    slope, = torch.autograd.grad(value.sum(), x)
-    torch.testing.assert_close(value, torch.full_like(value, math.log(math.cosh(1))), rtol=1e-8, atol=0)
-    torch.testing.assert_close(slope, torch.full_like(slope, math.tanh(1)), rtol=1e-8, atol=0)
+    assert value.item() == pytest.approx(100 - math.log(2))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
