@@ -70,10 +70,14 @@ class MaskIoUNet(nn.Module):
         stack: list[nn.Module] = []
         for before, after in zip((1, *channels[:-1]), channels, strict=True):
             stack += [nn.Conv2d(before, after, 3, stride=2), nn.ReLU(inplace=True)]
-        self.maskiou_net = nn.Sequential(*stack, nn.Conv2d(channels[-1], num_classes, 1), nn.ReLU(inplace=True))
+        self.maskiou_net = nn.Sequential(*stack, nn.Conv2d(channels[-1], num_classes, 1))
 
     def forward(self, masks: Tensor) -> Tensor:
-        return self.maskiou_net(masks).amax((2, 3))
+        """The published net ends in a ReLU. Here its gradient also passes where it is closed: early masks are poor, training to an IoU
+        of almost nothing can push every output of a class below zero, and a plain ReLU then never opens again."""
+        iou = self.maskiou_net(masks)
+        iou = iou + (iou.relu() - iou).detach()  # the value of relu(iou), the gradient of iou
+        return iou.amax((2, 3))
 
 
 def _activation(norm: str, channels: int) -> nn.Module:
