@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-TRAIN_IMAGES, VAL_IMAGES, SIZE = 800, 100, 256
+TRAIN_IMAGES, VAL_IMAGES, SIZE, MAX_INSTANCES = 800, 100, 256, 4
 GALLERY_PICTURES = 12
 
 
@@ -39,7 +39,7 @@ def quickstart(overrides: list[str]) -> None:
     data = Path(cfg.data.root)
     if not (data / "train" / "coco_annotations.json").is_file():  # written last
         print(f"1/4  making {TRAIN_IMAGES} training and {VAL_IMAGES} validation pictures in {data}")
-        generate(data, train=TRAIN_IMAGES, val=VAL_IMAGES, size=SIZE)
+        generate(data, train=TRAIN_IMAGES, val=VAL_IMAGES, size=SIZE, max_instances=MAX_INSTANCES)
     else:
         print(f"1/4  pictures are in {data} already")
     print("2/4  training and evaluating")

@@ -19,6 +19,8 @@ SIZE = 138
 NOTHING_RANDOM = AugmentConfig(photometric=False, zoom_out=False, iou_crop=False, flip=False, min_box_side=0)
 # The published training pipeline keeps float pixels, this one uint8, resized in two passes that each round: one grey level in all.
 ROUNDING = 1 / min(RESNET.pixel_std)
+# A float32 source position of up to 300 px is off by up to 2e-5 px; torch's kernels for one and for more threads differ by that.
+RESIZE = 1e-5
 
 
 def cases(root: Path) -> list[Case]:
@@ -30,7 +32,7 @@ def cases(root: Path) -> list[Case]:
     for image in ("img0", "img1", "img2"):
         for variant, model, size in (("resnet", RESNET, SIZE), ("darknet", DARKNET, SIZE), ("550", RESNET, 550)):
             for key in sorted(k for k in held if k.startswith(f"{image}_{variant}_fast_chw_s")):
-                found.append(Case(f"preprocess/{image}_{variant}", partial(eval_error, path, f"{image}_bgr", key, model, size), 1e-6))
+                found.append(Case(f"preprocess/{image}_{variant}", partial(eval_error, path, f"{image}_bgr", key, model, size), RESIZE))
     for name in ("train0", "train1"):
         if f"{name}_out_masks" in held:
             found += [Case(f"preprocess/{name}_image", partial(train_image_error, path, name), ROUNDING),
