@@ -118,9 +118,10 @@ def show_list(kind: str) -> None:
             print(f"{name:20} {len(classes):3} class{'es' if len(classes) > 1 else '  '}  {DATASETS[name].get('root', '')}")
     elif kind == "losses":
         from layers.losses import registry
-        for name in registry.names():
-            info = registry.get(name)
-            print(f"{info.signature:28} {info.kind:8} {info.summary}")
+        losses = [registry.get(name) for name in registry.names()]
+        width = max(len(info.signature) for info in losses)
+        for info in losses:
+            print(f"{info.signature:{width}} {info.kind:8} {info.summary}")
     else:
         from layers.assign import assigner_names
         print("\n".join(assigner_names()))

@@ -110,7 +110,8 @@ class Bench:
             model = self.model(training=True)
             criterion = build_criterion(cfg, model).to(self.device)
             optimizer = build_optimizer(cfg, [p for p in model.parameters() if p.requires_grad])
-            dataset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks)
+            dataset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks,
+                                    distance_sizes=criterion.distance_sizes)
             batches = iter(train_loader(cfg, dataset, start_step=0, rank=0, world_size=1, num_workers=cfg.train.num_workers))
             stages: dict[str, list[float]] = {name: [] for name in ("data", "forward", "criterion", "backward", "optimiser")}
             end = None
@@ -141,7 +142,8 @@ class Bench:
     def loader(self) -> dict:
         with self._generated(train=64, val=1) as cfg:
             criterion = build_criterion(cfg, build_model(cfg))
-            dataset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks)
+            dataset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks,
+                                    distance_sizes=criterion.distance_sizes)
             batches = iter(train_loader(cfg, dataset, start_step=0, rank=0, world_size=1, num_workers=cfg.train.num_workers))
             times = time_calls(lambda: next(batches), self.seconds, warmup=2 * max(cfg.train.num_workers, 1) + 1)
             rate = cfg.train.batch_size * len(times) / sum(times)
