@@ -125,7 +125,7 @@ derive({}, name="yolact_small", **{
     "dataset": "coco2017",
     "model.max_size": 256, "model.backbone": "resnet18", "model.pretrained": "none", "model.norm": "group",
     "model.fpn_channels": 128, "model.proto_channels": 128, "model.head_channels": 128,
-    "model.anchor_scales": octaves(12, 1), "augment.zoom_out": False,
+    "model.anchor_scales": octaves(12, 1), "augment.zoom_out": False, "model.mask_iou_relu": "open",
     "train.optimizer": "adamw", "train.lr": 1e-3, "train.weight_decay": 0.01, "train.schedule": "cosine",
     "train.iterations": 100_000, "train.num_workers": 2})
 derive("yolact_small", name="yolact_plus_small", **{

@@ -50,6 +50,8 @@ class ModelConfig(Section):
     square_anchors: bool = Field(False, description="height := width, as the published base and im presets were trained")
     semantic_head: bool = Field(True, description="1x1 semantic head on P3, used in training only")
     mask_iou_net: bool = Field(False, description="mask re-scoring network of YOLACT++")
+    mask_iou_relu: Literal["published", "open"] = Field(
+        "published", description="last ReLU of that network; open = its gradient passes where it is closed too, for training from scratch")
 
     @model_validator(mode="after")
     def _consistent(self):

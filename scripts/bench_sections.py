@@ -95,7 +95,7 @@ class Bench:
 
     def step(self) -> dict:
         model, (x, targets) = self.model(training=True), self.inputs(2)
-        train_step = TrainStep(model, build_criterion(self.cfg, model).to(self.device))
+        train_step = TrainStep(model, build_criterion(self.cfg, model).to(self.device), precision=self.precision)
         optimizer = torch.optim.SGD([p for p in train_step.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, weight_decay=5e-4)
 
         def work():
@@ -109,7 +109,7 @@ class Bench:
         with self._generated(train=4 * self.cfg.train.batch_size, val=1) as cfg:
             model = self.model(training=True)
             criterion = build_criterion(cfg, model).to(self.device)
-            optimizer = build_optimizer(cfg, [p for p in model.parameters() if p.requires_grad])
+            optimizer = build_optimizer(model.parameters(), cfg.train)
             dataset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks,
                                     distance_sizes=criterion.distance_sizes)
             batches = iter(train_loader(cfg, dataset, start_step=0, rank=0, world_size=1, num_workers=cfg.train.num_workers))

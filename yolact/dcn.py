@@ -42,10 +42,10 @@ class DeformConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,O,h,w) in the type of x."""
-        offset_mask = self.conv_offset_mask(x)
         compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):
-            offset_mask = offset_mask.to(compute)
+            conv = self.conv_offset_mask
+            offset_mask = F.conv2d(x.to(compute), conv.weight.to(compute), conv.bias.to(compute), conv.stride, conv.padding)
             offset = offset_mask[:, :2 * TAPS]  # (B,18,h,w)
             mask = offset_mask[:, 2 * TAPS:].sigmoid()  # (B,9,h,w)
             operator = _operator(self.backend, x.device)

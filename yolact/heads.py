@@ -65,18 +65,22 @@ class PredictionHead(nn.Module):
 class MaskIoUNet(nn.Module):
     """Soft cropped masks (n,1,H,W) -> predicted IoU for every class (n,C). Five unpadded stride-2 convolutions need H, W >= 63."""
 
-    def __init__(self, num_classes: int, *, channels: tuple[int, ...] = (8, 16, 32, 64, 128)):
+    def __init__(self, num_classes: int, *, relu: str = "published", channels: tuple[int, ...] = (8, 16, 32, 64, 128)):
         super().__init__()
         stack: list[nn.Module] = []
         for before, after in zip((1, *channels[:-1]), channels, strict=True):
             stack += [nn.Conv2d(before, after, 3, stride=2), nn.ReLU(inplace=True)]
         self.maskiou_net = nn.Sequential(*stack, nn.Conv2d(channels[-1], num_classes, 1))
+        self.open_relu = relu == "open"
 
     def forward(self, masks: Tensor) -> Tensor:
-        """The published net ends in a ReLU. Here its gradient also passes where it is closed: early masks are poor, training to an IoU
-        of almost nothing can push every output of a class below zero, and a plain ReLU then never opens again."""
         iou = self.maskiou_net(masks)
-        iou = iou + (iou.relu() - iou).detach()  # the value of relu(iou), the gradient of iou
+        if self.open_relu:
+            # Trained from scratch, early masks are poor: learning an IoU of almost nothing can push all outputs of a class below zero, where
+            # a plain ReLU has no gradient and never opens again. This has the value of relu(iou) and the gradient of iou.
+            iou = iou + (iou.relu() - iou).detach()
+        else:
+            iou = iou.relu()
         return iou.amax((2, 3))
 
 

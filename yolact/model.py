@@ -24,7 +24,7 @@ class Yolact(nn.Module):
                  prototypes: int = 32, head_channels: int = 256, head_layers: int = 1, norm: str = "none",
                  anchor_scales: tuple[tuple[float, ...], ...] = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
                  anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0), square_anchors: bool = False, semantic_head: bool = True,
-                 mask_iou_net: bool = False):
+                 mask_iou_net: bool = False, mask_iou_relu: str = "published"):
         super().__init__()
         self.num_classes = num_classes
         self.anchor_scales = tuple(map(tuple, anchor_scales))
@@ -37,7 +37,7 @@ class Yolact(nn.Module):
             fpn_channels, head_channels, anchors=len(self.anchor_scales[0]) * len(self.anchor_ratios), num_classes=num_classes,
             prototypes=prototypes, layers=head_layers, norm=norm, levels=len(self.anchor_scales))])
         self.semantic_seg_conv = nn.Conv2d(fpn_channels, num_classes, 1) if semantic_head else None
-        self.maskiou_net = MaskIoUNet(num_classes) if mask_iou_net else None
+        self.maskiou_net = MaskIoUNet(num_classes, relu=mask_iou_relu) if mask_iou_net else None
         self._frozen = False
         self._anchors: dict[tuple, Tensor] = {}
 

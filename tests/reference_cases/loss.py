@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from layers.assign import build_assigner
 from layers.losses.auxiliary import MaskIoULoss, mask_iou_targets
@@ -24,6 +23,7 @@ from layers.masks import crop
 from layers.targets import Targets
 from tests.reference_cases import Case
 from tests.reference_cases.recipe import mask_iou_state
+from yolact.heads import MaskIoUNet
 from yolact.outputs import Predictions
 
 TOLERANCE = 1e-5  # relative; gradients relative to their largest entry
@@ -142,19 +142,11 @@ def _arrays(folder: Path, source: str) -> dict[str, np.ndarray]:
     return dict(np.load(path)) if path.exists() else {}
 
 
-class MaskIoUNet(nn.Module):
-    """The network of the fixtures, written for them alone: 3x3 stride-2 convolutions without padding, 1x1, maximum over the map."""
-
-    def __init__(self, num_classes: int):
-        super().__init__()
-        self.state = mask_iou_state(num_classes)
-
-    def forward(self, masks: Tensor) -> Tensor:
-        """(n,1,H,W) -> (n,C)."""
-        for layer in range(0, 11, 2):
-            weight, bias = (self.state[f"maskiou_net.maskiou_net.{layer}.{part}"] for part in ("weight", "bias"))
-            masks = F.conv2d(masks, weight, bias, stride=2 if layer < 10 else 1).relu()
-        return masks.amax((2, 3))
+def mask_iou_net(num_classes: int) -> MaskIoUNet:
+    """The project's net with the fixtures' weights."""
+    net = MaskIoUNet(num_classes)
+    net.load_state_dict({name.removeprefix("maskiou_net."): torch.as_tensor(value) for name, value in mask_iou_state(num_classes).items()})
+    return net
 
 
 def load_fixture(path: Path) -> tuple[Predictions, list[Targets], int]:
@@ -185,7 +177,7 @@ class _Run:
 def _run(folder: Path, setting: Setting) -> _Run:
     predictions, targets, size = load_fixture(folder / f"loss_in_{setting.fixture}.npz")
     classes = predictions.semantic_logits.shape[1]
-    mask_iou = None if setting.fixture == "base" else MaskIoULoss(MaskIoUNet(classes), min_area=setting.min_area)
+    mask_iou = None if setting.fixture == "base" else MaskIoULoss(mask_iou_net(classes), min_area=setting.min_area)
     criterion = Criterion(
         assigner=build_assigner("max_iou"), mask_loss=build_mask_loss(setting.expression), num_classes=classes, image_size=size,
         mask_sizes=[tuple(predictions.prototypes.shape[1:3]), tuple(predictions.semantic_logits.shape[-2:])],
