@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,49 @@ NO_WORKERS = "train.num_workers=0 reads images in the main process"
 
 @dataclass
 class Batch:
-    """images (B,3,S,S), uint8 in training and float32 0..255 in evaluation; one entry an image in every list."""
+    """images (B,3,S,S), uint8 in training and float32 0..255 in evaluation; one entry an image in every list, `targets` among them.
+
+    The instances of all images travel as one Targets, image after image with counts[i] of image i, and `targets` are views of it: every
+    tensor that a worker hands over takes a file descriptor, of which a process has 1024 by default, and every copy to a device takes time.
+    """
 
     images: Tensor
-    targets: list[Targets]
+    instances: Targets
+    counts: list[int]
     image_ids: list[Id]
     original_sizes: list[tuple[int, int]]
     indices: list[int]
 
+    @cached_property
+    def targets(self) -> list[Targets]:
+        return split_targets(self.instances, self.counts)
+
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
-        return Batch(self.images.to(device, non_blocking=non_blocking), [t.to(device, non_blocking=non_blocking) for t in self.targets],
+        return Batch(self.images.to(device, non_blocking=non_blocking), self.instances.to(device, non_blocking=non_blocking), self.counts,
                      self.image_ids, self.original_sizes, self.indices)
 
     def pin_memory(self) -> Batch:
-        return Batch(self.images.pin_memory(), [t.pin_memory() for t in self.targets],
-                     self.image_ids, self.original_sizes, self.indices)
+        return Batch(self.images.pin_memory(), self.instances.pin_memory(), self.counts, self.image_ids, self.original_sizes, self.indices)
+
+
+def join_targets(targets: list[Targets]) -> Targets:
+    """The instances of several images, which carry masks and distances at the same sizes, one after another."""
+    first = targets[0]
+    return Targets(
+        torch.cat([t.boxes for t in targets]), torch.cat([t.labels for t in targets]), torch.cat([t.crowd for t in targets]),
+        None if first.masks is None else torch.cat([t.masks for t in targets]),
+        {size: torch.cat([t.reduced[size] for t in targets]) for size in first.reduced},
+        {size: torch.cat([t.distances[size] for t in targets]) for size in first.distances})
+
+
+def split_targets(joined: Targets, counts: list[int]) -> list[Targets]:
+    """What join_targets() joined, as views; counts: the instances of each image."""
+    boxes, labels, crowd = joined.boxes.split(counts), joined.labels.split(counts), joined.crowd.split(counts)
+    masks = [None] * len(counts) if joined.masks is None else joined.masks.split(counts)
+    reduced = {size: maps.split(counts) for size, maps in joined.reduced.items()}
+    distances = {size: maps.split(counts) for size, maps in joined.distances.items()}
+    return [Targets(boxes[i], labels[i], crowd[i], masks[i], {size: maps[i] for size, maps in reduced.items()},
+                    {size: maps[i] for size, maps in distances.items()}) for i in range(len(counts))]
 
 
 @dataclass
@@ -72,7 +101,8 @@ def collate(samples: list[Sample | Failure]) -> Batch | Failure:
     failure = next((s for s in samples if isinstance(s, Failure)), None)
     if failure is not None:
         return failure
-    return Batch(torch.stack([s.image for s in samples]), [s.targets for s in samples], [s.image_id for s in samples],
+    targets = [s.targets for s in samples]
+    return Batch(torch.stack([s.image for s in samples]), join_targets(targets), [len(t) for t in targets], [s.image_id for s in samples],
                  [s.original_size for s in samples], [s.index for s in samples])
 
 
@@ -112,7 +142,6 @@ class Loader:
 
     def __init__(self, loader: DataLoader) -> None:
         self.loader = loader
-        self.num_workers = loader.num_workers
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -177,34 +206,35 @@ def split_paths(data: DataConfig, split: str) -> tuple[Path, Path]:
 
 
 def train_loader(cfg: Config, dataset: CocoDataset, *, start_step: int = 0, rank: int = 0, world_size: int = 1,
-                 num_workers: int | None = None) -> Loader:
+                 num_workers: int | None = None, pin_memory: bool | None = None) -> Loader:
     """Endless micro-batches of this rank, from step start_step on; train.accumulate of them make a step.
 
     num_workers: cfg.train.num_workers if None. The worker processes live as long as the iterator does.
+    pin_memory: batches go to a CUDA device; None = wherever there is one.
     """
     order = TrainOrder(len(dataset), seed=cfg.train.seed, batch_size=cfg.train.batch_size, accumulate=cfg.train.accumulate,
                        rank=rank, world_size=world_size, start_step=start_step)
     workers = cfg.train.num_workers if num_workers is None else num_workers
-    return Loader(DataLoader(_Guarded(dataset), batch_sampler=order, **_loader_options(workers)))
+    return Loader(DataLoader(_Guarded(dataset), batch_sampler=order, **_loader_options(workers, pin_memory)))
 
 
-def eval_loader(cfg: Config, dataset: CocoDataset, *, rank: int = 0, world_size: int = 1, limit: int = 0,
-                num_workers: int | None = None) -> Loader:
-    """Batches of eval.batch_size in the order of the annotation file, of every world_size-th image from `rank` on.
+def eval_loader(cfg: Config, dataset: CocoDataset, *, limit: int = 0, num_workers: int | None = None,
+                pin_memory: bool | None = None) -> Loader:
+    """Batches of eval.batch_size in the order of the annotation file.
 
-    limit: only the first images of the set; 0 = all.
+    limit: only the first images of the set; 0 = all. num_workers, pin_memory: as in train_loader.
     """
     count = min(limit, len(dataset)) if limit else len(dataset)
-    keys = [(0, index) for index in range(rank, count, world_size)]
+    keys = [(0, index) for index in range(count)]
     size = cfg.eval.batch_size
     batches = [keys[begin:begin + size] for begin in range(0, len(keys), size)]
     workers = cfg.train.num_workers if num_workers is None else num_workers
-    return Loader(DataLoader(_Guarded(dataset), batch_sampler=batches, **_loader_options(min(workers, len(batches)))))
+    return Loader(DataLoader(_Guarded(dataset), batch_sampler=batches, **_loader_options(min(workers, len(batches)), pin_memory)))
 
 
-def _loader_options(workers: int) -> dict[str, Any]:
+def _loader_options(workers: int, pin_memory: bool | None) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "collate_fn": collate, "num_workers": workers, "pin_memory": torch.cuda.is_available(),
+        "collate_fn": collate, "num_workers": workers, "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
         "generator": torch.Generator(),  # DataLoader draws a base seed when iteration starts: not from the training generator
     }
     if workers:
