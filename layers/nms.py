@@ -52,15 +52,13 @@ def traditional_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, scor
                     image_size: int | None = None) -> Kept:
     """Greedy NMS per class on boxes (A,4) relative corners, scores (A,C); a box falls at an overlap >= iou_threshold.
 
-    Overlaps are measured in pixels of the network input, image_size, with sides x2 - x1 + 1 as in py-faster-rcnn. Only scores above
-    score_threshold take part; top_k is not used, as in the original.
+    Overlaps are measured in pixels of the network input, image_size (None: the boxes are in pixels), with sides x2 - x1 + 1 as in
+    py-faster-rcnn. Only scores above score_threshold take part; top_k is not used, as in the original.
     """
-    if image_size is None:
-        raise ValueError("traditional_nms measures boxes in pixels: pass image_size, the side of the network input")
     # Greedy suppression is a sequence of dependent steps: on the host, where a step costs microseconds.
     rows, labels = (scores > score_threshold).nonzero().unbind(1)  # (P,)
     chosen = scores[rows, labels]
-    pixels = (boxes * image_size)[rows].cpu().numpy()
+    pixels = (boxes if image_size is None else boxes * image_size)[rows].cpu().numpy()
     classes, order = labels.cpu().numpy(), np.argsort(-chosen.cpu().numpy(), kind="stable")
     kept = [order[:0]]
     for label in np.unique(classes):

@@ -26,6 +26,8 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from data.resolve import load_config  # noqa: E402
+
 PAIRED = ("forward", "detect", "criterion", "step")
 OWN = ("train", "inference", "loader", "evaluate")
 
@@ -54,6 +56,12 @@ def main() -> int:
 
         print(json.dumps(run_section(args)))
         return 0
+    try:
+        for config in args.config.split(","):
+            load_config(config, args.set, check_names=False)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return orchestrate(args)
 
 

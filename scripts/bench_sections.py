@@ -44,8 +44,9 @@ class Bench:
 
     def model(self, training: bool):
         model = build_model(self.cfg)
-        model.load_state_dict({key: torch.as_tensor(value) for key, value in
-                               make_state({k: tuple(v.shape) for k, v in model.state_dict().items()}, 0).items()})
+        if self.cfg.model.norm == "none":  # as in the original: weights that give it and us the same detections
+            state = make_state({key: tuple(value.shape) for key, value in model.state_dict().items()}, 0)
+            model.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
         model.to(self.device).train(training)
         model.freeze_batchnorm(True)
         return model

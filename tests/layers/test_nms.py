@@ -70,9 +70,12 @@ def test_no_candidates(nms, anchors):
     assert rows.dtype == labels.dtype == torch.int64 and scores.dtype == torch.float32
 
 
-def test_traditional_needs_the_image_size():
-    with pytest.raises(ValueError, match="image_size"):
-        traditional_nms(CHAIN, torch.ones(3, 1), **{**USUAL, "image_size": None})
+def test_traditional_takes_boxes_in_pixels_without_an_image_size():
+    scores = torch.tensor([[0.9], [0.8], [0.7]])
+    relative = traditional_nms(CHAIN, scores, **USUAL)
+    pixels = traditional_nms(CHAIN * USUAL["image_size"], scores, **{**USUAL, "image_size": None})
+    for ours, theirs in zip(relative, pixels, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("nms", ALL)
