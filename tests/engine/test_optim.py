@@ -132,12 +132,13 @@ def test_ema_follows_its_formula_and_copies_buffers():
         with torch.no_grad():
             model.weight.fill_(value)
             model.running_mean.fill_(value)
+            model.num_batches_tracked += 1
         ema.update(model)
         decay = min(0.5, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * value
         assert ema.module.weight.item() == pytest.approx(expected, abs=1e-9)
         assert ema.module.running_mean.item() == value
-    assert ema.updates == 10 and min(0.5, 10 / 19) == 0.5
+    assert int(ema.module.num_batches_tracked) == int(model.num_batches_tracked) and ema.updates == 10 and min(0.5, 10 / 19) == 0.5
 
 
 def test_ema_restores_exactly():

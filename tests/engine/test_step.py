@@ -33,7 +33,8 @@ def test_the_counter_counts():
     assert quiet >= 7 and len(calls) == quiet
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "clip_grad_norm": 1.0, "on_nonfinite": "skip", "freeze_bn": "never"}])
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "clip_grad_norm": 1.0, "on_nonfinite": "skip", "freeze_bn": "never"},
+                                     {"ema_decay": 0.9, "freeze_bn": "never"}])
 def test_a_whole_step_waits_once(options):
     cfg = tiny.config(loss={"mask": "bce + 0.5*mse"}, **options)
     update = updater(cfg)

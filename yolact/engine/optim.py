@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from data.schema import TrainConfig
 
@@ -92,26 +92,27 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.average = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=False).requires_grad_(False)
-        self.average.update_parameters(model)  # AveragedModel copies at its first update: let that be the initial weights
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.updates = 0  # on the host: a counter on the device would have to be waited for in every step
 
-    @property
-    def module(self) -> nn.Module:
-        return self.average.module
-
-    @property
-    def updates(self) -> int:
-        return int(self.average.n_averaged) - 1
-
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        self.average.update_parameters(model)
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for averaged, current in zip(_by_type(self.module.parameters()), _by_type(model.parameters()), strict=True):
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        for copied, current in zip(_by_type(self.module.buffers()), _by_type(model.buffers()), strict=True):
+            torch._foreach_copy_(copied, current)
+        self.updates += 1
 
     def restore(self, weights: dict[str, Tensor], updates: int) -> None:
         """Puts back a saved `.module.state_dict()` and the number of updates it had seen."""
         self.module.load_state_dict(weights)
-        self.average.n_averaged.fill_(updates + 1)
+        self.updates = updates
 
-    @torch.no_grad()
-    def _blend(self, averaged: list[Tensor], current: list[Tensor], _count: Tensor) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+def _by_type(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The tensors in one list for each type: the foreach kernels take one type at a time."""
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())

@@ -19,9 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from data.schema import Config
 from data.transforms import normalize
 from yolact.engine import distributed
+from yolact.engine.precision import autocast
 from yolact.engine.state import TrainState
-
-AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainStep(nn.Module):
@@ -35,11 +34,11 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model = model
         self.criterion = criterion
-        self.autocast = AUTOCAST[precision]
+        self.precision = precision
 
     def forward(self, images: Tensor, targets: list, **options) -> dict[str, Tensor]:
         """images (B,3,S,S) normalised; options go to the criterion. The plain sum of the losses is what to minimise."""
-        with torch.autocast(images.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        with autocast(images.device, self.precision):
             predictions = self.model(images)
         return self.criterion(predictions, targets, **options)
 
@@ -75,17 +74,15 @@ class Updater:
         if distributed.world_size() > 1:
             self.step = DistributedDataParallel(self.step, gradient_as_bucket_view=True)
         self.stopped = torch.zeros((), device=device)  # stays 1 after a bad step under on_nonfinite=stop
-        statistics = [b for m in state.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
-                      for b in (m.running_mean, m.running_var) if b is not None]
-        self.statistics, self.kept = statistics, [b.clone() for b in statistics]
+        self.statistics = [b for m in state.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+                           for b in (m.running_mean, m.running_var) if b is not None]
 
     def __call__(self, batches: list) -> StepRecord:
         """One step on this rank's micro-batches (data.loader.Batch)."""
         ids = [image_id for batch in batches for image_id in batch.image_ids]
         batches = [batch.to(self.device) for batch in batches]
         state, optimizer, scaler = self.state, self.state.optimizer, self.state.scaler
-        if self.statistics:
-            torch._foreach_copy_(self.kept, self.statistics)
+        before = torch.cat(self.statistics) if self.statistics else None
         optimizer.zero_grad(set_to_none=True)
         losses, terms = self._backward(batches)
         scaler.unscale_(optimizer)
@@ -93,8 +90,9 @@ class Updater:
         optimizer.found_inf = skipped  # the fused kernels read it on the device
         optimizer.step()
         scaler.update()
-        for live, before in zip(self.statistics, self.kept, strict=True):
-            live.copy_(torch.where(skipped > 0, before, live))
+        if before is not None:
+            chosen = torch.where(skipped > 0, before, torch.cat(self.statistics))  # no sum of products: 0 * NaN is NaN
+            torch._foreach_copy_(self.statistics, chosen.split([len(s) for s in self.statistics]))
         if state.ema is not None:
             state.ema.update(state.model)
         state.scheduler.step()
@@ -114,8 +112,7 @@ class Updater:
             last = i == len(batches) - 1
             with nullcontext() if last or distributed.world_size() == 1 else self.step.no_sync():
                 found = self.step(self._prepare(batch.images), batch.targets, step=self.state.step, assignment=assignment,
-                                  normalizers=normalizers, subset_order=order,
-                                  generator=self._generator(f"criterion {distributed.rank()} {i}"))
+                                  normalizers=normalizers, subset_order=order)
                 # DistributedDataParallel averages over ranks, and the loss is a sum over them: hence the world size
                 self.state.scaler.scale(sum(found.values()) * distributed.world_size()).backward()
             _add(losses, found)
@@ -144,17 +141,15 @@ class Updater:
     def _subset_orders(self, anchors: int, sizes: list[int]) -> tuple[Tensor, ...]:
         """(b,A) keys for each micro-batch, which choose the positives that get a mask loss where an image has too many.
 
-        Every rank draws the keys of the whole batch and takes its own, so the choice for an image depends neither on how the batch
-        is split over ranks nor on micro-batches.
+        They are a function of (seed, step), so there is no state to save. Every rank draws the keys of the whole batch and takes its
+        own, so the choice for an image depends neither on how the batch is split over ranks nor on micro-batches. They are drawn in
+        every step, since only the device knows by now which images have too many.
         """
+        digest = hashlib.blake2b(f"{self.cfg.train.seed} {self.state.step} subset".encode(), digest_size=7).digest()
+        generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest, "big"))
         share = sum(sizes)
-        keys = torch.rand((share * distributed.world_size(), anchors), device=self.device, generator=self._generator("subset"))
+        keys = torch.rand((share * distributed.world_size(), anchors), device=self.device, generator=generator)
         return keys[distributed.rank() * share:][:share].split(sizes)
-
-    def _generator(self, purpose: str) -> torch.Generator:
-        """A stream that is a function of (seed, step, purpose): there is no state to save."""
-        digest = hashlib.blake2b(f"{self.cfg.train.seed} {self.state.step} {purpose}".encode(), digest_size=7).digest()
-        return torch.Generator(self.device).manual_seed(int.from_bytes(digest, "big"))
 
 
 def _add(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
