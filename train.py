@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from argparse import Namespace
@@ -88,7 +87,7 @@ def explain_replaced(arguments: Namespace) -> None:
     if arguments.log_gpu:
         cli.note("--log_gpu: peak GPU memory is always logged on CUDA")
     if arguments.no_interrupt:
-        cli.note("--no_interrupt: an interrupted run always saves its last.pth; delete the run's folder if it is not wanted")
+        cli.note("--no_interrupt: an interrupted run always saves weights/interrupt.pth; delete the run's folder if it is not wanted")
 
 
 def explain_autoscale(config: Config, source: str | Path, changes: list[str]) -> None:
@@ -168,7 +167,7 @@ def runs_root(arguments: Namespace) -> Path:
 def run_config(resume: str, root: Path) -> Path:
     """The config.yaml of the run that `resume` means: its folder, a checkpoint in it, or 'latest' for the newest run under root."""
     if resume == "latest":
-        checkpoints = [path for name in ("last", "interrupt") for path in root.glob(f"*/*/weights/{name}.pth")]
+        checkpoints = [path for name in ("last", "interrupt") for path in root.glob(f"**/weights/{name}.pth")]  # config names may hold a /
         if not checkpoints:
             raise ValueError(f"--resume: there is no run with a checkpoint in {root}: start one without --resume")
         path = max(checkpoints, key=lambda checkpoint: checkpoint.stat().st_mtime)
@@ -187,10 +186,11 @@ def validation_interval(config: Config, epochs: int) -> int:
     """Iterations in `epochs` epochs of the training set; 0 (only at the end) for a negative number."""
     if epochs <= 0:
         return 0
+    from data.annotations import read_json
     path = Path(config.data.root) / config.data.train_annotations
-    content = json.loads(path.read_text(encoding="utf-8"))
-    annotated = {annotation["image_id"] for annotation in content.get("annotations", ())}
-    images = len(content.get("images", ())) if config.data.keep_empty else len(annotated)
+    content = read_json(path)
+    annotated = {annotation.get("image_id") for annotation in content["annotations"]}
+    images = sum(config.data.keep_empty or image.get("id") in annotated for image in content["images"])
     if not images:
         raise ValueError(f"{path} has no images to train on")
     return max(1, epochs * images // config.train.batch_size)

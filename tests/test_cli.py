@@ -1,6 +1,7 @@
 """train.py and eval.py: YOLACT's flags, overrides, one-line errors, and what they hand to the engine."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def test_replaced_flag_says_so_and_trains(engine, capsys, flag):
 
 
 def test_validation_epochs_are_counted_in_images(engine, tmp_path):
-    content = {"images": [{"id": i} for i in range(30)], "annotations": [{"image_id": i % 20} for i in range(40)]}
+    content = {"images": [{"id": i} for i in range(30)], "annotations": [{"image_id": i % 20} for i in range(40)] + [{}], "categories": []}
     (tmp_path / "train.json").write_text(json.dumps(content))
     words = ["--config=yolact_small", "--validation_epoch=2", f"data.root={tmp_path}", "data.train_annotations=train.json"]
     assert run(train_program, *words) == 0
@@ -169,6 +170,13 @@ def test_resume_of_a_named_config_is_left_to_the_engine(engine, runs):
     assert (engine.options["resume"], engine.config.train.seed) == ("latest", 0)
 
 
+def test_the_latest_run_may_be_of_a_config_in_a_group(engine, runs):
+    shutil.copytree(runs / "yolact_small" / "1", newest := runs / "group" / "mine" / "1")
+    os.utime(newest / "weights" / "last.pth", (2e9, 2e9))
+    assert run(train_program, f"--save_folder={runs}", "--resume") == 0
+    assert engine.options["resume"] == newest
+
+
 @pytest.mark.parametrize("place", ["yolact_small/1", "yolact_small/1/weights/last.pth"])
 def test_resume_by_path(engine, runs, place):
     assert run(train_program, f"--resume={runs / place}") == 0
@@ -197,7 +205,7 @@ def test_start_iter_zero_trains_anew_from_the_weights(engine):
     (["--start_iter=100"], "--start_iter"),
     (["--resume=not_there"], "not_there does not exist"),
     (["--resume=tests"], "no tests/config.yaml"),
-    (["--config=yolact_small", "--validation_epoch=1", "data.root=not_there"], "instances_train2017.json: No such file"),
+    (["--config=yolact_small", "--validation_epoch=1", "data.root=not_there"], "instances_train2017.json does not exist"),
 ])
 def test_train_refuses_in_one_line(engine, capsys, monkeypatch, words, expected):
     monkeypatch.chdir(ROOT)
@@ -335,7 +343,7 @@ def test_config_from_the_official_file_name(tmp_path, stem, expected):
     import torch
     path = tmp_path / f"{stem}.pth"
     torch.save({"a": torch.zeros(1)}, path)
-    assert eval_program.find_config(None, path, ["eval.top_k=7"]) == load_config(expected, ["eval.top_k=7"])
+    assert eval_program.find_config(None, path, {}, ["eval.top_k=7"]) == load_config(expected, ["eval.top_k=7"])
 
 
 @pytest.mark.parametrize("words, expected", [
