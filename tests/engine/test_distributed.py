@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import socket
+import time
 
 import pytest
 import torch
@@ -120,11 +121,42 @@ def test_a_batch_that_does_not_split_is_refused(tmp_path):
     from yolact.engine import train as module
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "world_size", lambda: 2)
-        with pytest.raises(ValueError, match="batch_size=4 cannot be split evenly over 2 processes .* use a multiple of 8"):
+        with pytest.raises(ValueError, match="batch_size=4 cannot be split over 2 devices x 4 micro-batches: use a multiple of 8"):
             module._check_split(cfg)
 
 
 def test_pick_device_refuses_what_is_not_there():
     assert distributed.pick_device("cpu").type == "cpu"
-    with pytest.raises(ValueError, match="device=cpu"):
+    with pytest.raises(ValueError, match="use --device=cpu"):
         distributed.pick_device(f"cuda:{torch.cuda.device_count() + 3}")
+    for name in ("gpu", "meta"):
+        with pytest.raises(ValueError, match=f"no device '{name}': use --device=cpu, cuda or cuda:N"):
+            distributed.pick_device(name)
+
+
+def test_the_picked_cuda_device_is_the_current_one(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert [str(distributed.pick_device(name)) for name in (None, "cuda", "cuda:1")] == ["cuda:2", "cuda:2", "cuda:1"]
+    assert current == [2, 2, 1]
+
+
+def _weights_job(rank, cfg, folder):
+    def load(model, cfg):
+        if rank == 0:
+            time.sleep(0.3)  # a download
+            (folder / "weights").touch()
+        assert (folder / "weights").exists()
+        (folder / f"loaded{rank}").touch()
+        return True
+    with pytest.MonkeyPatch.context() as patch, distributed.process_group(CPU):
+        patch.setattr("yolact.engine.state.load_pretrained_backbone", load)
+        assert build_state(cfg, CPU, None)[0].pretrained
+
+
+def test_pretrained_weights_are_fetched_by_one_process_and_loaded_by_all(tmp_path):
+    in_two_processes(_weights_job, tiny.config(), tmp_path)
+    assert (tmp_path / "loaded0").exists() and (tmp_path / "loaded1").exists()

@@ -42,10 +42,18 @@ def test_cut_metrics_drops_later_and_unfinished_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": n, "kind": "train"}) for n in (10, 20, 30)]
     path.write_text("\n".join(lines) + '\n{"step": 20, "kin')
-    cut_metrics(path, 20)
+    cut_metrics(path, 20, 20)
     assert path.read_text() == "\n".join(lines[:2]) + "\n"
-    cut_metrics(tmp_path / "none.jsonl", 5)
+    cut_metrics(tmp_path / "none.jsonl", 5, 5)
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_cut_metrics_drops_a_validation_that_no_checkpoint_knows_of(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"kind": kind, "step": n}) + "\n" for n in (10, 20) for kind in ("train", "validation")]
+    path.write_text("".join(lines))
+    cut_metrics(path, 20, 10)
+    assert path.read_text() == "".join(lines[:3])
 
 
 def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
@@ -71,7 +79,7 @@ def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
     run = RunDir(tmp_path / "run").make()
 
     def write(first, steps):
-        log = RunLog(run, cfg, step=first, epoch_images=10)
+        log = RunLog(run, cfg, step=first, validated=first, epoch_images=10, device=torch.device("cpu"))
         for number in steps:
             meter = Meter()
             losses = {"box": 1.25, "class": 2.0, "mask": 3.0, "mask_iou": 0.5, "semantic": 0.25}
@@ -85,6 +93,7 @@ def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
     assert line.startswith("[  10/1000] epoch 4 | B 1.250 C 2.000 M 3.000 S 0.250 I 0.500 T 7.000 | lr 1.00e-03 | ")
     assert "img/s | ETA" in line
     write(20, [25])  # resumed from a checkpoint at 20
+    assert "GB" not in line  # of a GPU, which this run does not use
     records = [json.loads(text) for text in run.metrics.read_text().splitlines()]
     assert [(r["kind"], r["step"]) for r in records] == [("train", 10), ("train", 20), ("train", 25), ("validation", 25)]
     assert records[0]["losses"]["mask_iou"] == 0.5 and records[0]["loss"] == 7.0 and records[0]["terms"] == {"bce": 1.0}

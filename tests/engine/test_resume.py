@@ -190,6 +190,26 @@ def test_a_signal_during_validation_is_answered_at_once_and_validation_made_up_f
     assert metrics(whole) == metrics(parts)
 
 
+@pytest.mark.parametrize("iterations", [2, 4])
+def test_a_failing_validation_loses_no_training(data, tmp_path, monkeypatch, iterations):
+    """It fails once before its line in metrics.jsonl, once after it; then it is made up for, also at the end of the run."""
+    cfg = tiny.config(data, iterations=iterations, validate_every=2, save_every=100, log_every=1)
+    whole = train(cfg, device="cpu", run_dir=tmp_path / "whole")
+    run, options = tmp_path / "parts", {"run_dir": tmp_path / "parts"}
+    for part in ("evaluate", "write_image"):
+        def fail(*args, **kwargs):
+            raise Crash
+        with monkeypatch.context() as patch, pytest.raises(Crash):
+            patch.setattr(module, part, fail)
+            train(cfg, device="cpu", **options)
+        saved = checkpoint(run)
+        assert saved["step"] == 2 and saved["training"]["validated"] == 0
+        options = {"resume": run}
+    train(cfg, device="cpu", resume=run)
+    same(checkpoint(whole), checkpoint(run))
+    assert metrics(whole) == metrics(run)
+
+
 def test_a_second_signal_ends_at_once(data, tmp_path, monkeypatch):
     def twice(self, batches):
         os.kill(os.getpid(), signal.SIGINT)

@@ -195,6 +195,12 @@ def test_an_empty_set_is_refused(data, tmp_path, split):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("every, told", [(3, True), (2, False), (0, False)])
+def test_a_validation_interval_beyond_the_end_is_told(data, tmp_path, capsys, every, told):
+    train(tiny.config(data, iterations=2, validate_every=every), device="cpu", run_dir=tmp_path / "run")
+    assert ("note: train.validate_every=3 is more than the 2 iterations: AP and best.pth" in capsys.readouterr().out) is told
+
+
 def test_the_tiny_data_set_is_sound(data):
     cfg = tiny.config(data)
     assert not [f for f in check_dataset(cfg, fast=True) if f.level == "error"]

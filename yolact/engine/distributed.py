@@ -36,16 +36,22 @@ def is_main() -> bool:
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device of this process: the one asked for, else the CUDA device of its local rank, else the CPU.
 
-    Raises ValueError where the device does not exist.
+    A CUDA device becomes the current one, on which PyTorch puts what names no device. Raises ValueError where the device does not exist.
     """
     local = int(os.environ.get("LOCAL_RANK", 0))
-    chosen = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if chosen.type != "cuda":
+    try:
+        chosen = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"there is no device {str(device)!r}: use --device=cpu, cuda or cuda:N")
+    if chosen.type == "cpu":
         return chosen
     index = local if chosen.index is None else chosen.index
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         raise ValueError(f"device cuda:{index} was asked for, but {torch.cuda.device_count()} CUDA devices are visible here: "
-                         "use device=cpu, or start no more processes (--nproc_per_node) than there are devices")
+                         "use --device=cpu, or start no more processes (--nproc_per_node) than there are devices")
+    torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
 
@@ -57,7 +63,6 @@ def process_group(device: torch.device) -> Iterator[None]:
     joined = launched and not dist.is_initialized()
     if joined:
         if device.type == "cuda":
-            torch.cuda.set_device(device)
             dist.init_process_group("nccl", device_id=device)
         else:
             dist.init_process_group("gloo")

@@ -60,13 +60,14 @@ class Meter:
 
 
 class RunLog:
-    """Writes the metrics of one run. Going on from `step` first drops every later line, so that no step is there twice."""
+    """Writes the metrics of one run. Going on from `step`, last validated at `validated`, first drops every later line, so that no step
+    is there twice."""
 
-    def __init__(self, run: RunDir, cfg: Config, *, step: int, epoch_images: int):
+    def __init__(self, run: RunDir, cfg: Config, *, step: int, validated: int, epoch_images: int, device: torch.device):
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the process that logs needs it
 
-        self.cfg, self.run, self.epoch_images = cfg, run, epoch_images
-        cut_metrics(run.metrics, step)
+        self.cfg, self.run, self.epoch_images, self.device = cfg, run, epoch_images, device
+        cut_metrics(run.metrics, step, validated)
         self.file = run.metrics.open("a", encoding="utf-8")
         self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
         self.pace: float | None = None  # seconds a step, smoothed
@@ -86,8 +87,8 @@ class RunLog:
         record = {"kind": "train", "step": step, "epoch": round(step * train.batch_size / self.epoch_images, 4),
                   "loss": sum(means["losses"].values()) if means["losses"] else None, **means, "lr": lr,
                   "images_per_s": round(train.batch_size / seconds, 3), "time": round(time.time(), 3)}
-        if torch.cuda.is_available():
-            record["memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+        if self.device.type == "cuda":
+            record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20)
         self._append(record)
         for name, value in {**{f"loss/{k}": v for k, v in means["losses"].items()}, "loss/total": record["loss"],
                             **{f"mask_terms/{k}": v for k, v in means["terms"].items()}, "train/lr": lr,
@@ -155,14 +156,16 @@ def scalars(result: dict, prefix: str = "") -> list[tuple[str, float]]:
     return found
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Keeps the lines of metrics.jsonl up to `step`; later ones, and a last line that a kill left unfinished, go. Whole or not at all."""
+def cut_metrics(path: Path, step: int, validated: int) -> None:
+    """Keeps the lines of metrics.jsonl up to `step`, of validations up to `validated`; later ones, and a last line that a kill left
+    unfinished, go. Whole or not at all."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            if record["step"] <= (validated if record["kind"] == "validation" else step):
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             continue

@@ -97,7 +97,9 @@ def _starting_weights(model: nn.Module, cfg: Config, notes: list[str]) -> bool:
         report = load_weights(model, cfg.train.init_from, reset_heads=True)
         notes.append(f"weights       {cfg.train.init_from}: {report}")
         return True
-    loaded = load_pretrained_backbone(model, cfg)
+    loaded = distributed.first_run_by_main(lambda: load_pretrained_backbone(model, cfg))  # which may download them: once is enough
+    if not distributed.is_main():
+        load_pretrained_backbone(model, cfg)
     notes.append(f"weights       backbone from {cfg.model.pretrained}" if loaded else "weights       random: training from scratch")
     return loaded
 
@@ -167,7 +169,7 @@ def random_state() -> dict:
     """The global random states of Python, numpy and torch, as plain values and tensors."""
     name, keys, *rest = np.random.get_state()
     state = {"python": random.getstate(), "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a run on the CPU takes no memory of a GPU for this
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
@@ -178,7 +180,7 @@ def set_random_state(state: dict) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
+    if "cuda" in state and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(state["cuda"].cpu())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from data.check import check_dataset
-from data.loader import build_dataset, explain_worker_failure, train_loader
+from data.loader import TrainOrder, build_dataset, explain_worker_failure, train_loader
 from data.schema import Config
 from yolact.checkpoint import save_checkpoint
 from yolact.engine import distributed
@@ -43,7 +43,7 @@ def train(cfg: Config, *, run_dir: str | Path | None = None, resume: str | Path 
         found = distributed.first_run_by_main(lambda: _find(cfg, resume, runs_root))
         checkpoint_path, checkpoint = found or (None, None)
         notes = _differences(cfg, checkpoint) if checkpoint else []
-        notes += distributed.first_run_by_main(lambda: _check_data(cfg))
+        notes += distributed.first_run_by_main(lambda: _check_data(cfg)) + _late_validation(cfg)
         state, loaded = build_state(cfg, device, checkpoint)
         step = state.step
         trainset, valset = _datasets(cfg, state)
@@ -65,7 +65,9 @@ class Trainer:
         self.records: list[StepRecord] = []
         self.update = Updater(state, cfg, device)
         self.batches = self._batches(trainset)
-        self.log = RunLog(run, cfg, step=state.step, epoch_images=len(trainset)) if distributed.is_main() else None
+        self.log = None
+        if distributed.is_main():
+            self.log = RunLog(run, cfg, step=state.step, validated=state.validated, epoch_images=len(trainset), device=device)
 
     def run(self) -> None:
         """Trains to the end, or until a signal, which is answered by a checkpoint and Interrupted."""
@@ -103,10 +105,11 @@ class Trainer:
                     self._read_losses()
                 if self._due(plan.log_every):
                     self._log_line()
-            if self._due(plan.validate_every) and not stopping:
+            validating = self._due(plan.validate_every) and not stopping
+            if validating or self._due(plan.save_every):
+                self._save(LAST)  # before validating: whatever may go wrong there costs no training
+            if validating:
                 stopping = not self._validate()
-            if self._due(plan.save_every) or state.validated == state.step:
-                self._save(LAST)
             if plan.keep_every and self._due(plan.keep_every):
                 self._save(f"step_{state.step:08d}.pth")
         return stopping
@@ -119,7 +122,8 @@ class Trainer:
     def _batches(self, trainset) -> Iterator[list]:
         """The micro-batches of each step, from the state's step on."""
         batches = iter(train_loader(self.cfg, trainset, start_step=self.state.step, rank=distributed.rank(),
-                                    world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers))
+                                    world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers,
+                                    pin_memory=self.device.type == "cuda"))
         while True:
             yield [next(batches) for _ in range(self.cfg.train.accumulate)]
 
@@ -154,7 +158,8 @@ class Trainer:
                                 * self.state.scheduler.lr_lambdas[0](self.state.step - 1))
 
     def _validate(self) -> bool:
-        """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far, pictures. False if a signal broke it off."""
+        """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far, pictures; then last.pth, which notes that it
+        is done. False if a signal broke it off; a resumed run makes up for it."""
         state, started, finished = self.state, time.perf_counter(), True
         if self.log is not None:
             try:
@@ -176,6 +181,7 @@ class Trainer:
         finished = distributed.share(finished)
         if finished:
             state.validated = state.step
+            self._save(LAST)
         return finished
 
     def _record(self, result, pictures: dict, seconds: float) -> None:
@@ -227,10 +233,9 @@ class Trainer:
 # ---------------------------------------------------------------- before the first step
 
 def _check_split(cfg: Config) -> None:
-    parts = distributed.world_size() * cfg.train.accumulate
-    if cfg.train.batch_size % parts:
-        raise ValueError(f"train.batch_size={cfg.train.batch_size} cannot be split evenly over {distributed.world_size()} processes with "
-                         f"{cfg.train.accumulate} micro-batches each: use a multiple of {parts}")
+    """Refuses a batch that cannot be split, as the loader will, before data are read and a folder is made."""
+    TrainOrder(1, seed=cfg.train.seed, batch_size=cfg.train.batch_size, accumulate=cfg.train.accumulate,
+               world_size=distributed.world_size())
 
 
 def _find(cfg: Config, resume: str | Path | None, runs_root: str | Path) -> tuple[Path, dict] | None:
@@ -245,6 +250,14 @@ def _check_data(cfg: Config) -> list[str]:
         more = f"; and {len(errors) - 3} more, which scripts/check_data.py lists" if len(errors) > 3 else ""
         raise ValueError(f"data set {cfg.data.name}: {'; '.join(errors[:3])}{more}")
     return [f"warning: {f.message} ({f.fix})" for f in findings if f.level == "warning"]
+
+
+def _late_validation(cfg: Config) -> list[str]:
+    plan = cfg.train
+    if plan.validate_every <= plan.iterations:
+        return []
+    return [f"note: train.validate_every={plan.validate_every} is more than the {plan.iterations} iterations: AP and best.pth come only "
+            "at the end"]
 
 
 def _datasets(cfg: Config, state: TrainState) -> tuple:
