@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data.annotations import read_json
 from data.check import examples
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 def unpack(archive: str | Path, folder: str | Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,16 @@ from yolact.outputs import Detections, Predictions
 NMS = {"fast": fast_nms, "cross_class": cross_class_fast_nms, "traditional": traditional_nms}
 PROTOTYPE_STRIDE = 4
 RESCORED_AT_ONCE = 64  # masks in one pass of the mask-IoU net
+
+
+@dataclass
+class Instances:
+    """What NMS keeps of one image, by falling score: boxes (D,4) XYXY relative, not clipped; labels, scores (D,); coefficients (D,K)."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    coefficients: Tensor
 
 
 @torch.no_grad()
@@ -34,30 +44,49 @@ def detect(predictions: Predictions, image_sizes: Sequence[tuple[int, int]], *, 
     All arithmetic is in float32, whatever the type of the predictions and under autocast. Raises ValueError for an unknown `nms` and for
     another number of sizes than images.
     """
-    if nms not in NMS:
-        raise ValueError(f"nms={nms!r} is not one of {', '.join(NMS)}")
     if len(image_sizes) != predictions.box_deltas.shape[0]:
         raise ValueError(f"{len(image_sizes)} image sizes for a batch of {predictions.box_deltas.shape[0]} images")
-    if input_size is None:
-        input_size = PROTOTYPE_STRIDE * predictions.prototypes.shape[1]
-    limits = dict(iou_threshold=iou_threshold, score_threshold=score_threshold, top_k=top_k, max_detections=max_detections,
-                  image_size=input_size)
+    limits = dict(nms=nms, score_threshold=score_threshold, iou_threshold=iou_threshold, top_k=top_k, max_detections=max_detections,
+                  input_size=input_size)
     found = []
     with torch.autocast(predictions.box_deltas.device.type, enabled=False):
-        anchors = predictions.anchors.float()
         for image, (height, width) in enumerate(image_sizes):
-            boxes = decode(predictions.box_deltas[image].float(), anchors)  # (A,4) relative
-            rows, labels, scores = NMS[nms](boxes, _class_scores(predictions, image), **limits)
-            coefficients = predictions.mask_coeffs[image, rows].float()
-            found.append(_finish(predictions.prototypes[image].float(), coefficients, boxes[rows], labels, scores,
-                                 (int(height), int(width)), mask_iou_net, crop))
+            kept = suppress(predictions, image, **limits)
+            masks, mask_scores = instance_masks(kept, predictions.prototypes[image], mask_iou_net=mask_iou_net, crop=crop)
+            found.append(paste(kept, masks, mask_scores, (int(height), int(width)), crop=crop))
     return found
 
 
-def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor | None) -> Tensor:
-    """Prototypes (H,W,K), coefficients (D,K) -> probabilities (D,H,W), cut at the relative boxes (D,4), which are used unclipped."""
-    masks = mask_ops.assemble(prototypes, coefficients).sigmoid_()
-    return masks if boxes is None else mask_ops.crop(masks, boxes)
+@torch.no_grad()
+def suppress(predictions: Predictions, image: int, *, nms: str, score_threshold: float, iou_threshold: float, top_k: int,
+             max_detections: int, input_size: int | None = None) -> Instances:
+    """First stage of detect(): the instances of one image of the batch, decoded and suppressed."""
+    if nms not in NMS:
+        raise ValueError(f"nms={nms!r} is not one of {', '.join(NMS)}")
+    if input_size is None:
+        input_size = PROTOTYPE_STRIDE * predictions.prototypes.shape[1]
+    boxes = decode(predictions.box_deltas[image].float(), predictions.anchors.float())  # (A,4) relative
+    rows, labels, scores = NMS[nms](boxes, _class_scores(predictions, image), iou_threshold=iou_threshold, score_threshold=score_threshold,
+                                    top_k=top_k, max_detections=max_detections, image_size=input_size)
+    return Instances(boxes[rows], labels, scores, predictions.mask_coeffs[image, rows].float())
+
+
+@torch.no_grad()
+def instance_masks(kept: Instances, prototypes: Tensor, *, mask_iou_net: nn.Module | None, crop: bool) -> tuple[Tensor, Tensor]:
+    """Second stage: prototypes (H,W,K) of the image -> soft masks (D,H,W), and mask scores (D,)."""
+    masks = mask_ops.assemble(prototypes.float(), kept.coefficients).sigmoid_()
+    if crop:
+        masks = mask_ops.crop(masks, kept.boxes)  # unclipped boxes
+    if mask_iou_net is None:
+        return masks, kept.scores
+    return masks, kept.scores * predicted_mask_iou(mask_iou_net, masks, kept.labels)
+
+
+@torch.no_grad()
+def paste(kept: Instances, masks: Tensor, mask_scores: Tensor, size: tuple[int, int], *, crop: bool) -> Detections:
+    """Third stage: everything in pixels of the original image of size (h,w). crop: as the masks were made."""
+    full_masks = mask_ops.resize_to_image(masks, size, boxes=kept.boxes if crop else None)
+    return Detections(to_pixels(kept.boxes, size), kept.labels, kept.scores, mask_scores, full_masks)
 
 
 def predicted_mask_iou(mask_iou_net: nn.Module, masks: Tensor, labels: Tensor) -> Tensor:
@@ -73,11 +102,3 @@ def _class_scores(predictions: Predictions, image: int) -> Tensor:
     """(A,C) float32 of one image; one at a time, as the scores are the largest tensor here."""
     logits = predictions.class_logits[image:image + 1].float()
     return replace(predictions, class_logits=logits).class_scores()[0]
-
-
-def _finish(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor, size: tuple[int, int],
-            mask_iou_net: nn.Module | None, crop: bool) -> Detections:
-    masks = soft_masks(prototypes, coefficients, boxes if crop else None)
-    mask_scores = scores if mask_iou_net is None else scores * predicted_mask_iou(mask_iou_net, masks, labels)
-    full_masks = mask_ops.resize_to_image(masks, size, boxes=boxes if crop else None)
-    return Detections(to_pixels(boxes, size), labels, scores, mask_scores, full_masks)

@@ -17,12 +17,10 @@ from torch import nn
 from tqdm import tqdm
 
 from data.schema import Config
-from layers.boxes import to_pixels
-from layers.masks import resize_to_image
 from yolact.engine.evaluate import evaluation_mode
 from yolact.engine.predict import Predictor
 from yolact.outputs import Detections
-from yolact.postprocess import predicted_mask_iou, soft_masks
+from yolact.postprocess import instance_masks, paste
 
 STAGES = ("preprocess", "forward", "nms", "masks", "paste")
 
@@ -97,7 +95,6 @@ def benchmark(model: nn.Module, cfg: Config, *, device: torch.device | str, prec
         detections=found / iterations, iterations=iterations, warmup=warmup)
 
 
-@torch.no_grad()
 def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[float]]:
     """Detections of one image, and the seconds of each of STAGES."""
     clock = _Clock(predictor.device)
@@ -105,15 +102,12 @@ def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[flo
     clock.lap()
     predictions = predictor.forward(batch)
     clock.lap()
-    raw = predictor.instances(predictions)
+    kept = predictor.instances(predictions)
     clock.lap()
-    cut = raw.boxes if predictor.cfg.eval.crop else None
-    masks = soft_masks(predictions.prototypes[0].float(), raw.coefficients, cut)
-    net = predictor.model.mask_iou_net
-    mask_scores = raw.scores if net is None else raw.scores * predicted_mask_iou(net, masks, raw.labels)
+    crop = predictor.cfg.eval.crop
+    masks, mask_scores = instance_masks(kept, predictions.prototypes[0], mask_iou_net=predictor.model.mask_iou_net, crop=crop)
     clock.lap()
-    size = image.shape[:2]
-    detections = Detections(to_pixels(raw.boxes, size), raw.labels, raw.scores, mask_scores, resize_to_image(masks, size, boxes=cut))
+    detections = paste(kept, masks, mask_scores, image.shape[:2], crop=crop)
     clock.lap()
     return detections, clock.laps
 

@@ -6,8 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +19,12 @@ from tqdm import tqdm
 from data.coco import read_image
 from data.schema import Config
 from data.transforms import eval_transform, normalize
-from layers.boxes import decode
+from data.unpack import IMAGE_SUFFIXES
 from yolact.draw import draw_detections
+from yolact.engine.precision import AUTOCAST, autocast
 from yolact.outputs import Detections, Predictions
-from yolact.postprocess import NMS, detect
+from yolact.postprocess import Instances, detect, suppress
 
-AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 # EXIF orientation -> what brings the stored pixels upright
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -65,37 +64,22 @@ class Predictor:
     def forward(self, images: Tensor) -> Predictions:
         """(B,3,S,S) uint8 or float, 0..255, on the device -> Predictions."""
         images = normalize(images, self.cfg.model.pixel_mean, self.cfg.model.pixel_std)
-        dtype = AUTOCAST[self.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with autocast(self.device, self.precision):
             return self.model(images)
 
     @torch.no_grad()
     def detect(self, predictions: Predictions, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Detections on the device, in pixels of images of the given (h,w)."""
-        e = self.cfg.eval
-        return detect(predictions, sizes, mask_iou_net=self.model.mask_iou_net, nms=e.nms, score_threshold=e.score_threshold,
-                      iou_threshold=e.iou_threshold, top_k=e.top_k, max_detections=e.max_dets, crop=e.crop,
-                      input_size=self.cfg.model.max_size)
+        return detect(predictions, sizes, mask_iou_net=self.model.mask_iou_net, crop=self.cfg.eval.crop, **self._limits())
 
-    @torch.no_grad()
-    def instances(self, predictions: Predictions, image: int = 0) -> RawInstances:
+    def instances(self, predictions: Predictions, image: int = 0) -> Instances:
         """What detect() assembles the detections of one image of the batch from, in the same order."""
+        return suppress(predictions, image, **self._limits())
+
+    def _limits(self) -> dict[str, Any]:
         e = self.cfg.eval
-        boxes = decode(predictions.box_deltas[image].float(), predictions.anchors.float())
-        one = replace(predictions, class_logits=predictions.class_logits[image:image + 1].float())
-        rows, labels, scores = NMS[e.nms](boxes, one.class_scores()[0], iou_threshold=e.iou_threshold, score_threshold=e.score_threshold,
-                                          top_k=e.top_k, max_detections=e.max_dets, image_size=self.cfg.model.max_size)
-        return RawInstances(boxes[rows], labels, scores, predictions.mask_coeffs[image, rows].float())
-
-
-@dataclass
-class RawInstances:
-    """boxes (D,4) XYXY relative, not clipped; labels (D,); scores (D,); coefficients (D,K)."""
-
-    boxes: Tensor
-    labels: Tensor
-    scores: Tensor
-    coefficients: Tensor
+        return dict(nms=e.nms, score_threshold=e.score_threshold, iou_threshold=e.iou_threshold, top_k=e.top_k, max_detections=e.max_dets,
+                    input_size=self.cfg.model.max_size)
 
 
 def read_upright(path: str | Path) -> np.ndarray:
