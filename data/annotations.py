@@ -28,7 +28,7 @@ FARTHEST = 10  # a polygon point farther outside than this many image sides is a
 class AnnotationTable:
     """The images and instances of one annotation file. Rows of image i are start[i]:start[i + 1], crowds last.
 
-    boxes (N,4) float32 XYXY in pixels; labels (N,) int64; crowd (N,) bool; ids: the annotations' own ids, for messages.
+    boxes (N,4) float32 XYXY in pixels; labels (N,) int64; crowd (N,) bool.
     Instance n is either an RLE, the bytes rle_start[n]:rle_start[n + 1] of `rle`, or the polygons
     ring_start[n]:ring_start[n + 1], of which polygon r is coordinates[point_start[r]:point_start[r + 1]] as x, y, x, y, ...
     """
@@ -41,7 +41,6 @@ class AnnotationTable:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    ids: np.ndarray | list[Id]
     rle: bytes
     rle_start: np.ndarray
     coordinates: np.ndarray
@@ -63,26 +62,32 @@ class AnnotationTable:
         return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The COCO-format dictionary in a file. ValueError names the file, the position of a mistake and the fix."""
+def parse_json(path: str | Path, what: str, *, if_absent: str = "check the path") -> Any:
+    """What a JSON file holds. ValueError names the file as `what`, the position of a mistake and the fix (if_absent: of a missing file)."""
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"annotation file {path} does not exist: correct the data paths of the config, or fetch the set "
-                         "(scripts/prepare_*.py say where from)") from None
+        raise ValueError(f"{what} {path} does not exist: {if_absent}") from None
     except IsADirectoryError:
-        raise ValueError(f"annotation file {path} is a folder: give the JSON file itself") from None
+        raise ValueError(f"{what} {path} is a folder: give the JSON file itself") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"annotation file {path} is not text (byte {error.start}): unpack it, or copy it again") from None
+        raise ValueError(f"{what} {path} is not text (byte {error.start}): unpack it, or copy it again") from None
     if not text.strip():
-        raise ValueError(f"annotation file {path} is empty: copy it again")
+        raise ValueError(f"{what} {path} is empty: copy it again")
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        rest = "the file is cut off there: copy or download it again" if error.pos >= len(text.rstrip()) - 1 else "correct it there"
-        raise ValueError(f"annotation file {path} is not valid JSON at line {error.lineno}, column {error.colno} "
+        cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")  # of which the start is reported
+        rest = "the file is cut off there: copy or download it again" if cut else "correct it there"
+        raise ValueError(f"{what} {path} is not valid JSON at line {error.lineno}, column {error.colno} "
                          f"(character {error.pos} of {len(text)}): {error.msg}; {rest}") from None
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The COCO-format dictionary in a file. ValueError names the file, the position of a mistake and the fix."""
+    content = parse_json(path, "annotation file", if_absent="correct the data paths of the config, or get the set: scripts/prepare_*.py "
+                         "say where from, and scripts/make_cigarettes.py makes the Cigarettes stand-in")
     missing = [key for key in ("images", "annotations", "categories")
                if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
@@ -159,6 +164,7 @@ def read_table(path: str | Path, class_names: tuple[str, ...], *, label_map: dic
         used.add(category)
         groups.setdefault(annotation["image_id"], []).append(annotation)
     labels = category_labels(content["categories"], class_names, label_map, used, path)
+    labels = {key: label for key, label in labels.items() if key in known or key in used}  # label_map may name categories of other files
     kept = [image for key, image in images.items() if keep_empty or key in groups]
     for group in groups.values():
         group.sort(key=lambda a: bool(a.get("iscrowd", 0)))  # stable: the order of the file, crowds last
@@ -262,7 +268,6 @@ def _pack(path: Path, images: list[dict], groups: dict[Id, list[dict]], labels: 
         categories.setdefault(label, key)
     start, rle_start, point_start, ring_start = [0], array("q", [0]), array("q", [0]), array("q", [0])
     boxes, label_column, crowd, coordinates, rle = array("d"), array("q"), array("b"), array("d"), bytearray()
-    ids: list[Id] = []
     for image in images:
         for annotation in groups.get(image["id"], ()):
             segmentation = annotation["segmentation"]
@@ -280,15 +285,12 @@ def _pack(path: Path, images: list[dict], groups: dict[Id, list[dict]], labels: 
             boxes.extend(annotation["bbox"])
             label_column.append(labels[annotation["category_id"]])
             crowd.append(bool(annotation.get("iscrowd", 0)))
-            ids.append(annotation["id"])
-        start.append(len(ids))
+        start.append(len(crowd))
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
-    whole = all(isinstance(key, int) and -2**63 <= key < 2**63 for key in ids)
     return AnnotationTable(
         path=path, image_ids=[i["id"] for i in images], file_names=[i["file_name"] for i in images],
         sizes=np.array([(i["height"], i["width"]) for i in images], np.int64).reshape(-1, 2), start=np.array(start, np.int64),
         boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32),
-        labels=np.array(label_column, np.int64), crowd=np.array(crowd, bool), ids=np.array(ids, np.int64) if whole else ids,
-        rle=bytes(rle), rle_start=np.array(rle_start, np.int64), coordinates=np.array(coordinates, np.float64),
-        point_start=np.array(point_start, np.int64), ring_start=np.array(ring_start, np.int64),
-        category_of_label=categories)
+        labels=np.array(label_column, np.int64), crowd=np.array(crowd, bool), rle=bytes(rle),
+        rle_start=np.array(rle_start, np.int64), coordinates=np.array(coordinates, np.float64), point_start=np.array(point_start, np.int64),
+        ring_start=np.array(ring_start, np.int64), category_of_label=categories)

@@ -68,7 +68,7 @@ class CocoDataset(Dataset):
 
     @property
     def category_of_label(self) -> dict[int, Id]:
-        """Label -> the category id of the annotation file (the first one, where label_map merges several)."""
+        """Label -> the category id of the annotation file (the first that it has, where label_map merges several)."""
         return self.table.category_of_label
 
     def path(self, index: int) -> Path:

@@ -57,7 +57,7 @@ def test_perfect_detections_give_one_and_files_keep_the_ids(tmp_path, image_ids,
     sure = [d for d in boxes if d["score"] > 0.5]  # Fast NMS lets a kept box's low scores of other classes through
     assert sorted((str(d["image_id"]), str(d["category_id"]), d["bbox"]) for d in sure) == expected
     assert {d["image_id"] for d in masks} == {a["image_id"] for a in truth} and len(masks) == len(boxes)
-    again = evaluate_files(gt, tmp_path / "results" / "bbox_detections.json", tmp_path / "results" / "mask_detections.json")
+    again = evaluate_files(config(tmp_path), tmp_path / "results" / "bbox_detections.json", tmp_path / "results" / "mask_detections.json")
     assert (again.bbox, again.segm) == (result.bbox, result.segm)
 
 
@@ -72,8 +72,14 @@ def test_pictures_of_another_shape_than_the_input(tmp_path):
 
 def test_a_part_of_the_images(tmp_path):
     write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[1, 2])
-    result = run(Oracle(), config(tmp_path), max_images=2)
+    files = tmp_path / "boxes.json", tmp_path / "masks.json"
+    result = run(Oracle(), config(tmp_path), max_images=2, result_files=files)
     assert result.images == 2 and result.bbox.ap == pytest.approx(1)
+    again = evaluate_files(config(tmp_path), *files)  # on the two images that were evaluated, not on all four
+    assert (again.images, again.bbox, again.segm) == (2, result.bbox, result.segm)
+    assert evaluate_files(config(tmp_path), *files, max_images=1).images == 1
+    run(Oracle(), config(tmp_path), result_files=files)
+    assert evaluate_files(config(tmp_path), *files).images == 4 and len(list(tmp_path.glob("boxes*"))) == 1
 
 
 def test_label_map_may_merge_categories(tmp_path):
@@ -82,8 +88,29 @@ def test_label_map_may_merge_categories(tmp_path):
     content = json.loads(path.read_text())
     content["annotations"][1]["category_id"] = 9
     path.write_text(json.dumps(content))
-    result = run(Oracle(), config(tmp_path, "data.label_map={4: 0, 9: 0}"))
-    assert result.bbox.ap == pytest.approx(1)
+    cfg = config(tmp_path, "data.label_map={4: 0, 9: 0}")
+    result = run(Oracle(), cfg, results_dir=tmp_path)
+    assert result.bbox.ap == pytest.approx(1) and list(result.bbox.per_class) == ["red"]
+    again = evaluate_files(cfg, tmp_path / "bbox_detections.json", tmp_path / "mask_detections.json")
+    assert (again.bbox, again.segm) == (result.bbox, result.segm)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "only_used"])
+def test_label_map_may_name_categories_that_the_file_lacks(tmp_path, listed):
+    """Category 2 is of the training file, say; 4 and 9 are here, and 9 perhaps without an entry in categories."""
+    path = write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[4, 9])
+    if not listed:
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "categories": content["categories"][:1]}))
+    result = run(Oracle(), config(tmp_path, "data.label_map={2: 0, 4: 0, 9: 1, 7: 1}"), results_dir=tmp_path)
+    assert result.bbox.per_class == pytest.approx({"red": 1, "green": 1})
+    assert {d["category_id"] for d in json.loads((tmp_path / "bbox_detections.json").read_text())} == {4, 9}
+
+
+def test_an_annotation_file_with_a_byte_order_mark(tmp_path):
+    path = write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[1, 2])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert run(Oracle(), config(tmp_path)).bbox.ap == pytest.approx(1)
 
 
 def test_a_random_model_end_to_end(tmp_path):
@@ -158,14 +185,16 @@ def test_an_image_that_is_missing_or_truncated_is_named(tmp_path):
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    one, two = [{"score": 1}], [{"score": 2}]
-    paths = write_results(tmp_path, one, two)
+    one, two, paths = [{"score": 1}], [{"score": 2}], (tmp_path / "boxes.json", tmp_path / "masks.json")
+    write_results(*paths, one, two)
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_results(tmp_path, two, one)
+        write_results(*paths, two, one, ["image"])
     assert [json.loads(p.read_text()) for p in paths] == [one, two] and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match="a file each"):
+        write_results(paths[0], paths[0], one, two)
 
 
 def test_a_results_folder_that_cannot_be_made_costs_no_evaluation(tmp_path):
@@ -178,16 +207,17 @@ def test_a_results_folder_that_cannot_be_made_costs_no_evaluation(tmp_path):
 
 
 def test_unusable_result_files_are_named(tmp_path):
-    gt = write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[1, 2])
-    paths = write_results(tmp_path, [{"image_id": 77, "category_id": 1, "score": 0.5, "bbox": [0, 0, 2, 2]}], [])
+    write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[1, 2])
+    cfg, paths = config(tmp_path), (tmp_path / "bbox_detections.json", tmp_path / "mask_detections.json")
+    write_results(*paths, [{"image_id": 77, "category_id": 1, "score": 0.5, "bbox": [0, 0, 2, 2]}], [])
     with pytest.raises(ValueError, match="bbox_detections.json.*image_id 77"):
-        evaluate_files(gt, *paths)
+        evaluate_files(cfg, *paths)
     paths[0].write_text('[{"image_id": 0, ')
     with pytest.raises(ValueError, match="bbox_detections.json.*cut off"):
-        evaluate_files(gt, *paths)
+        evaluate_files(cfg, *paths)
     paths[0].write_text("{}")
-    with pytest.raises(ValueError, match="list of detections"):
-        evaluate_files(gt, *paths)
+    with pytest.raises(ValueError, match="a result file is a JSON list"):
+        evaluate_files(cfg, *paths)
 
 
 def test_an_unknown_precision_is_refused(tmp_path):

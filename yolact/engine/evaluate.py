@@ -18,10 +18,11 @@ from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from data.annotations import Id, parse_json
 from data.coco import CocoDataset
 from data.loader import build_dataset, eval_loader
 from data.schema import Config
-from yolact.engine.metrics import THRESHOLDS, Metrics, coco_metrics, read_annotations, read_json
+from yolact.engine.metrics import THRESHOLDS, Metrics, coco_metrics, read_annotations
 from yolact.engine.predict import Predictor
 from yolact.outputs import Detections
 
@@ -72,43 +73,62 @@ class EvalResult:
 
 
 def evaluate(model: nn.Module, cfg: Config, *, device: torch.device | str, precision: str = "float32", max_images: int = 0,
-             results_dir: str | Path | None = None, progress: bool = True, split: str = "val") -> EvalResult:
+             results_dir: str | Path | None = None, result_files: tuple[Path, Path] | None = None, progress: bool = True,
+             split: str = "val") -> EvalResult:
     """COCO metrics of a model on a split of cfg's data set, with the settings of cfg.eval.
 
-    max_images   evaluate the first so many images only; 0 = all
-    results_dir  also write bbox_detections.json (class scores) and mask_detections.json (mask scores) there, whole or not at all
+    max_images    evaluate the first so many images only; 0 = all
+    results_dir   also write bbox_detections.json (class scores) and mask_detections.json (mask scores) there, whole or not at all
+    result_files  the same under other names: (box file, mask file)
 
     The modes of the model and its parts are as before afterwards. Raises ValueError for an empty data set or one that cannot be read.
     """
     dataset = build_dataset(cfg, split, mask_sizes=[], needs_full_masks=False)
     if results_dir is not None:
-        Path(results_dir).mkdir(parents=True, exist_ok=True)  # before the work, so that an unwritable place costs nothing
+        result_files = Path(results_dir) / BOX_FILE, Path(results_dir) / MASK_FILE
+    for path in result_files or ():
+        path.parent.mkdir(parents=True, exist_ok=True)  # before the work, so that an unwritable place costs nothing
     started = time.perf_counter()
     image_ids, boxes, masks = collect_results(model, cfg, dataset, device=device, precision=precision, max_images=max_images,
                                               progress=progress)
-    if results_dir is not None:
-        write_results(results_dir, boxes, masks)
-    ground_truth = _ground_truth(dataset, cfg)
-    bbox, segm = (coco_metrics(ground_truth, found, iou_type, cfg.eval.max_dets, image_ids=image_ids,
-                               category_ids=set(dataset.category_of_label.values()))
-                  for found, iou_type in ((boxes, "bbox"), (masks, "segm")))
+    if result_files is not None:
+        write_results(*result_files, boxes, masks, image_ids if len(image_ids) < len(dataset) else None)
+    bbox, segm = _metrics(dataset, cfg, image_ids, boxes, masks)
     return EvalResult(bbox, segm, len(image_ids), time.perf_counter() - started)
 
 
-def evaluate_files(ground_truth: str | Path | dict, box_file: str | Path, mask_file: str | Path, *, max_dets: int = 100) -> EvalResult:
-    """The same metrics from result files that were written before. ValueError where a file is missing, cut off or of another data set."""
+def evaluate_files(cfg: Config, box_file: str | Path, mask_file: str | Path, *, max_images: int = 0, split: str = "val") -> EvalResult:
+    """The same metrics from result files that were written before, on the images that they were made from.
+
+    max_images: score the first so many of them only; 0 = all. ValueError where a file is missing, cut off or of another data set.
+    """
+    dataset = build_dataset(cfg, split)
     started = time.perf_counter()
-    name, content = read_annotations(ground_truth)
-    metrics = []
-    for path, iou_type in ((box_file, "bbox"), (mask_file, "segm")):
-        detections = read_json(Path(path), "result file")
-        if not isinstance(detections, list):
-            raise ValueError(f"{path}: a COCO result file is a list of detections, this one holds a {type(detections).__name__}")
-        try:
-            metrics.append(coco_metrics(content, detections, iou_type, max_dets))
-        except ValueError as error:
-            raise ValueError(f"{path} against {name}: {error}") from None
-    return EvalResult(*metrics, images=len(content["images"]), seconds=time.perf_counter() - started)
+    image_ids = dataset.image_ids
+    if images_file(box_file).exists():
+        image_ids = _read_list(images_file(box_file), "list of evaluated images")
+    image_ids = image_ids[:max_images or None]
+    boxes, masks = (_read_list(path, "result file") for path in (box_file, mask_file))
+    try:
+        bbox, segm = _metrics(dataset, cfg, image_ids, boxes, masks)
+    except ValueError as error:
+        raise ValueError(f"{box_file} and {mask_file} against {dataset.annotation_file}: {error}") from None
+    return EvalResult(bbox, segm, len(image_ids), time.perf_counter() - started)
+
+
+def _read_list(path: str | Path, what: str) -> list:
+    content = parse_json(path, what)
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: a {what} is a JSON list, this one holds a {type(content).__name__}: give the file that evaluation wrote")
+    return content
+
+
+def _metrics(dataset: CocoDataset, cfg: Config, image_ids: Sequence[Id], boxes: list[dict], masks: list[dict]) -> list[Metrics]:
+    """Box and mask metrics of COCO results on the given images."""
+    ground_truth = _ground_truth(dataset, cfg)
+    return [coco_metrics(ground_truth, found, iou_type, cfg.eval.max_dets, image_ids=image_ids,
+                         category_ids=set(dataset.category_of_label.values()))
+            for found, iou_type in ((boxes, "bbox"), (masks, "segm"))]
 
 
 def collect_results(model: nn.Module, cfg: Config, dataset: CocoDataset, *, device: torch.device | str, precision: str = "float32",
@@ -116,7 +136,7 @@ def collect_results(model: nn.Module, cfg: Config, dataset: CocoDataset, *, devi
     """Detections of the data set as COCO results: (ids of the images, box results, mask results), with the file's own ids."""
     image_ids, boxes, masks = [], [], []
     total = min(max_images or len(dataset), len(dataset))
-    loader = eval_loader(cfg, dataset, limit=max_images)
+    loader = eval_loader(cfg, dataset, limit=max_images, pin_memory=torch.device(device).type == "cuda")
     with evaluation_mode(model), tqdm(total=total, unit="image", desc="evaluating", disable=not progress, leave=False) as bar:
         predictor = Predictor(model, cfg, device, precision)
         for batch in loader:
@@ -173,24 +193,38 @@ def encode_masks(masks: Tensor) -> list[dict]:
     return [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in encoded]
 
 
-def write_results(folder: str | Path, boxes: Sequence[dict], masks: Sequence[dict]) -> tuple[Path, Path]:
-    """Write both result files, or neither; returns their paths. OSError where the folder cannot be written, with older files kept."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / BOX_FILE, folder / MASK_FILE
-    partial = [path.with_name(f".{path.name}.partial") for path in paths]
+def write_results(box_file: str | Path, mask_file: str | Path, boxes: Sequence[dict], masks: Sequence[dict],
+                  image_ids: Sequence[Id] | None = None) -> None:
+    """Write both result files, or neither. OSError where they cannot be written, with older files kept; ValueError for one path twice.
+
+    image_ids: the images that were evaluated, where these are not all of the set. They are kept beside the box file, in images_file(),
+    since results do not tell an image without detections from one that was not looked at.
+    """
+    contents = {Path(box_file): boxes, Path(mask_file): masks}
+    if len(contents) < 2:
+        raise ValueError(f"{box_file}: boxes and masks need a file each: give two names")
+    if image_ids is not None:
+        contents[images_file(box_file)] = image_ids
+    partial = {path: path.with_name(f".{path.name}.partial") for path in contents}
     try:
-        for path, results in zip(partial, (boxes, masks)):
-            with path.open("w", encoding="utf-8") as file:
-                json.dump(list(results), file)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial[path].open("w", encoding="utf-8") as file:
+                json.dump(list(content), file)
                 file.flush()
                 os.fsync(file.fileno())
-        for source, target in zip(partial, paths):
+        for target, source in partial.items():
             os.replace(source, target)
+        if image_ids is None:
+            images_file(box_file).unlink(missing_ok=True)  # of an earlier evaluation
     finally:
-        for path in partial:
+        for path in partial.values():
             path.unlink(missing_ok=True)
-    return paths
+
+
+def images_file(box_file: str | Path) -> Path:
+    """Where write_results() keeps the ids of the evaluated images: bbox_detections.json -> bbox_detections.images.json."""
+    return Path(box_file).with_suffix(".images.json")
 
 
 @contextlib.contextmanager
@@ -206,15 +240,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _ground_truth(dataset: CocoDataset, cfg: Config) -> dict:
-    """The annotation file's content; where label_map merges categories, under the one category that results carry."""
+    """The annotation file's content; with label_map, its classes instead of the file's categories, under the ids that results carry."""
     _, content = read_annotations(dataset.annotation_file)
-    if not cfg.data.label_map:
+    label_map, category_of_label = cfg.data.label_map, dataset.category_of_label
+    if label_map is None:
         return content
-    label_of = {str(category): label for category, label in cfg.data.label_map.items()}
-
-    def merged(category: int | str) -> int | str:
-        return dataset.category_of_label[label_of[str(category)]] if str(category) in label_of else category
-    return {**content, "annotations": [{**a, "category_id": merged(a["category_id"])} for a in content["annotations"]]}
+    return {**content, "categories": [{"id": key, "name": cfg.data.class_names[label]} for label, key in category_of_label.items()],
+            "annotations": [{**a, "category_id": category_of_label[label_map[a["category_id"]]]}
+                            for a in content["annotations"] if label_map.get(a["category_id"]) in category_of_label]}
 
 
 def _percent(fraction: float) -> str:

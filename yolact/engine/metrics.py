@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,8 @@ import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from data.annotations import read_json
 
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
 IouType = Literal["bbox", "segm"]
@@ -108,24 +109,13 @@ def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
     if isinstance(ground_truth, dict):
         name, content = "the ground truth", ground_truth
     else:
-        name = str(ground_truth)
-        content = read_json(Path(ground_truth), "annotation file")
-    missing = [key for key in ("images", "annotations", "categories") if not isinstance(content, dict) or key not in content]
+        name, content = str(ground_truth), read_json(ground_truth)
+    missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
         raise ValueError(f"{name}: not a COCO-format annotation file, it has no {' and no '.join(missing)}")
     if not content["images"]:
         raise ValueError(f"{name}: lists no images, so there is nothing to evaluate: give an annotation file with at least one image")
     return name, content
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Content of a JSON file; ValueError that names the file and what it should be."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: this {what} does not exist: check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: this {what} is not valid JSON ({error}); it may be cut off: copy or write it again") from None
 
 
 @dataclass(frozen=True)
