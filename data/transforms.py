@@ -109,17 +109,18 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """One bilinear resize of the float image to S x S, without antialiasing (YOLACT's FastBaseTransform before normalising)."""
+    """One bilinear resize of the float image to S x S (YOLACT's FastBaseTransform before normalising, which does not antialias)."""
 
     random = False
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, antialias: bool = False) -> None:
+        self.size, self.antialias = size, antialias
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """image (h,w,3) uint8 RGB -> (3,S,S) float32, 0..255."""
         pixels = torch.from_numpy(image).permute(2, 0, 1).float()
-        return F.interpolate(pixels[None], (self.size, self.size), mode="bilinear", align_corners=False)[0]
+        return F.interpolate(pixels[None], (self.size, self.size), mode="bilinear", align_corners=False,
+                             antialias=self.antialias)[0]
 
     def view(self, image: np.ndarray, boxes: Tensor) -> View:
         """The image and its boxes; every box is kept."""
@@ -134,7 +135,7 @@ def train_transform(cfg: Config) -> TrainTransform:
 
 
 def eval_transform(cfg: Config) -> EvalTransform:
-    return EvalTransform(cfg.model.max_size)
+    return EvalTransform(cfg.model.max_size, cfg.augment.antialias)
 
 
 def inside(boxes: Tensor, height: int, width: int, min_side: float) -> tuple[Tensor, Tensor]:

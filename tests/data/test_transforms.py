@@ -151,6 +151,18 @@ def test_evaluation_keeps_float_pixels_and_every_box():
     assert view.kept.tolist() == [0, 1] and view.boxes.max() == 64
 
 
+def test_evaluation_antialiases_where_training_does():
+    """A dark column in four, shrunk four times: without antialiasing, only the two columns in the middle are seen."""
+    stripes = np.full((256, 256, 3), 200, np.uint8)
+    stripes[:, 3::4] = 0
+    plain = config(real_data(COCO), size=64)
+    smooth = plain.model_copy(update={"augment": plain.augment.model_copy(update={"antialias": True})})
+    assert (eval_transform(plain)(stripes) == 200).all()
+    pixels = eval_transform(smooth)(stripes)
+    assert (pixels[:, :, 2:-2] - 150).abs().max() < 15
+    assert torch.allclose(pixels, train_transform(smooth).resize(torch.from_numpy(stripes).permute(2, 0, 1)).float(), atol=1)
+
+
 def test_normalize_takes_bytes_and_floats_and_may_be_trained_on():
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
