@@ -6,7 +6,6 @@ B images, A anchors, M ground truths (padded to the largest image of a batch). A
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from layers.boxes import area, iou_from_intersection, pairwise_intersection
 from layers.losses.expr import format_value, parse_call
+from layers.losses.registry import suggest
 
 BACKGROUND = -1
 IGNORED = -2
@@ -94,13 +94,13 @@ def build_assigner(expression: str) -> Assigner:
     """
     call = parse_call(expression)
     if call.name not in _REGISTRY:
-        raise ValueError(f"unknown assigner {call.name!r}{_nearest(call.name, assigner_names(), 'assigners')}")
+        raise ValueError(f"unknown assigner {call.name!r}{suggest(call.name, assigner_names())}")
     cls = _REGISTRY[call.name]
     known = _parameters(cls)
     values = {}
     for key, value in call.params.items():
         if key not in known:
-            raise ValueError(f"assigner {call.name!r} has no parameter {key!r}{_nearest(key, list(known), 'parameters')}")
+            raise ValueError(f"assigner {call.name!r} has no parameter {key!r}{suggest(key, known)}")
         values[key] = _typed(call.name, key, value, known[key].default)
     try:
         assigner = cls(**values)
@@ -126,12 +126,6 @@ def _typed(name: str, key: str, value: object, default: object) -> object:
     if type(value) is not kind:
         raise ValueError(f"assigner {name!r}: {key} must be of type {kind.__name__}, as its default {default!r}, got {value!r}")
     return value
-
-
-def _nearest(name: str, known: list[str], what: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f": did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} {what}: {', '.join(known) or 'none'}"
 
 
 def _stack(results: list[Assignment], anchors: Tensor, images: int) -> Assignment:

@@ -71,15 +71,6 @@ def iou_from_intersection(intersection: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
-def pairwise_overlap_of_first(a: Tensor, b: Tensor) -> Tensor:
-    """(...,N,4) and (...,M,4) corners -> (...,N,M): the share of each box of `a` that lies inside each box of `b`.
-
-    COCO's overlap with crowd regions, which may hold many objects: `b` are the crowds.
-    """
-    intersection = pairwise_intersection(a, b)
-    return intersection.div_(area(a)[..., :, None].clamp(min=torch.finfo(intersection.dtype).tiny))
-
-
 def to_pixels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Relative corners (...,4) -> corners in pixels of an image of size (h, w): ordered, clipped to the image, not rounded."""
     h, w = size

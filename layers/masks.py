@@ -1,4 +1,4 @@
-"""Instance masks: assembled from prototypes, cropped to their boxes, compared, and brought to the size of the image.
+"""Instance masks: assembled from prototypes, cropped to their boxes, and brought to the size of the image.
 
 N instances, K prototypes, H x W prototype map. Boxes are relative corners, so the same box crops at any resolution.
 """
@@ -33,14 +33,6 @@ def box_window(boxes: Tensor, size: tuple[int, int], padding: float = 1) -> Tens
 def crop(masks: Tensor, boxes: Tensor, padding: float = 1) -> Tensor:
     """Masks (N,H,W) with everything outside their boxes (N,4), grown by `padding` pixels, set to 0."""
     return masks.masked_fill(~box_window(boxes, masks.shape[-2:], padding), 0)
-
-
-def mask_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Binary masks (N,H,W) and (M,H,W) -> (N,M) intersection over union; 0 where both are empty."""
-    a, b = a.flatten(1).float(), b.flatten(1).float()
-    intersection = a @ b.t()
-    union = a.sum(1)[:, None] + b.sum(1)[None] - intersection
-    return intersection / union.clamp(min=1)
 
 
 @torch.no_grad()

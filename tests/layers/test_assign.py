@@ -199,8 +199,8 @@ def test_canonical_expression(text, expression):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("max_iuo", "did you mean 'max_iou'"),
-    ("max_iou(postive=0.5)", "did you mean 'positive'"),
+    ("max_iuo", "did you mean max_iou"),
+    ("max_iou(postive=0.5)", "did you mean positive"),
     ("max_iou(positive='high')", "positive must be of type float"),
     ("max_iou(positive=True)", "positive must be of type float"),
     ("max_iou(positive=1.5)", "positive=1.5 must be"),

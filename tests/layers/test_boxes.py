@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layers.boxes import center_size, corners, decode, encode, pairwise_intersection, pairwise_iou, pairwise_overlap_of_first, to_pixels
+from layers.boxes import center_size, corners, decode, encode, pairwise_intersection, pairwise_iou, to_pixels
 
 unit = st.floats(1 / 64, 63 / 64, width=32)
 centered = st.lists(st.tuples(unit, unit, unit, unit), min_size=1, max_size=8).map(torch.tensor)
@@ -14,13 +14,11 @@ def test_overlaps_by_hand():
     b = torch.tensor([[2.0, 2.0, 6.0, 6.0], [0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 8.0, 2.0]])
     assert pairwise_intersection(a, b).tolist() == [[4, 16, 8], [0, 0, 0]]
     assert torch.allclose(pairwise_iou(a, b), torch.tensor([[4 / 28, 1, 8 / 24], [0, 0, 0]]))
-    assert pairwise_overlap_of_first(a, b).tolist() == [[0.25, 1, 0.5], [0, 0, 0]]
 
 
 def test_empty_boxes_overlap_nothing():
     empty = torch.tensor([[1.0, 1.0, 1.0, 1.0], [2.0, 0.0, 2.0, 5.0]])
     assert pairwise_iou(empty, empty).tolist() == [[0, 0], [0, 0]]
-    assert pairwise_overlap_of_first(empty, torch.tensor([[0.0, 0.0, 9.0, 9.0]])).tolist() == [[0], [0]]
     assert pairwise_iou(torch.zeros(0, 4), empty).shape == (0, 2)
 
 
@@ -56,7 +54,6 @@ def test_iou_is_symmetric_bounded_and_one_only_for_itself(a, b):
     assert torch.equal(overlap, pairwise_iou(b, a).t())
     assert overlap.min() >= 0 and overlap.max() <= 1 + 1e-5
     assert torch.allclose(pairwise_iou(a, a).diagonal(), torch.ones(len(a)), atol=1e-5)
-    assert (pairwise_overlap_of_first(a, b) >= overlap - 1e-5).all()
 
 
 @pytest.mark.parametrize("box, expected", [

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers import masks as masks_module
-from layers.masks import assemble, box_window, crop, mask_iou, resize_to_image
+from layers.masks import assemble, box_window, crop, resize_to_image
 
 edge = st.floats(-0.375, 1.375, width=32)
 boxes_strategy = st.lists(st.tuples(edge, edge, edge, edge), min_size=1, max_size=5).map(torch.tensor)
@@ -49,15 +49,6 @@ def test_window_grows_with_padding_and_ignores_the_order_of_corners(boxes, h, w)
     small, large = box_window(boxes, (h, w), 0), box_window(boxes, (h, w), 1)
     assert (small <= large).all()
     assert torch.equal(box_window(boxes[:, [2, 3, 0, 1]], (h, w), 1), large)
-
-
-def test_mask_iou_by_hand():
-    a = torch.zeros(2, 4, 4, dtype=torch.bool)
-    a[0, :2] = True
-    b = torch.zeros(2, 4, 4, dtype=torch.bool)
-    b[0, 1:3] = True
-    assert torch.allclose(mask_iou(a, b), torch.tensor([[4 / 12, 0], [0, 0]]))
-    assert mask_iou(a, a)[0, 0] == 1
 
 
 @pytest.mark.parametrize("size", [(480, 640), (187, 301), (69, 100), (138, 138), (1000, 3), (9, 7)])

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from layers.anchors import make_anchors
 from layers.assign import build_assigner
-from layers.boxes import center_size, corners, decode, encode, pairwise_iou, pairwise_overlap_of_first, to_pixels
-from layers.masks import box_window, mask_iou
+from layers.boxes import area, center_size, corners, decode, encode, pairwise_intersection, pairwise_iou, to_pixels
+from layers.losses.auxiliary import mask_iou_targets
+from layers.masks import box_window
 from layers.nms import cross_class_fast_nms, fast_nms, traditional_nms
 from tests.reference_cases import Case
 
@@ -29,17 +30,29 @@ NET_NMS = {"fast": (fast_nms, {}), "fast_t25": (fast_nms, {"score_threshold": 0.
            "cc": (cross_class_fast_nms, {"max_detections": 200}), "trad": (traditional_nms, {}),
            "trad_t25": (traditional_nms, {"score_threshold": 0.25})}
 
+
+def _share_inside(a: Tensor, b: Tensor) -> Tensor:
+    """(N,M) share of each box of `a` inside each box of `b`, as max_iou compares anchors with crowd regions."""
+    return (pairwise_intersection(a, b) / area(a)[:, None]).nan_to_num(nan=0)
+
+
+def _each_with_each(a: Tensor, b: Tensor) -> Tensor:
+    """(N,M) IoU of binary masks (N,H,W) and (M,H,W)."""
+    n, m = len(a), len(b)
+    return mask_iou_targets(a.float().repeat_interleave(m, 0), b.float().repeat(n, 1, 1)).view(n, m)
+
+
 # name -> (function of the named arrays, arrays it reads, array it must give)
 GIVEN = {
     "iou": (pairwise_iou, ("jac_a", "jac_b"), "jac_iou"),
     "iou batched": (pairwise_iou, ("jac3_a", "jac3_b"), "jac3_iou"),
-    "overlap with crowds": (pairwise_overlap_of_first, ("jac_a", "jac_b"), "jac_iou_crowd"),
+    "overlap with crowds": (_share_inside, ("jac_a", "jac_b"), "jac_iou_crowd"),
     "center_size": (center_size, ("jac_b",), "center_size"),
     "corners": (corners, ("center_size",), "point_form"),
     "encode": (encode, ("enc_gt", "enc_priors"), "enc_loc"),
     "decode what was encoded": (decode, ("enc_loc", "enc_priors"), "enc_decoded_back"),
     "decode": (decode, ("dec_loc", "enc_priors"), "dec_boxes"),
-    "mask_iou": (mask_iou, ("miou_a", "miou_b"), "miou"),
+    "mask_iou": (_each_with_each, ("miou_a", "miou_b"), "miou"),
 }
 
 
