@@ -144,7 +144,8 @@ def _in_order(make, count: int, workers: int) -> Iterator[tuple[dict, list[dict]
     try:
         yield from pool.map(make, range(count), chunksize=max(1, min(8, count // (4 * workers))))
     except BrokenProcessPool as error:
-        raise RuntimeError("a worker process died, perhaps for lack of memory: try fewer workers; nothing was kept") from error
+        raise ValueError("a process that makes pictures died, most often for lack of memory: free some, or try fewer workers "
+                         "(scripts/make_cigarettes.py --workers=1); nothing was kept") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -10,38 +10,34 @@ from __future__ import annotations
 
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-TRAIN_IMAGES, VAL_IMAGES, SIZE, MAX_INSTANCES = 800, 100, 256, 4
+from data import cli  # noqa: E402  (runs from any folder, installed or not)
+
+IMAGES = {"train": 800, "val": 100}
+SIZE, MAX_INSTANCES = 256, 4
 GALLERY_PICTURES = 12
 
 
-def main() -> int:
-    try:
-        quickstart(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def quickstart(overrides: list[str]) -> None:
-    from data.cigarettes import generate
+def main(arguments: Namespace) -> None:
+    from data.cigarettes import ANNOTATION_FILE, generate
     from data.resolve import load_config
     from scripts.plot_run import plot
     from yolact.engine.train import train
 
     start = time.perf_counter()
-    cfg = load_config("quickstart", overrides)
+    cfg = load_config("quickstart", arguments.overrides)
     data = Path(cfg.data.root)
-    if not (data / "train" / "coco_annotations.json").is_file():  # written last
-        print(f"1/4  making {TRAIN_IMAGES} training and {VAL_IMAGES} validation pictures in {data}")
-        generate(data, train=TRAIN_IMAGES, val=VAL_IMAGES, size=SIZE, max_instances=MAX_INSTANCES)
-    else:
+    if (data / "train" / ANNOTATION_FILE).is_file():  # written last
+        check_pictures(data)
         print(f"1/4  pictures are in {data} already")
+    else:
+        print(f"1/4  making {IMAGES['train']} training and {IMAGES['val']} validation pictures in {data}")
+        generate(data, **IMAGES, size=SIZE, max_instances=MAX_INSTANCES)
     print("2/4  training and evaluating")
     trained = time.perf_counter()
     run = train(cfg)
@@ -52,6 +48,23 @@ def quickstart(overrides: list[str]) -> None:
     pictures = draw_gallery(cfg, run)
     print(f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes; look at\n  {pictures}\n  {curves}\n  {run / 'metrics.jsonl'}\n"
           f"  tensorboard --logdir {run}\nnext: python eval.py --trained_model={run / 'weights' / 'best.pth'} --image=IN.jpg:OUT.jpg")
+
+
+def check_pictures(data: Path) -> None:
+    """ValueError unless `data` holds the pictures that this script makes: their number, size, and most objects in one."""
+    from collections import Counter
+
+    from data.annotations import read_json
+    from data.cigarettes import ANNOTATION_FILE
+
+    content = {split: read_json(data / split / ANNOTATION_FILE) for split in IMAGES}
+    counts = {split: len(part["images"]) for split, part in content.items()}
+    sizes = {(image.get("width"), image.get("height")) for part in content.values() for image in part["images"]}
+    in_each = Counter((split, a.get("image_id")) for split, part in content.items() for a in part["annotations"])
+    if (counts, sizes, max(in_each.values(), default=0)) != (IMAGES, {(SIZE, SIZE)}, MAX_INSTANCES):
+        raise ValueError(f"{data} holds other pictures than the quickstart's ({IMAGES['train']} + {IMAGES['val']} of {SIZE} px, with up to "
+                         f"{MAX_INSTANCES} butts): delete that folder to make them anew, or name another with data.root=FOLDER; to train "
+                         f"on these, use train.py --config=quickstart data.root={data}")
 
 
 def draw_gallery(cfg, run: Path) -> Path:
@@ -74,4 +87,4 @@ def draw_gallery(cfg, run: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(main, cli.Parser(usage="quickstart.py [key=value ...]", description=__doc__).parse()))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -229,6 +230,23 @@ def test_what_a_killed_run_left_is_replaced(tmp_path):
 def test_senseless_arguments_are_refused_and_nothing_is_written(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         generate(tmp_path / "set", **{"train": 2, "val": 0, "size": 96, "workers": 1, "progress": False, **options})
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_dead_process_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    class Pool:
+        def __init__(self, *args, **options):
+            pass
+
+        def map(self, *args, **options):
+            raise BrokenProcessPool
+
+        def shutdown(self, **options):
+            pass
+
+    monkeypatch.setattr(cigarettes, "ProcessPoolExecutor", Pool)
+    with pytest.raises(ValueError, match="died.*lack of memory.*nothing was kept"):
+        generate(tmp_path / "set", train=4, val=0, size=96, workers=2, progress=False)
     assert not (tmp_path / "set").exists()
 
 
