@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -87,13 +86,11 @@ def _detection(flags: cli.Parser) -> None:
 def main(arguments: Namespace) -> None:
     check_flags(arguments)
     changes = overrides(arguments)
+    if arguments.resume and arguments.config:
+        return evaluate_stored(arguments, inference_config(arguments.config, changes))
     if arguments.resume:
-        evaluate_stored(arguments, load_config(arguments.config, changes) if arguments.config else
-                        find_config(None, find_weights(arguments.trained_model), changes))
-        return
-    weights = find_weights(arguments.trained_model)
-    config = find_config(arguments.config, weights, changes)
-    predictor = load_predictor(arguments, weights, config)
+        return evaluate_stored(arguments, find_config(None, *open_weights(arguments.trained_model), changes))
+    predictor = load_predictor(arguments, changes)
     progress = not arguments.no_bar
     if arguments.image:
         draw_image(arguments, predictor)
@@ -170,35 +167,47 @@ def find_weights(trained_model: str | None) -> Path:
     return path
 
 
-def find_config(given: str | None, weights: Path, changes: list[str]) -> Config:
+def open_weights(trained_model: str | None) -> tuple[Path, dict]:
+    """The .pth file that --trained_model means, and what it holds."""
+    from yolact.checkpoint import read_checkpoint
+    weights = find_weights(trained_model)
+    return weights, read_checkpoint(weights)
+
+
+def inference_config(source, changes: list[str]) -> Config:
+    """A config without a look at its loss: nothing here needs one, and its plugins are code, which a checkpoint may name too."""
+    return load_config(source, changes, check_names=False)
+
+
+def find_config(given: str | None, weights: Path, checkpoint: dict, changes: list[str]) -> Config:
     """The config of a model: as given, of its run, in its checkpoint, or by the official file name. ValueError where there is none."""
     if given is not None:
-        return load_config(given, changes)
+        return inference_config(given, changes)
     beside = weights.resolve().parent.parent / "config.yaml"
     if beside.is_file() and weights.resolve().parent.name == "weights":
-        return load_config(beside, changes)
-    from yolact.checkpoint import read_checkpoint
-    inside = read_checkpoint(weights).get("config")
-    if isinstance(inside, dict):
-        return load_config(inside, changes)
+        return inference_config(beside, changes)
+    if isinstance(checkpoint.get("config"), dict):
+        return inference_config(checkpoint["config"], changes)
     official = re.fullmatch(r"(.+?)_\d+_\d+(_interrupt)?", weights.stem)
     name = official[1] if official else weights.stem
     if name not in list_configs():
         raise ValueError(f"{weights} does not say which config it belongs to: add --config=NAME (python train.py --list configs)")
     print(f"config {name}, by the file name")
-    return load_config(name, changes)
+    return inference_config(name, changes)
 
 
-def load_predictor(arguments: Namespace, weights: Path, config: Config):
+def load_predictor(arguments: Namespace, changes: list[str]):
     from yolact.build import build_model
-    from yolact.checkpoint import load_weights, read_checkpoint
+    from yolact.checkpoint import load_weights
     from yolact.engine.distributed import pick_device
     from yolact.engine.predict import Predictor
+    weights, checkpoint = open_weights(arguments.trained_model)
+    config = find_config(arguments.config, weights, checkpoint, changes)
     model = build_model(config)
     ema = arguments.ema
     if ema is None:  # validation during training looked at these too
-        ema = isinstance(read_checkpoint(weights).get("ema"), dict)
-    report = load_weights(model, weights, use_ema=ema)
+        ema = isinstance(checkpoint.get("ema"), dict)
+    report = load_weights(model, checkpoint, use_ema=ema, name=weights)
     print(f"{weights}: {report}{', averaged weights' if ema else ''}")
     device = arguments.device or {None: None, True: "cuda", False: "cpu"}[arguments.cuda]
     return Predictor(model, config, pick_device(device), arguments.precision)
@@ -262,23 +271,18 @@ def time_stages(arguments: Namespace, predictor, progress: bool) -> None:
 
 
 def evaluate_model(arguments: Namespace, predictor, progress: bool) -> None:
-    from yolact.engine.evaluate import BOX_FILE, MASK_FILE, evaluate
-    folder = arguments.bbox_det_file.parent if arguments.output_coco_json else None
+    from yolact.engine.evaluate import evaluate
+    files = (arguments.bbox_det_file, arguments.mask_det_file) if arguments.output_coco_json else None
     result = evaluate(predictor.model, predictor.cfg, device=predictor.device, precision=arguments.precision,
-                      max_images=max(0, arguments.max_images), results_dir=folder, progress=progress)
+                      max_images=max(0, arguments.max_images), result_files=files, progress=progress)
     print_table(arguments, result, predictor.cfg)
-    if folder is not None:
-        for name, wanted in ((BOX_FILE, arguments.bbox_det_file), (MASK_FILE, arguments.mask_det_file)):
-            wanted.parent.mkdir(parents=True, exist_ok=True)
-            if wanted != folder / name:
-                shutil.move(folder / name, wanted)
-        print(f"detections in {arguments.bbox_det_file} and {arguments.mask_det_file}")
+    if files is not None:
+        print(f"detections in {files[0]} and {files[1]}")
 
 
 def evaluate_stored(arguments: Namespace, config: Config) -> None:
     from yolact.engine.evaluate import evaluate_files
-    annotations = Path(config.data.root) / config.data.val_annotations
-    result = evaluate_files(annotations, arguments.bbox_det_file, arguments.mask_det_file, max_dets=config.eval.max_dets)
+    result = evaluate_files(config, arguments.bbox_det_file, arguments.mask_det_file, max_images=max(0, arguments.max_images))
     print_table(arguments, result, config)
 
 

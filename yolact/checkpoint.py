@@ -36,19 +36,20 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, reset_heads: bool = False,
-                 use_ema: bool = False) -> LoadReport:
+def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, reset_heads: bool = False, use_ema: bool = False,
+                 name: str | Path = "the given weights") -> LoadReport:
     """Load `source`, a path or what such a file holds: one of our checkpoints, or a state dict under the official names.
 
     reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class counts differ
     use_ema       read the averaged weights of one of our checkpoints
+    name          what messages call a source that is no path
 
     Obsolete keys of old official files are dropped, as the original does, and so is a semantic head that the model has no use for.
     Any other difference of names or shapes is a ValueError, after which the model is as before.
     """
-    name = "the given weights"
     if not isinstance(source, Mapping):
-        name, source = str(source), read_checkpoint(source)
+        name, source = source, read_checkpoint(source)
+    name = str(name)
     state, dropped = _without_unused(_state_of(source, name, use_ema), model)
     own = model.state_dict()
     reset = _heads_to_reset(state, own, name, reset_heads)
