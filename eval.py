@@ -163,7 +163,7 @@ def find_weights(trained_model: str | None) -> Path:
         if path.is_dir():
             raise ValueError(f"--trained_model: {path} holds no weights/best.pth or weights/last.pth")
     if not path.is_file():
-        raise ValueError(f"--trained_model: {path} does not exist")
+        raise ValueError(f"--trained_model: {path} does not exist: give a .pth file, such as runs/NAME/1/weights/best.pth")
     return path
 
 

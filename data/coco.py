@@ -153,7 +153,7 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ValueError(f"image {path} does not exist: correct the image folder of the config, or fetch the missing file") from None
+        raise ValueError(f"image {path} does not exist: correct the path (for a data set, its image folder), or fetch it") from None
     except OSError as error:
         raise ValueError(f"image {path} cannot be read ({error.strerror}): correct the path or its permissions") from None
     if not data:

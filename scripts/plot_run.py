@@ -14,8 +14,11 @@ from pathlib import Path
 
 import matplotlib
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+
+from yolact.engine.files import writing  # noqa: E402
 
 TERMS = {"box": "box", "class": "class", "mask": "mask", "semantic": "semantic", "mask_iou": "mask IoU"}
 CURVES = (("segm", "ap", "mask AP"), ("segm", "ap50", "mask AP50"), ("bbox", "ap", "box AP"))
@@ -70,8 +73,9 @@ def plot(runs: list[Path], out: Path) -> Path:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=130)
     plt.close(figure)
     return out
 

@@ -24,6 +24,6 @@ def test_every_section_runs(norm, tmp_path):
 
 
 def test_an_unknown_config_is_one_line(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "bench.py", "forward", "--config", "yolact_bass"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "bench.py", "--config", "yolact_bass"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "yolact_base" in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.stat().st_size == 0:
         raise ValueError(f"checkpoint {path} is empty (0 bytes): copy or download it again")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles: what is wrong with a file is said below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or ("Unsupported" in str(error) and _is_pickle(path)):
             raise ValueError(f"checkpoint {path} holds code or objects besides tensors and plain data ({_refused(error)}), and is not "
@@ -82,7 +85,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except PermissionError as error:
         raise ValueError(f"checkpoint {path} cannot be read: {error.strerror}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"checkpoint {path} is truncated or damaged ({_first_line(error)}): copy or download it again") from error
+        detail = "" if isinstance(error, OSError) else f" ({_first_line(error)})"  # a truncated file's errno says nothing about it
+        raise ValueError(f"checkpoint {path} is truncated or damaged{detail}: copy or download it again") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint: save the model's state_dict")
     return dict(content)
@@ -151,8 +155,9 @@ def _heads_to_reset(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name
     if theirs is None or theirs == ours:
         return []
     if not allowed:
-        raise ValueError(f"{name} was trained on {theirs} classes and the model has {ours}: pass reset_heads=True to load all but the "
-                         "class-dependent layers, which then start from their initialisation")
+        raise ValueError(f"{name} was trained on {theirs} classes and the model has {ours}: use the config it was trained with "
+                         "(data.class_names), or train on with train.init_from, which loads all but the class-dependent layers "
+                         "(load_weights(..., reset_heads=True))")
     return [key for key in own if key.startswith(RESET_HEADS)]
 
 

@@ -76,8 +76,8 @@ class MaskIoUNet(nn.Module):
     def forward(self, masks: Tensor) -> Tensor:
         iou = self.maskiou_net(masks)
         if self.open_relu:
-            # Trained from scratch, early masks are poor: learning an IoU of almost nothing can push all outputs of a class below zero, where
-            # a plain ReLU has no gradient and never opens again. This has the value of relu(iou) and the gradient of iou.
+            # Trained from scratch, early masks are poor: learning an IoU of almost nothing can push all outputs of a class below zero,
+            # where a plain ReLU has no gradient and never opens again. This has the value of relu(iou) and the gradient of iou.
             iou = iou + (iou.relu() - iou).detach()
         else:
             iou = iou.relu()

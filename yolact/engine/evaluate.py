@@ -22,6 +22,7 @@ from data.annotations import Id, parse_json
 from data.coco import CocoDataset
 from data.loader import build_dataset, eval_loader
 from data.schema import Config
+from yolact.engine.files import writing
 from yolact.engine.metrics import THRESHOLDS, Metrics, coco_metrics, read_annotations
 from yolact.engine.predict import Predictor
 from yolact.outputs import Detections
@@ -208,11 +209,12 @@ def write_results(box_file: str | Path, mask_file: str | Path, boxes: Sequence[d
     partial = {path: path.with_name(f".{path.name}.partial") for path in contents}
     try:
         for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial[path].open("w", encoding="utf-8") as file:
-                json.dump(list(content), file)
-                file.flush()
-                os.fsync(file.fileno())
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with partial[path].open("w", encoding="utf-8") as file:
+                    json.dump(list(content), file)
+                    file.flush()
+                    os.fsync(file.fileno())
         for target, source in partial.items():
             os.replace(source, target)
         if image_ids is None:

@@ -19,6 +19,7 @@ import torch
 
 from data.resolve import dump_yaml
 from data.schema import Config
+from yolact.engine.files import writing
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
@@ -176,13 +177,12 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a text file so that a reader, or a kill, finds the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(f"cannot write {path} ({error.strerror or error}): free space there, or choose another folder") from error
+        with writing(path):
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from data.schema import Config
 from data.transforms import eval_transform, normalize
 from data.unpack import IMAGE_SUFFIXES
 from yolact.draw import draw_detections
+from yolact.engine.files import writing
 from yolact.engine.precision import AUTOCAST, autocast
 from yolact.outputs import Detections, Predictions
 from yolact.postprocess import Instances, detect, suppress
@@ -101,12 +102,13 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
                          f"{', '.join(sorted(IMAGE_SUFFIXES))}")
     _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        partial.write_bytes(data.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(data.tobytes())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def predict_image(predictor: Predictor, source: str | Path, output: str | Path, *, score_threshold: float = 0.15, top_k: int = 15,
