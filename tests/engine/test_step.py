@@ -166,9 +166,10 @@ def test_fp16_overflow_is_not_bad_but_skipped_and_lowers_the_scale():
 
 
 def test_channels_last_computes_the_same():
+    """16 channels wide: with 8, oneDNN's backward of a strided 1x1 convolution in NHWC writes past its memory (torch 2.15)."""
     results = []
     for channels_last in (False, True):
-        cfg = tiny.config(channels_last=channels_last)
+        cfg = tiny.config(model={"backbone_width": 16}, channels_last=channels_last)
         update = updater(cfg)
         for seed in range(2):
             update([tiny.batch(cfg, update.state.criterion, [1, 2], seed)])
