@@ -22,6 +22,7 @@ from yolact.build import build_criterion
 from yolact.engine.benchmark import benchmark
 from yolact.engine.evaluate import evaluate
 from yolact.engine.optim import build_optimizer
+from yolact.engine.precision import autocast
 from yolact.engine.step import TrainStep
 from yolact.postprocess import detect
 
@@ -39,8 +40,7 @@ def run_section(args) -> dict:
 class Bench:
     def __init__(self, cfg, device: torch.device, precision: str, seconds: float):
         self.cfg, self.device, self.seconds, self.precision = cfg, device, seconds, precision
-        dtype = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.autocast = torch.autocast(device.type, dtype, enabled=precision != "float32")
+        self.autocast = autocast(device, precision)
 
     def model(self, training: bool):
         model = build_model(self.cfg)

@@ -92,7 +92,6 @@ def _sampling_grid(offset: Tensor, size: tuple[int, int], stride: int) -> Tensor
     align_corners=False is used although positions are pixel centres: its scale 2 / size is finite on maps of one pixel.
     """
     batch, _, h, w = offset.shape
-    scale = torch.tensor([2 / size[0], 2 / size[1]], dtype=offset.dtype, device=offset.device)  # y, x
     tap = torch.arange(TAPS, dtype=offset.dtype, device=offset.device)
     tap_y, tap_x = torch.div(tap, 3, rounding_mode="floor") - 1, tap % 3 - 1
     rows = torch.arange(h, dtype=offset.dtype, device=offset.device) * stride
@@ -100,7 +99,7 @@ def _sampling_grid(offset: Tensor, size: tuple[int, int], stride: int) -> Tensor
     offset = offset.unflatten(1, (TAPS, 2))  # (B,9,2,h,w)
     y = offset[:, :, 0] + (tap_y[:, None, None] + rows[:, None] + 0.5)
     x = offset[:, :, 1] + (tap_x[:, None, None] + columns + 0.5)
-    return torch.stack((x * scale[1] - 1, y * scale[0] - 1), -1).view(batch, TAPS * h, w, 2)
+    return torch.stack((x * (2 / size[1]) - 1, y * (2 / size[0]) - 1), -1).view(batch, TAPS * h, w, 2)
 
 
 class _SampledConv(torch.autograd.Function):
