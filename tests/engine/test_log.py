@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.engine import tiny
-from yolact.engine.log import Meter, RunLog, commit, cut_metrics, environment, finite, scalars, write_run_files, write_whole
+from yolact.engine.log import Meter, RunLog, commit, cut_metrics, environment, finite, write_run_files, write_whole
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
@@ -70,7 +70,6 @@ def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
 
 def test_json_has_no_nan():
     assert finite({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
-    assert scalars({"segm": {"AP": 0.5, "none": None, "bad": float("nan")}, "n": 3}) == [("segm/AP", 0.5), ("n", 3)]
 
 
 def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
@@ -85,7 +84,7 @@ def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
             losses = {"box": 1.25, "class": 2.0, "mask": 3.0, "mask_iou": 0.5, "semantic": 0.25}
             meter.add(ReadStep(number, losses, {"bce": 1.0}, 9.0, False, ""))
             log.train_line(number, meter.take(), 1e-3)
-        log.validation(steps[-1], {"segm": {"AP": 0.5}}, best=True, seconds=1.0)
+        log.validation(steps[-1], {"bbox": {"ap": None}, "segm": {"ap": 0.5, "max_dets": 100}}, best=True, seconds=1.0)
         log.picture(steps[-1], "first", np.zeros((8, 8, 3), np.uint8))
         log.close()
     write(0, [10, 20, 30])
@@ -97,10 +96,11 @@ def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
     records = [json.loads(text) for text in run.metrics.read_text().splitlines()]
     assert [(r["kind"], r["step"]) for r in records] == [("train", 10), ("train", 20), ("train", 25), ("validation", 25)]
     assert records[0]["losses"]["mask_iou"] == 0.5 and records[0]["loss"] == 7.0 and records[0]["terms"] == {"bce": 1.0}
-    assert records[-1]["segm"] == {"AP": 0.5} and records[-1]["best"]
+    assert records[-1]["segm"] == {"ap": 0.5, "max_dets": 100} and records[-1]["best"]
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss/total")] == [10, 20, 25]
-    assert [e.step for e in events.Scalars("validation/segm/AP")] == [25]
+    assert [e.step for e in events.Scalars("validation_mask/ap")] == [25]
+    assert not {"validation_box/ap", "validation_mask/max_dets"} & set(events.Tags()["scalars"])
     assert "pictures/first" in events.Tags()["images"]
 
 

@@ -23,6 +23,7 @@ from yolact.engine.files import writing
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
+ON_BOARD = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_max")  # metrics of a validation, as TensorBoard curves
 LETTERS = {"box": "B", "class": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
 PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pydantic", "opencv-python", "opencv-python-headless", "tensorboard", "mmcv")
 
@@ -114,8 +115,10 @@ class RunLog:
         """A validation: `result` as EvalResult.to_dict() gives it."""
         times = {"seconds": round(seconds, 3), "time": round(time.time(), 3)}
         self._append({"kind": "validation", "step": step, "best": best, **result, **times})
-        for name, value in scalars(result):
-            self.board.add_scalar(f"validation/{name}", value, step)
+        for shown, metrics in (("box", result["bbox"]), ("mask", result["segm"])):  # the rest, per class too, is in metrics.jsonl
+            for name in ON_BOARD:
+                if metrics.get(name) is not None:
+                    self.board.add_scalar(f"validation_{shown}/{name}", metrics[name], step)
         self.board.flush()
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
@@ -144,17 +147,6 @@ def finite(value):
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def scalars(result: dict, prefix: str = "") -> list[tuple[str, float]]:
-    """Every finite number in nested dicts as ("segm/AP", value)."""
-    found = []
-    for key, value in result.items():
-        if isinstance(value, dict):
-            found += scalars(value, f"{prefix}{key}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-            found.append((f"{prefix}{key}", value))
-    return found
 
 
 def cut_metrics(path: Path, step: int, validated: int) -> None:
