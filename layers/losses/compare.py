@@ -1,0 +1,214 @@
+"""Whether two mask losses are one loss: equal up to a constant factor in values and gradients, on a fixed set of masks and logits.
+
+Expressions are compared as written, with their regions, options and schedules: bce and bce(region='image') differ, bce and 2*bce do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from layers.losses.boundary import signed_distance_map
+from layers.losses.mask import MaskLoss, build_mask_loss
+
+SIZE = 20  # pixels of a mask's side
+SCALES = (0.3, 1.0, 3.0)  # standard deviations of ordinary logits
+SURE = 50.0  # a logit whose probability rounds to 0 or 1 even in float64
+TOLERANCE = 1e-6  # relative, in float64
+NOISE = 1e-8  # of the largest number of a loss: what is smaller is not compared
+TOTAL_STEPS = 99_991  # a length of training that no expression names as an end of its schedule
+ORDINARY, SATURATED, DEGENERATE = "ordinary inputs", "logits so sure that p rounds to 0 or 1", "empty or full targets"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """logits and target (N,H,W) float64, boxes (N,4) relative, distance (N,H,W)."""
+
+    logits: Tensor
+    target: Tensor
+    boxes: Tensor
+    distance: Tensor
+
+
+Print = dict[str, tuple[Tensor, Tensor]]  # of every group of inputs: (rows,1) values and (rows,H*W) gradients with respect to logits
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """first = factor * second.
+
+    factor      None where the gradients are not proportional on ordinary inputs
+    shifted     whether only the gradients agree: the values differ by what does not depend on the prediction, so both train alike
+    except_at   kinds of inputs on which they differ all the same
+    deviation   largest difference from proportionality on ordinary inputs, relative to an instance's largest number
+    """
+
+    first: str
+    second: str
+    factor: float | None
+    shifted: bool = False
+    except_at: tuple[str, ...] = ()
+    deviation: float = 0.0
+
+    @property
+    def same(self) -> bool:
+        """Whether they are one loss, up to the factor, wherever they were compared."""
+        return self.factor is not None and not self.shifted and not self.except_at
+
+    def __str__(self) -> str:
+        if self.factor is None:
+            return f"{self.first} and {self.second} are different losses: they deviate from a constant ratio by {self.deviation:.2g}"
+        times = "" if abs(self.factor - 1) <= TOLERANCE else f"{self.factor:.6g} * "
+        text = f"{self.first} = {times}{self.second}"
+        if self.shifted:
+            text += " in its gradients: the values differ by what the prediction cannot change, so both train alike"
+        return text + (f", except at {' and '.join(self.except_at)}" if self.except_at else "")
+
+
+def same_up_to_factor(a: str, b: str, plugins: Iterable[str] = ()) -> float | None:
+    """f where a = f * b in values and gradients on all inputs, None where they differ. ValueError for expressions that cannot be built."""
+    found = compare(a, b, plugins)
+    return found.factor if found.same else None
+
+
+def compare(a: str, b: str, plugins: Iterable[str] = ()) -> Comparison:
+    """How two expressions relate. ValueError for expressions that cannot be built."""
+    first, second = (build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in (a, b))
+    steps = _steps(first, second)
+    return _compare(first.expression, _fingerprint(first, steps), second.expression, _fingerprint(second, steps))
+
+
+def copies(expressions: Iterable[str], among: Iterable[str] = (), plugins: Iterable[str] = ()) -> list[Comparison]:
+    """Proportional pairs: of two of the expressions, and of one of them and one of `among`. Losses that raise are left out."""
+    losses = [build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in expressions]
+    others = [build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in among]
+    steps = _steps(*losses, *others)
+    prints: dict[str, Print] = {}
+    for loss in (*losses, *others):
+        if loss.expression not in prints:
+            try:
+                prints[loss.expression] = _fingerprint(loss, steps)
+            except Exception:  # a user's loss may raise anything; its contract says so
+                continue
+    own, rest = ([loss.expression for loss in group if loss.expression in prints] for group in (losses, others))
+    own = list(dict.fromkeys(own))
+    pairs = [*combinations(own, 2), *((a, b) for a in own for b in rest if b not in own)]
+    found = (_compare(a, prints[a], b, prints[b]) for a, b in pairs)
+    return [comparison for comparison in found if comparison.factor is not None]
+
+
+def _compare(first: str, a: Print, second: str, b: Print) -> Comparison:
+    factor = _ratio(a[ORDINARY][1], b[ORDINARY][1])
+    if factor is None:
+        return Comparison(first, second, None, deviation=1.0)
+    values, gradients = ({group: _deviation(a[group][i], factor * b[group][i], _floor(a, factor, b, i)) for group in a} for i in (0, 1))
+    shifted = values[ORDINARY] > TOLERANCE
+    if gradients[ORDINARY] > TOLERANCE:
+        return Comparison(first, second, None, deviation=max(values[ORDINARY], gradients[ORDINARY]))
+    differs = {group for group in a if gradients[group] > TOLERANCE or (values[group] > TOLERANCE and not shifted)}
+    return Comparison(first, second, factor, shifted, tuple(group for group in a if group in differs), gradients[ORDINARY])
+
+
+def _ratio(a: Tensor, b: Tensor) -> float | None:
+    """The median ratio of the larger entries of two tensors (rows,M); None where it is not a number above 0."""
+    large = (b.abs() > 1e-3 * b.abs().amax(1, keepdim=True)) & (b.abs() > NOISE * b.abs().max())
+    if not large.any():
+        return None
+    ratio = float((a[large] / b[large]).median())
+    return ratio if 0 < ratio < float("inf") else None
+
+
+def _floor(a: Print, factor: float, b: Print, index: int) -> float:
+    return NOISE * max(float(a[ORDINARY][index].abs().max()), factor * float(b[ORDINARY][index].abs().max()))
+
+
+def _deviation(a: Tensor, b: Tensor, floor: float) -> float:
+    """The largest difference of two tensors (rows,M), relative to the largest number of its row; infinite if a number is not finite."""
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return float("inf")
+    size = torch.maximum(a.abs().amax(1), b.abs().amax(1))
+    error = (a - b).abs().amax(1) / size.clamp(min=1e-300)
+    return float(error[size > floor].max()) if bool((size > floor).any()) else 0.0
+
+
+def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
+    unknown = sorted(set(loss.needs) - {"distance"})
+    if unknown:
+        raise ValueError(f"{loss.expression}: only the extra tensor distance can be made here, not {', '.join(unknown)}")
+    found = {}
+    for group, given in _inputs().items():
+        values, gradients = [], []
+        for step in steps:
+            logits = given.logits.clone().requires_grad_()
+            value = loss(logits, given.target, given.boxes, step=step, extras={"distance": given.distance})  # (N,)
+            gradient, = torch.autograd.grad(value.sum(), logits)
+            values.append(value.detach()[:, None])
+            gradients.append(gradient.flatten(1))
+        found[group] = torch.cat(values), torch.cat(gradients)
+    return found
+
+
+def _steps(*losses: MaskLoss) -> list[int]:
+    """The steps at which schedules begin and end, and some between and beyond."""
+    found = {0}
+    for part in (part for loss in losses for part in loss.parts if part.schedule.shape):
+        start, end = part.schedule.start, TOTAL_STEPS if part.schedule.end is None else part.schedule.end
+        found |= {start, start + (end - start) // 3, start + (end - start) // 2, end}
+    return sorted(found)
+
+
+@cache
+def _inputs() -> dict[str, Inputs]:
+    """Masks of several shapes, seen through boxes that fit, cut, exceed them or hold the whole map, with logits of several scales."""
+    generator = torch.Generator().manual_seed(0)
+    masks = _masks(generator)
+    boxes = _boxes(masks)
+
+    def draw(count: int) -> Tensor:
+        return torch.randn(count, SIZE, SIZE, generator=generator, dtype=torch.float64)
+
+    n = len(masks)
+    flat = torch.cat((torch.zeros(2, SIZE, SIZE), torch.ones(2, SIZE, SIZE))).double()
+    logits = torch.cat([scale * draw(n) for scale in SCALES] + [2 * (2 * masks - 1) + draw(n)])  # the last: a prediction that is mostly right
+    times = len(SCALES) + 1
+    return {ORDINARY: _with_distance(logits, masks.repeat(times, 1, 1), boxes.repeat(times, 1)),
+            SATURATED: _with_distance(SURE * draw(n).sign(), masks, boxes),
+            DEGENERATE: _with_distance(2 * draw(4), flat, boxes[:4])}
+
+
+def _with_distance(logits: Tensor, target: Tensor, boxes: Tensor) -> Inputs:
+    return Inputs(logits, target, boxes, signed_distance_map(target > 0.5).double())
+
+
+def _masks(generator: torch.Generator) -> Tensor:
+    """(N,SIZE,SIZE) float64: disc, ring, thin line, two parts, speck, half a map, ragged outlines as annotated objects have, noise."""
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+
+    def disc(row: int, column: int, radius: float) -> Tensor:
+        return (y - row) ** 2 + (x - column) ** 2 <= radius ** 2
+
+    noise = torch.randn(4, 1, 5, 5, generator=generator, dtype=torch.float64)
+    smooth = torch.nn.functional.interpolate(noise, size=(SIZE, SIZE), mode="bicubic", align_corners=False)[:, 0]
+    ragged = [field > field.quantile(share) for field, share in zip(smooth, (0.5, 0.7, 0.85, 0.93), strict=True)]
+    static = torch.rand(SIZE, SIZE, generator=generator, dtype=torch.float64) < 0.3
+    return torch.stack([disc(9, 10, 5), disc(10, 9, 7) & ~disc(10, 9, 4), (y - x).abs() <= 0, disc(5, 5, 3) | disc(14, 13, 4),
+                        (y == 12) & (x == 6), x < SIZE // 2, *ragged, static]).double()
+
+
+def _boxes(masks: Tensor) -> Tensor:
+    """(N,4) relative: by turns around the mask, half of that, larger than that, and the whole map."""
+    boxes = []
+    for row, mask in enumerate(masks):
+        rows, columns = mask.amax(1).nonzero(), mask.amax(0).nonzero()
+        box = torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)).double() / SIZE
+        width = box[2] - box[0]
+        change = {0: (0, 0), 1: (0, -width / 2), 2: (-0.15, 0.2), 3: (-1, 1)}[row % 4]
+        boxes.append(torch.stack((box[0] + change[0], box[1], box[2] + change[1], box[3])).clamp(0, 1))
+        if row % 4 == 3:
+            boxes[-1] = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
+    return torch.stack(boxes)
