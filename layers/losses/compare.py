@@ -174,7 +174,8 @@ def _inputs() -> dict[str, Inputs]:
 
     n = len(masks)
     flat = torch.cat((torch.zeros(2, SIZE, SIZE), torch.ones(2, SIZE, SIZE))).double()
-    logits = torch.cat([scale * draw(n) for scale in SCALES] + [2 * (2 * masks - 1) + draw(n)])  # the last: a prediction that is mostly right
+    mostly_right = 2 * (2 * masks - 1) + draw(n)
+    logits = torch.cat([scale * draw(n) for scale in SCALES] + [mostly_right])
     times = len(SCALES) + 1
     return {ORDINARY: _with_distance(logits, masks.repeat(times, 1, 1), boxes.repeat(times, 1)),
             SATURATED: _with_distance(SURE * draw(n).sign(), masks, boxes),

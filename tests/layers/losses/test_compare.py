@@ -13,7 +13,8 @@ def own_registry(monkeypatch):
 @pytest.mark.parametrize("a, b, factor", [
     ("survey_huber", "mse", 0.5), ("mse", "survey_huber(delta=3)", 2), ("survey_huber(delta=1.3)", "survey_huber(delta=2)", 1),
     ("2*bce", "bce", 2), ("bce + 0.5*mse", "mse + 2*bce", 0.5), ("smooth_l1(beta=0.2)", "huber(delta=0.2)", 5),
-    ("dice", "tversky(alpha=0.5, beta=0.5, smooth=0.5)", 1), ("weighted_bce(alpha=0.5)", "bce", 0.5), ("focal(gamma=0, alpha=None)", "bce", 1),
+    ("dice", "tversky(alpha=0.5, beta=0.5, smooth=0.5)", 1), ("weighted_bce(alpha=0.5)", "bce", 0.5),
+    ("focal(gamma=0, alpha=None)", "bce", 1),
     ("bce(weight=ramp(0, 1, end=10))", "bce(weight=ramp(0, 4, end=10))", 0.25), ("lovasz", "3*lovasz", 1 / 3),
     ("hausdorff", "2*hausdorff", 0.5), ("bce(region='image')", "4*bce(region='image')", 0.25)])
 def test_one_loss_up_to_a_factor(a, b, factor):

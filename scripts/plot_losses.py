@@ -1,0 +1,146 @@
+"""The page that `python scripts/losses.py plot` draws: mask losses of probabilities, and of masks that are shifted or too large."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+from layers.losses.boundary import signed_distance_map  # noqa: E402
+from layers.losses.mask import MaskLoss, build_mask_loss  # noqa: E402
+from yolact.engine.files import writing  # noqa: E402
+
+SIZE = 69  # pixels of a map's side, the prototypes of a 276 pixel image
+SURE = 10.0  # logit of a predicted mask: p = 0.99995 inside
+SHIFTS = np.arange(-20, 21)  # pixels
+GROWTHS = np.arange(-10, 13)  # pixels, below 0: erosion
+SHARES = np.linspace(0, 1, 26)  # of the object's pixels
+REAL = Path(__file__).resolve().parents[1] / "tests" / "data" / "coco_cc" / "annotations" / "instances_train.json"
+STYLES = ("-", "--", "-.", ":")
+WHOLE = torch.tensor([[0.0, 0, 1, 1]])
+
+
+def plot(expressions: Iterable[str], out: Path) -> Path:
+    """Writes the picture and returns its path. ValueError for a wrong expression."""
+    losses = [build_mask_loss(text, total_steps=1) for text in dict.fromkeys(expressions)]
+    pixel = [loss for loss in losses if not loss.needs and all(part.info.kind == "pixel" for part in loss.parts)]
+    masks = {"a disc": disc(), **real_mask()}
+    figure, axes = plt.subplots(len(masks) + bool(pixel), 4, figsize=(15, 3.6 * (len(masks) + bool(pixel)) + 0.8), layout="constrained",
+                                squeeze=False)
+    widths = np.linspace(3.2, 1.2, len(losses))  # curves that coincide stay visible under each other
+    styles = {loss: {"color": f"C{i % 10}", "linestyle": STYLES[i // 10 % 4], "linewidth": widths[i]} for i, loss in enumerate(losses)}
+    if pixel:
+        probability_row(axes[0], pixel, styles)
+    for row, (name, mask) in zip(axes[bool(pixel):], masks.items(), strict=True):
+        mask_row(row, name, mask, losses, styles)
+    for each in axes.flat:
+        each.spines[["top", "right"]].set_visible(False)
+        if each.lines:
+            each.grid(alpha=0.3)
+    handles = [plt.Line2D([], [], label=loss.expression, **styles[loss]) for loss in losses]
+    columns = 5 if max(len(loss.expression) for loss in losses) < 28 else 3
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(losses)), frameon=False, fontsize=10)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=100)
+    plt.close(figure)
+    return out
+
+
+def probability_row(row: np.ndarray, losses: list[MaskLoss], styles: dict[MaskLoss, dict]) -> None:
+    """Value of one pixel and gradient with respect to its logit, for target 1 and target 0."""
+    p = torch.linspace(0.002, 0.998, 250, dtype=torch.float64)
+    for target, (left, right) in ((1, row[:2]), (0, row[2:])):
+        for loss in losses:
+            value, gradient = at_probability(loss, p, target)
+            left.plot(p, value, **styles[loss])
+            right.plot(p, gradient, **styles[loss])
+        left.set(title=f"pixel loss, target {target}", xlabel="probability p", ylabel="value", ylim=(None, min(left.get_ylim()[1], 4)))
+        right.set(title=f"gradient, target {target}", xlabel="probability p", ylabel="d value / d logit")
+
+
+def at_probability(loss: MaskLoss, p: torch.Tensor, target: int) -> tuple[np.ndarray, np.ndarray]:
+    """(value, gradient) of one pixel. It shares its map with a pixel of the other class that is right, which weights by area need."""
+    other = torch.full_like(p, 50.0 if target == 0 else -50.0)
+    logits = torch.stack((p.logit(), other), 1)[:, None].requires_grad_()  # (N,1,2)
+    targets = torch.tensor([target, 1 - target], dtype=p.dtype).expand(len(p), 1, 2)
+    value = 2 * loss(logits, targets, WHOLE.expand(len(p), 4))  # their mean, and the other one's value is 0
+    gradient, = torch.autograd.grad(value.sum(), logits)
+    return value.detach().numpy(), gradient[:, 0, 0].numpy()
+
+
+def mask_row(row: np.ndarray, name: str, mask: np.ndarray, losses: list[MaskLoss], styles: dict[MaskLoss, dict]) -> None:
+    """A picture, and each loss of predictions that cover a part of the mask, are shifted, or grown."""
+    depth = distance_transform_edt(mask) - distance_transform_edt(~mask)  # >= 1 inside, <= -1 outside
+    sweeps = ((SHARES, [part(mask, share) for share in SHARES], "part of the mask is predicted", "share of its pixels"),
+              (SHIFTS, [shifted(mask, by) for by in SHIFTS], "the mask is shifted", "pixels to the right"),
+              (GROWTHS, [grown(depth, by) for by in GROWTHS],
+               "the mask is eroded or dilated", "pixels (below 0: eroded)"))
+    row[0].imshow(mask, cmap="Greys", vmax=2.5)
+    for prediction, color in ((shifted(mask, 8), "C3"), (grown(depth, 4), "C0"), (grown(depth, -4), "C2")):
+        row[0].contour(prediction, levels=[0.5], colors=color, linewidths=1.2)
+    row[0].set(title=f"{name}, {mask.sum()} pixels", xticks=[], yticks=[],
+               xlabel="grey: target; red: shifted by 8;\nblue, green: 4 px dilated, eroded")
+    for loss in losses:
+        nothing = abs(of_masks(loss, mask, [np.zeros_like(mask)])[0])
+        for axes, (amounts, predictions, _, _) in zip(row[1:], sweeps, strict=True):
+            values = of_masks(loss, mask, predictions)
+            axes.plot(amounts, values / (nothing if nothing > 1e-2 else np.abs(values).max() or 1), **styles[loss])
+    for axes, (_, _, title, label) in zip(row[1:], sweeps, strict=True):
+        lowest = min(line.get_ydata().min() for line in axes.lines)
+        axes.set(title=title, xlabel=label, ylabel="value / value of an empty mask",
+                 ylim=(max(lowest, -3) * 1.05 if lowest < -0.05 else -0.05, min(axes.get_ylim()[1], 3)))
+
+
+def of_masks(loss: MaskLoss, target: np.ndarray, predictions: list[np.ndarray]) -> np.ndarray:
+    """(N,) values of sure predictions in a box that is the whole map."""
+    logits = SURE * (2 * torch.from_numpy(np.stack(predictions)).float() - 1)
+    targets = torch.from_numpy(target).expand(len(logits), -1, -1)
+    distance = signed_distance_map(targets[:1]).expand_as(logits)
+    return loss(logits, targets.float(), WHOLE.expand(len(logits), 4), extras={"distance": distance}).numpy()
+
+
+def part(mask: np.ndarray, share: float) -> np.ndarray:
+    """The mask's upper pixels."""
+    return mask & (mask.ravel().cumsum().reshape(mask.shape) <= round(share * mask.sum()))
+
+
+def grown(depth: np.ndarray, by: int) -> np.ndarray:
+    """The mask dilated by so many pixels, or eroded where below 0."""
+    return depth >= -by if by >= 0 else depth > -by
+
+
+def shifted(mask: np.ndarray, by: int) -> np.ndarray:
+    moved = np.roll(mask, by, axis=1)
+    moved[:, by if by < 0 else 0:None if by < 0 else by] = False
+    return moved
+
+
+def disc() -> np.ndarray:
+    """(SIZE,SIZE) bool."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    return (y - SIZE // 2) ** 2 + (x - SIZE // 2) ** 2 <= 13.4 ** 2
+
+
+def real_mask() -> dict[str, np.ndarray]:
+    """An annotated object, scaled so that it covers the middle half of the map; nothing where the test pictures are not installed."""
+    if not REAL.is_file():
+        return {}
+    annotations = [a for a in json.loads(REAL.read_text(encoding="utf-8"))["annotations"] if not a["iscrowd"]]
+    polygons = max((a["segmentation"] for a in annotations), key=lambda parts: max(map(len, parts)))  # the most detailed outline
+    points = [np.array(part, dtype=np.float64).reshape(-1, 2) for part in polygons]
+    low, high = np.concatenate(points).min(0), np.concatenate(points).max(0)
+    scale = SIZE / 2 / (high - low).max()
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    for outline in points:
+        cv2.fillPoly(mask, [np.round((outline - (low + high) / 2) * scale + SIZE / 2).astype(np.int32)], 1)
+    return {"an object of COCO": mask.astype(bool)}
