@@ -13,7 +13,7 @@ from layers.losses.boundary import signed_distance_map
 from layers.losses.mask import MaskLoss, build_mask_loss
 
 SHAPE = (64, 69, 69)  # instances and prototype size of a 276 pixel image
-REPETITIONS = 5
+REPETITIONS = 9
 
 
 def cost(expression: str) -> tuple[float, float]:
