@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from data import cli  # noqa: E402  (runs from any folder, installed or not)
 
-IMAGES = {"train": 800, "val": 100}
+IMAGES = {"train": 1600, "val": 100}
 SIZE, MAX_INSTANCES = 256, 4
 GALLERY_PICTURES = 12
 
