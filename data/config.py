@@ -151,7 +151,7 @@ derive("yolact_plus_tiny", name="yolact_plus_tiny_nuclei", **{**NUCLEI, "model.a
 derive("yolact_plus_tiny", name="quickstart", **{
     "dataset": "quickstart", "model.backbone": "resnet10", "model.proto_channels": 32, "model.proto_layers": 1, "model.prototypes": 16,
     "model.anchor_scales": ((20, 32), (40, 56), (64, 90), (128, 181), (256, 360)), "augment.iou_crop": False,
-    "train.iterations": 1_350, "train.warmup_iterations": 50, "train.validate_every": 450, "train.save_every": 100})
+    "train.iterations": 1_100, "train.warmup_iterations": 50, "train.validate_every": 550, "train.save_every": 100})
 
 
 # --------------------------------------------------------------------------------------------------------------- your configs
