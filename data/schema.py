@@ -137,6 +137,7 @@ class LossConfig(Section):
         None, description="hard negatives kept at least in an image; none = 16 if data.keep_empty, else 0 as published")
     masks_to_train: PositiveInt = Field(100, description="positives an image that get a mask loss, drawn at random above that")
     mask_iou_min_area: NonNegative = Field(25.0, description="ground-truth masks of at most this many prototype pixels train no mask IoU")
+    match_steps: PositiveInt = Field(100, description="first iterations over which match='grad' measures gradients, before it is frozen")
     plugins: tuple[str, ...] = Field((), description="Python files or modules that register more losses")
 
     @field_validator("plugins", mode="before")
@@ -171,6 +172,8 @@ class TrainConfig(Section):
     num_workers: NonNegativeInt = Field(4, description="loader processes")
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a NaN or infinite loss does")
     log_every: PositiveInt = Field(10, description="iterations between console, metrics.jsonl and TensorBoard lines")
+    gradients_every: NonNegativeInt = Field(
+        50, description="iterations between measurements of each mask term's share of the gradient at the prototypes; 0 = never")
     validate_every: NonNegativeInt = Field(10_000, description="iterations between validations; 0 = only at the end")
     validate_images: NonNegativeInt = Field(0, description="validation images used during training; 0 = all")
     save_every: PositiveInt = Field(1_000, description="iterations between checkpoints (last.pth)")

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from layers.losses.contract import Result
 
 COMMANDS = ("list", "check", "compare", "plot")
-UNSUMMED = {f"{name}(unsummed=True)" for name in ("survey_dice", "survey_log_cosh_dice", "survey_log_cosh_bce")}
-DECLARED = {(name, "alone"): "as its replay is meant to: it divides by all instances together" for name in UNSUMMED}
 
 
 class Arguments(argparse.ArgumentParser):
@@ -120,10 +118,8 @@ def check(asked: list[str]) -> int:
     expressions, rows, notes, failed = expand(asked), [], [], 0
     for expression in tqdm(expressions, desc="check", leave=False, disable=not sys.stderr.isatty()):
         results = run_contract(expression)
-        wrong = [result for result in results if not result.passed and (expression, result.check) not in DECLARED]
+        wrong = [result for result in results if not result.passed]
         notes += [f"FAILS  {expression}: {message}" for message in _together(wrong)]
-        notes += [f"note   {expression}: {result.message}, {DECLARED[expression, result.check]}"
-                  for result in results if not result.passed and result not in wrong]
         failed += bool(wrong)
         rows.append((expression, f"FAILS {len(wrong)} of {len(results)}" if wrong else "sound", *_ratios(cost, expression)))
     heads = ("loss", "checks", "time", "memory")
@@ -134,8 +130,7 @@ def check(asked: list[str]) -> int:
           "time and memory: processor time of forward and backward on 64 maps of 69x69, relative to bce;\n"
           "memory is what is kept for backward\n")
     print(*notes, sep="\n", end="\n" if notes else "")
-    own, known = ([text for text in group if text not in UNSUMMED] for group in (expressions, expand(["all"])))
-    for pair in copies(own, among=known):
+    for pair in copies(expressions, among=expand(["all"])):
         print(f"COPY   {pair}" if pair.same else f"alike  {pair}")
     print(f"{failed} of {len(rows)} fail" if failed else f"{len(rows)} checked, all sound")
     return int(failed > 0)

@@ -80,12 +80,13 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
     mask_sizes = [(2 * p3[0], 2 * p3[1])] + ([p3] if model.semantic_seg_conv is not None else [])
     mask_iou = None if model.mask_iou_net is None else MaskIoULoss(model.mask_iou_net, min_area=cfg.loss.mask_iou_min_area)
     loss = cfg.loss
+    mask_loss = build_mask_loss(loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps)
     return Criterion(
-        assigner=build_assigner(cfg.assign.name), mask_loss=build_mask_loss(loss.mask, loss.plugins, total_steps=cfg.train.iterations),
+        assigner=build_assigner(cfg.assign.name), mask_loss=mask_loss,
         num_classes=model.num_classes, image_size=cfg.model.max_size, mask_sizes=mask_sizes, mask_iou=mask_iou,
         box_weight=loss.box_weight, class_weight=loss.class_weight, mask_weight=loss.mask_weight, semantic_weight=loss.semantic_weight,
         mask_iou_weight=loss.mask_iou_weight, ohem_ratio=loss.ohem_ratio, ohem_min_negatives=cfg.ohem_min_negatives,
-        masks_to_train=loss.masks_to_train)
+        masks_to_train=loss.masks_to_train, gradients_every=cfg.train.gradients_every)
 
 
 def load_pretrained_backbone(model: Yolact, cfg: Config) -> bool:

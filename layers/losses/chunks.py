@@ -28,9 +28,10 @@ class _InChunks(torch.autograd.Function):
             chunk = logits[part].detach().requires_grad_(ctx.needs_input_grad[0])
             with torch.set_grad_enabled(ctx.needs_input_grad[0]):
                 found = evaluate(chunk, part)
+                totals = [value.sum() for value in found]
             if ctx.needs_input_grad[0]:
                 last = len(found) - 1
-                gradients.append([torch.autograd.grad(value.sum(), chunk, retain_graph=i < last)[0] for i, value in enumerate(found)])
+                gradients.append([torch.autograd.grad(total, chunk, retain_graph=i < last)[0] for i, total in enumerate(totals)])
             values.append([value.detach() for value in found])
         ctx.save_for_backward(*(torch.cat(of_term) for of_term in zip(*gradients, strict=True)))
         return tuple(torch.cat(of_term) for of_term in zip(*values, strict=True))

@@ -1,6 +1,7 @@
 """Whether two mask losses are one loss: equal up to a constant factor in values and gradients, on a fixed set of masks and logits.
 
 Expressions are compared as written, with their regions, options and schedules: bce and bce(region='image') differ, bce and 2*bce do not.
+What only shows in training (learned and matched weights, balance, instances that depend on one another) must be the same on both sides.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def same_up_to_factor(a: str, b: str, plugins: Iterable[str] = ()) -> float | No
 def compare(a: str, b: str, plugins: Iterable[str] = ()) -> Comparison:
     """How two expressions relate. ValueError for expressions that cannot be built."""
     first, second = (build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in (a, b))
+    if _manner(first) != _manner(second):
+        return Comparison(first.expression, second.expression, None, deviation=1.0)
     steps = _steps(first, second)
     return _compare(first.expression, _fingerprint(first, steps), second.expression, _fingerprint(second, steps))
 
@@ -97,9 +100,14 @@ def copies(expressions: Iterable[str], among: Iterable[str] = (), plugins: Itera
                 continue
     own, rest = ([loss.expression for loss in group if loss.expression in prints] for group in (losses, others))
     own = list(dict.fromkeys(own))
-    pairs = [*combinations(own, 2), *((a, b) for a in own for b in rest if b not in own)]
+    manners = {loss.expression: _manner(loss) for loss in (*losses, *others)}
+    pairs = [(a, b) for a, b in (*combinations(own, 2), *((a, b) for a in own for b in rest if b not in own)) if manners[a] == manners[b]]
     found = (_compare(a, prints[a], b, prints[b]) for a, b in pairs)
     return [comparison for comparison in found if comparison.factor is not None]
+
+
+def _manner(loss: MaskLoss) -> list[tuple]:
+    return sorted((part.schedule.learned, bool(part.match), part.balance, part.pooled) for part in loss.parts)
 
 
 def _compare(first: str, a: Print, second: str, b: Print) -> Comparison:
@@ -145,7 +153,8 @@ def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
         values, gradients = [], []
         for step in steps:
             logits = given.logits.clone().requires_grad_()
-            value = loss(logits, given.target, given.boxes, step=step, extras={"distance": given.distance})  # (N,)
+            value = loss(logits, given.target, given.boxes, step=step, extras={"distance": given.distance},
+                         generator=torch.Generator().manual_seed(0))  # (N,)
             gradient, = torch.autograd.grad(value.sum(), logits)
             values.append(value.detach()[:, None])
             gradients.append(gradient.flatten(1))
@@ -156,7 +165,7 @@ def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
 def _steps(*losses: MaskLoss) -> list[int]:
     """The steps at which schedules begin and end, and some between and beyond."""
     found = {0}
-    for part in (part for loss in losses for part in loss.parts if part.schedule.shape):
+    for part in (part for loss in losses for part in loss.parts if part.schedule.varies):
         start, end = part.schedule.start, TOTAL_STEPS if part.schedule.end is None else part.schedule.end
         found |= {start, start + (end - start) // 3, start + (end - start) // 2, end}
     return sorted(found)

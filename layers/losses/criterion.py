@@ -19,6 +19,7 @@ from layers.assign import BACKGROUND, Assigner, Assignment
 from layers.boxes import corners
 from layers.losses.auxiliary import MaskIoULoss, box_loss, semantic_loss
 from layers.losses.classification import negatives_wanted, ohem_cross_entropy
+from layers.losses.gradients import prototype_norms
 from layers.losses.mask import MaskLoss
 from layers.losses.sampling import Positives, draw_subset, find_positives
 
@@ -46,10 +47,11 @@ class _GroundTruth:
 
 @dataclass
 class _Instances:
-    """N sampled positives: logits (N,H,W), target (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,);
-    extras, the (N,H,W) tensors that the mask loss needs beside them."""
+    """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,);
+    extras, what the mask loss takes beside them."""
 
     logits: Tensor
+    coeffs: Tensor
     target: Tensor
     boxes: Tensor
     labels: Tensor
@@ -64,6 +66,8 @@ class Criterion(nn.Module):
     needs_full_masks  the assigner reads masks at network input size
     distance_sizes    (h,w) that Targets must carry distances at: none, or the prototypes' where the mask loss reads them
     last_terms        of the last call, detached and divided as the losses are: {"bce": raw, "bce/weighted": as it enters the sum, ...}
+    last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,) squared norms of the weighted term's gradient
+                      at the prototypes, from all, small, medium and large instances}; see gradients.prototype_norms and shares
 
     Every loss but `semantic` is divided by the positives of the global batch, `semantic` by its images. With several processes each rank's
     losses are its share of the global batch's: their sum over ranks is the loss, so a trainer whose gradients are averaged over ranks (DDP)
@@ -73,7 +77,7 @@ class Criterion(nn.Module):
     def __init__(self, *, assigner: Assigner, mask_loss: MaskLoss, num_classes: int, image_size: int, mask_sizes: Sequence[tuple[int, int]],
                  mask_iou: MaskIoULoss | None = None, box_weight: float = 1.5, class_weight: float = 1.0, mask_weight: float = 6.125,
                  semantic_weight: float = 1.0, mask_iou_weight: float = 25.0, ohem_ratio: float = 3.0, ohem_min_negatives: int = 0,
-                 masks_to_train: int = 100):
+                 masks_to_train: int = 100, gradients_every: int = 0):
         super().__init__()
         unmet = [name for name in mask_loss.needs if name != "distance"]
         if unmet:
@@ -89,7 +93,9 @@ class Criterion(nn.Module):
         self.ohem_ratio = ohem_ratio
         self.ohem_min_negatives = ohem_min_negatives
         self.masks_to_train = masks_to_train
+        self.gradients_every = gradients_every
         self.last_terms: dict[str, Tensor] = {}
+        self.last_gradients: dict[str, Tensor] = {}
 
     @property
     def needs_full_masks(self) -> bool:
@@ -125,7 +131,7 @@ class Criterion(nn.Module):
         """Predictions and B Targets -> {"box", "class", "mask", "semantic", "mask_iou": 0-d}, weighted, normalised; their sum is the loss.
 
         step          optimiser step, for scheduled weights
-        generator     draws the subset of positives where an image has more than masks_to_train
+        generator     draws the subset of positives where an image has more than masks_to_train, and what the mask loss samples
         assignment    of assign(), where it is known already
         normalizers   of normalizers(), over all micro-batches; default: this batch alone, over all ranks
         subset_order  (B,A) keys: the masks_to_train positives with the lowest keys get a mask loss; replaces the drawing
@@ -147,7 +153,7 @@ class Criterion(nn.Module):
         sums = {
             "box": self._box(predictions, truth, assignment, positives.rows),
             "class": self._class(predictions, truth, assignment, positives),
-            "mask": self._mask(instances, positives, sampled, normalizers, step),
+            "mask": self._mask(instances, positives, sampled, normalizers, step, generator),
         }
         if self.mask_iou is not None:
             sums["mask_iou"] = self.mask_iou(instances.logits, instances.target, instances.boxes, instances.labels)
@@ -168,19 +174,37 @@ class Criterion(nn.Module):
         wanted = negatives_wanted(positives.counts, logits.shape[1], ratio=self.ohem_ratio, least=self.ohem_min_negatives)
         return ohem_cross_entropy(logits, positives.rows, labels, assignment.gt_index == BACKGROUND, wanted)
 
-    def _mask(self, instances: _Instances, positives: Positives, sampled: Positives, normalizers: Normalizers, step: int) -> Tensor:
+    def _mask(self, instances: _Instances, positives: Positives, sampled: Positives, normalizers: Normalizers, step: int,
+              generator: torch.Generator | None) -> Tensor:
         """Sum over instances and terms; an image's instances stand for all its positives unless a term says rescale=False."""
         shares = [every / max(some, 1) for every, some in zip(positives.counts, sampled.counts, strict=True)]
         scale = _tensor(shares, instances.logits)[instances.image]  # (N,)
-        values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step, extras=instances.extras)
-        total, self.last_terms = 0, {}
-        for part, value in zip(self.mask_loss.parts, values.values(), strict=True):
-            weight = part.weight(step, self.mask_loss.total_steps)
-            raw = (value * scale if part.rescale else value).sum()
-            total = total + weight * raw
-            self.last_terms[part.label] = raw.detach() / normalizers.positives
-            self.last_terms[f"{part.label}/weighted"] = self.weights["mask"] * weight * self.last_terms[part.label]
-        return total
+        values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step, extras=instances.extras,
+                                      generator=generator)
+        sums = {part.label: (value * scale if part.rescale else value).sum()
+                for part, value in zip(self.mask_loss.parts, values.values(), strict=True)}
+        weights = dict(zip(sums, self.mask_loss.weights(step), strict=True))
+        self.last_terms = {}
+        for label, raw in sums.items():
+            self.last_terms[label] = raw.detach() / normalizers.positives
+            self.last_terms[f"{label}/weighted"] = self.weights["mask"] * _detached(weights[label]) * self.last_terms[label]
+        self._measure_gradients(sums, weights, instances, sampled, step)
+        return sum(weights[label] * raw for label, raw in sums.items()) + self.mask_loss.penalty() * scale.sum()
+
+    def _measure_gradients(self, sums: dict[str, Tensor], weights: dict, instances: _Instances, sampled: Positives, step: int) -> None:
+        """Norms at the prototypes, where they are due: one more backward pass, from the terms to the mask logits only."""
+        self.last_gradients = {}
+        logged = self.gradients_every > 0 and step % self.gradients_every == 0
+        matching = self.mask_loss.match is not None and self.mask_loss.match.measures(step)
+        if not (logged or matching) or not instances.logits.requires_grad:
+            return
+        h, w = instances.logits.shape[-2:]
+        areas = instances.target.sum((1, 2)) * (self.image_size**2 / (h * w))
+        norms = prototype_norms(list(sums.values()), instances.logits, instances.coeffs, sampled.counts, areas)  # (T,4)
+        if matching:
+            self.mask_loss.match.observe(norms[:, 0], step)
+        if logged:
+            self.last_gradients = {label: row * _detached(weights[label]) ** 2 for label, row in zip(sums, norms, strict=True)}
 
 
 def _collate(targets: Sequence) -> _GroundTruth:
@@ -202,6 +226,10 @@ def _tensor(values: list, like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
+def _detached(weight: float | Tensor) -> float | Tensor:
+    return weight.detach() if isinstance(weight, Tensor) else weight
+
+
 def _lift(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
@@ -221,12 +249,12 @@ def _instances(predictions, targets: Sequence, truth: _GroundTruth, assignment: 
     masks = torch.cat([t.mask_at(h, w) for t in targets])  # (sum M,h,w) bool
     of_masks = truth.offset[image] + assignment.gt_index.flatten()[sampled.rows]
     target = masks.index_select(0, of_masks).to(prototypes.dtype)
-    extras = {}
+    extras = {"image": image, "ground_truth": of_masks}
     if "distance" in needs:
         extras["distance"] = torch.cat([t.distance_at(h, w) for t in targets]).index_select(0, of_masks).to(prototypes.dtype)
     coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)  # (N,K)
     logits = _assemble(prototypes, coeffs, sampled.counts)
-    return _Instances(logits, target, truth.boxes.flatten(0, 1)[matched].to(logits.dtype), truth.labels.flatten()[matched], image,
+    return _Instances(logits, coeffs, target, truth.boxes.flatten(0, 1)[matched].to(logits.dtype), truth.labels.flatten()[matched], image,
                       extras)
 
 

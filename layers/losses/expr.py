@@ -185,9 +185,8 @@ def _value(text: str, node: ast.expr) -> Value:
         node = node.operand
         if not isinstance(node, ast.Constant) or type(node.value) not in (int, float):
             raise ExpressionError("a sign belongs in front of a number", text, _at(text, node))
-    if isinstance(node, ast.Name):
-        hint = f"write '{node.id}' in quotes if a word is meant"
-        raise ExpressionError(f"{node.id} is not a value: {hint}", text, _at(text, node))
+    if isinstance(node, ast.Name):  # as weight=learned
+        return Call(node.id, position=_at(text, node))
     if not isinstance(node, ast.Constant) or type(node.value) not in (int, float, str, bool, type(None)):
         raise ExpressionError("a value is a number, a 'word', True, False, None or a call", text, _at(text, node))
     value = node.value

@@ -1,7 +1,8 @@
 """MaskLoss: the mask term alpha*L1 + beta*L2 + ... of an expression, computed per instance.
 
-It owns what every term has in common: where a loss counts (region, outside), what it is divided by, and its weight over training. The
-criterion owns what concerns images: subsets of positives, their rescaling, and the division by the number of positives.
+It owns what every term has in common: where a loss counts (region, outside, sampling), what it is divided by, how instances are balanced,
+and its weight over training. The criterion owns what concerns images: subsets of positives, their rescaling, and the division by the
+number of positives.
 """
 
 from __future__ import annotations
@@ -13,17 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layers.losses.chunks import in_chunks
 from layers.losses.expr import ExpressionError, Term, format_terms, parse, unordered
+from layers.losses.gradients import GradientMatch
 from layers.losses.registry import RESERVED, LossInfo, Param, ParameterError, check_params, get, load_plugins
 from layers.losses.schedule import Schedule, read_weight
+from layers.losses.selection import Selection, read_sampling
 from layers.masks import box_window
 
 OPTIONS = (
     Param("region", str, "box", choices=("box", "image")),
     Param("outside", str, "ignore", choices=("ignore", "charge")),
     Param("rescale", bool, True),
+    Param("balance", str, "none", choices=("none", "sqrt_area", "equal")),
+    Param("match", str, None, optional=True, choices=("grad",)),
 )
-UNAVAILABLE = tuple(name for name in RESERVED if name != "weight" and name not in {option.name for option in OPTIONS})
+MATCH_STEPS = 100  # steps over which match='grad' measures, unless told otherwise
+CHUNK_PIXELS = 1 << 24  # of all instances; beyond, the loss is computed in chunks of at most as many
 PADDING = 1  # prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
 MIN_AREA = 0.01  # square prototype pixels: a box without area must not divide by 0
 OUTSIDE_LOGIT = -100.0  # p rounds to 0 and BCE costs exactly 100 at a ground-truth pixel, as with the published clamp of log at -100
@@ -36,6 +43,7 @@ class MaskTerm:
     label    canonical call without coefficient and weight: names the term's unweighted value
     params   every parameter of the loss function
     rescale  whether the criterion makes up for positives that were not sampled
+    The other fields are the options of MaskLoss.
     """
 
     label: str
@@ -46,10 +54,23 @@ class MaskTerm:
     region: str
     outside: str
     rescale: bool
+    balance: str
+    match: str | None
+    sampling: Selection | None
 
     def weight(self, step: int, total_steps: int | None = None) -> float:
-        """coefficient x weight(step)."""
+        """coefficient x weight(step), without the factors that training finds (weight=learned, match='grad')."""
         return self.coefficient * self.schedule.at(step, total_steps)
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the loss function itself makes instances depend on one another."""
+        return self.info.is_pooled(self.params)
+
+    @property
+    def random(self) -> bool:
+        """Whether the value depends on a generator."""
+        return self.sampling is not None and self.sampling.random
 
 
 class MaskLoss(nn.Module):
@@ -65,26 +86,43 @@ class MaskLoss(nn.Module):
     region='image'              every pixel counts; a pixel loss is divided by H*W
     outside='ignore' (default)  with region='box', nothing outside the grown box costs anything
     outside='charge'            the published form: p is set to 0 out there and ground truth out there costs L(0, 1), 100 for BCE
+    sampling=hardest(share)     of a pixel loss, only the costliest pixels of the region count; sampling=points(n): only n of them, mostly
+                                unsure ones. What is chosen stands for the whole region, so hardest(1) changes nothing
+    balance='none' (default)    every positive counts alike, so a ground truth as often as it has positives
+    balance='sqrt_area'|'equal' the positives of a ground truth share a total of the root of its mask's area, or of 1; within an image,
+                                whose total stays as it was
+    weight=learned              the term weighs exp(-s) and s is added, s a parameter from 0 on: uncertainty weighting (Kendall et al.,
+                                CVPR 2018, equation 7, times 2)
+    match='grad'                the coefficient is the ratio of gradient norms at the prototypes to the first term that is not matched; the
+                                criterion measures it in the first steps (see GradientMatch)
     Region losses are scale-free and not divided by anything.
     """
 
-    def __init__(self, terms: Iterable[MaskTerm], canonical: tuple[Term, ...], total_steps: int | None = None):
+    def __init__(self, terms: Iterable[MaskTerm], canonical: tuple[Term, ...], total_steps: int | None = None,
+                 match_steps: int = MATCH_STEPS):
         super().__init__()
         self.parts = tuple(terms)
         self.expression = format_terms(canonical)
         self.key = unordered(canonical)
         self.needs = tuple(sorted({name for part in self.parts for name in part.info.needs}))
         self.total_steps = total_steps
+        learned = sum(part.schedule.learned for part in self.parts)
+        self.log_variance = nn.Parameter(torch.zeros(learned)) if learned else None
+        self.match = None
+        if any(part.match for part in self.parts):
+            reference = next(i for i, part in enumerate(self.parts) if not part.match)
+            self.match = GradientMatch([bool(part.match) for part in self.parts], reference, self.parts[reference].coefficient, match_steps)
 
     def forward(self, logits: Tensor, target: Tensor, boxes: Tensor, *, step: int = 0, extras: Mapping[str, Tensor] | None = None,
                 generator: torch.Generator | None = None) -> Tensor:
         """logits (N,H,W), target (N,H,W) in {0,1}, boxes (N,4) XYXY relative -> (N,).
 
-        float16 and bfloat16 are lifted to float32. `generator` serves terms that draw samples; no built-in loss does.
-        ValueError for disagreeing shapes, missing extras, or a loss function that returns another shape than its kind promises."""
+        float16 and bfloat16 are lifted to float32. extras: what `needs` names, and for `balance` image (N,) and ground_truth (N,), the
+        indices that tell whose positives these are (default: one image, each of another ground truth). `generator` draws sampled points
+        (default: torch's global one).
+        ValueError for disagreeing shapes, missing extras, or a loss function that returns another shape or type than its kind promises."""
         values = self.terms(logits, target, boxes, step=step, extras=extras, generator=generator)
-        weights = (part.weight(step, self.total_steps) for part in self.parts)
-        return sum(weight * value for weight, value in zip(weights, values.values(), strict=True))
+        return sum(weight * value for weight, value in zip(self.weights(step), values.values(), strict=True)) + self.penalty()
 
     def terms(self, logits: Tensor, target: Tensor, boxes: Tensor, *, step: int = 0, extras: Mapping[str, Tensor] | None = None,
               generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -96,8 +134,40 @@ class MaskLoss(nn.Module):
                 logits = logits.float()
             if logits.shape[0] == 0:  # loss functions need not handle an empty batch; the graph is kept
                 return {part.label: logits.sum((1, 2)) for part in self.parts}
-            view = _Region(logits, target.to(logits.dtype), boxes.to(logits.dtype))
-            return {part.label: _evaluate(part, view, extras) for part in self.parts}
+
+            def evaluate(logits: Tensor, rows: slice) -> list[Tensor]:
+                view = _Region(logits, target[rows].to(logits.dtype), boxes[rows].to(logits.dtype))
+                own = {name: extras[name][rows] for name in self.needs}
+                return [_evaluate(part, view, own, generator) for part in self.parts]
+
+            if logits.numel() > CHUNK_PIXELS and not any(part.pooled for part in self.parts):
+                values = in_chunks(evaluate, logits, max(1, CHUNK_PIXELS // logits[0].numel()))
+            else:
+                values = evaluate(logits, slice(None))
+            return {part.label: value if part.balance == "none" else value * _balance(part.balance, target, extras)
+                    for part, value in zip(self.parts, values, strict=True)}
+
+    def weights(self, step: int) -> list[float | Tensor]:
+        """What each term is multiplied by at this step, a 0-d tensor where training finds it."""
+        found: list[float | Tensor] = [part.weight(step, self.total_steps) for part in self.parts]
+        if self.log_variance is not None:
+            precisions = iter(torch.exp(-self.log_variance))
+            found = [weight * next(precisions) if part.schedule.learned else weight
+                     for part, weight in zip(self.parts, found, strict=True)]
+        if self.match is not None:
+            factors = self.match.factors(step)
+            found = [weight * factors[i] if part.match else weight
+                     for i, (part, weight) in enumerate(zip(self.parts, found, strict=True))]
+        return found
+
+    def changing_weights(self, step: int) -> dict[str, float]:
+        """{label: weight at this step} of the terms whose weight is not a constant. Waits for the device where training finds one."""
+        return {part.label: float(weight) for part, weight in zip(self.parts, self.weights(step), strict=True)
+                if part.schedule.shape or part.match}
+
+    def penalty(self) -> float | Tensor:
+        """What each instance costs for the learned weights: the sum of their s."""
+        return 0.0 if self.log_variance is None else self.log_variance.sum()
 
     def extra_repr(self) -> str:
         return self.expression
@@ -112,7 +182,7 @@ class MaskLoss(nn.Module):
         return extras
 
 
-def build_mask_loss(expr: str, plugins: Iterable[str] = (), *, total_steps: int | None = None) -> MaskLoss:
+def build_mask_loss(expr: str, plugins: Iterable[str] = (), *, total_steps: int | None = None, match_steps: int = MATCH_STEPS) -> MaskLoss:
     """The loss that an expression such as "bce + 0.5*mse(region='image')" describes, after loading plugins.
 
     ValueError shows the place of a mistake: syntax, unknown loss, unknown or wrong parameter, a term given twice."""
@@ -129,7 +199,9 @@ def build_mask_loss(expr: str, plugins: Iterable[str] = (), *, total_steps: int 
             raise ExpressionError(f"{part.label} is there twice: write one term with one coefficient", _one_line(expr), term.position)
         parts.append(part)
         canonical.append(plain)
-    return MaskLoss(parts, tuple(canonical), total_steps)
+    if all(part.match for part in parts):
+        raise ExpressionError("match='grad' needs another term to be matched to", _one_line(expr), 0)
+    return MaskLoss(parts, tuple(canonical), total_steps, match_steps)
 
 
 def _one_line(expr: str) -> str:
@@ -141,16 +213,21 @@ def _build(term: Term) -> tuple[MaskTerm, Term]:
     info = get(term.name)
     own = {name: value for name, value in term.params.items() if name not in RESERVED}
     params = check_params(info, own)
-    for name in UNAVAILABLE:
-        if name in term.params:
-            raise ParameterError(f"the option {name!r} is reserved, but not available in this version", name)
     options = {p.name: p.check(term.params[p.name]) if p.name in term.params else p.default for p in OPTIONS}
+    sampling = read_sampling(term.params["sampling"]) if term.params.get("sampling") is not None else None
     schedule = read_weight(term.params.get("weight", 1))
-    final = {**params, **options, "weight": schedule.value}
-    defaults = {**info.defaults, **{p.name: p.default for p in OPTIONS}, "weight": 1.0}
+    if sampling and info.kind == "region":
+        raise ParameterError(f"sampling chooses pixels, and {info.name} has one value per instance", "sampling")
+    if sampling and options["outside"] == "charge":
+        raise ParameterError("sampling chooses pixels of the region: leave outside='charge' out", "sampling")
+    if options["match"] and schedule.learned:
+        raise ParameterError("a weight is matched or learned: leave one of match='grad' and weight=learned out", "match")
+    final = {**params, **options, "weight": schedule.value, "sampling": sampling and sampling.value}
+    defaults = {**info.defaults, **{p.name: p.default for p in OPTIONS}, "weight": 1.0, "sampling": None}
     changed = {name: final[name] for name in term.params if final[name] != defaults[name]}
-    label = str(Term(term.name, 1.0, {name: value for name, value in changed.items() if name != "weight"}))
-    return MaskTerm(label, info, params, term.coefficient, schedule, **options), Term(term.name, term.coefficient, changed)
+    label = str(Term(term.name, 1.0, {name: value for name, value in changed.items() if name not in ("weight", "match")}))
+    part = MaskTerm(label, info, params, term.coefficient, schedule, **options, sampling=sampling)
+    return part, Term(term.name, term.coefficient, changed)
 
 
 class _Region:
@@ -184,7 +261,7 @@ class _Region:
         return (sides[:, 0] * width * (sides[:, 1] * height)).clamp(min=MIN_AREA)
 
 
-def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor]) -> Tensor:
+def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor], generator: torch.Generator | None) -> Tensor:
     """(N,) unweighted value of one term."""
     keywords = {**part.params, **{name: extras[name] for name in part.info.needs}}
     in_box = part.region == "box"
@@ -194,16 +271,37 @@ def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor]) -> Te
         weight = view.keep.to(logits.dtype) if in_box and not charge else torch.ones_like(logits)
         return _checked(part, part.info.function(logits, view.target, weight, **keywords), logits.shape[:1])
     pixels = _checked(part, part.info.function(logits, view.target, **keywords), logits.shape)  # (N,H,W)
-    if in_box and not charge:
+    if part.sampling is not None:
+        inside = view.keep if in_box else torch.ones_like(logits, dtype=torch.bool)
+        pixels = pixels * part.sampling.weights(pixels, logits, inside, generator)
+    elif in_box and not charge:
         pixels = pixels * view.keep
     total = pixels.sum((1, 2))
     return total / view.box_area() if in_box else total / (view.size[0] * view.size[1])
+
+
+@torch.no_grad()
+def _balance(kind: str, target: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
+    """(N,) factors of the instances, whose sum over an image is its number of instances."""
+    rows = torch.arange(target.shape[0], device=target.device)
+    ground_truth, image = extras.get("ground_truth", rows), extras.get("image", torch.zeros_like(rows))
+    wanted = target.sum((1, 2), dtype=torch.float32).clamp(min=1).sqrt() if kind == "sqrt_area" else torch.ones_like(rows).float()
+    weight = wanted / _same(ground_truth).sum(1)
+    in_image = _same(image).to(weight.dtype)
+    return weight * in_image.sum(1) / (in_image @ weight)
+
+
+def _same(index: Tensor) -> Tensor:
+    """(N,) -> (N,N) bool."""
+    return index[:, None] == index[None]
 
 
 def _checked(part: MaskTerm, value: Tensor, shape: torch.Size) -> Tensor:
     if not isinstance(value, Tensor) or value.shape != shape:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{part.info.kind} loss {part.info.name!r} must return a tensor of shape {tuple(shape)}, got {got}")
+    if not value.is_floating_point():
+        raise ValueError(f"{part.info.kind} loss {part.info.name!r} must return floating-point numbers, got {value.dtype}")
     return value
 
 

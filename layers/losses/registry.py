@@ -111,6 +111,7 @@ class LossInfo:
     needs           extra per-instance tensors that the caller supplies by these names
     signed          True where the value may be negative and is not 0 at a perfect mask
     signed_when     parameter values of which one must be set for that; empty = always
+    pooled_when     parameter values of which each makes instances depend on one another, on purpose
     source          where the formula comes from (paper and equation), may be empty
     """
 
@@ -123,10 +124,15 @@ class LossInfo:
     signed: bool = False
     source: str = ""
     signed_when: dict[str, Any] = field(default_factory=dict)
+    pooled_when: dict[str, Any] = field(default_factory=dict)
 
     def is_signed(self, params: dict[str, Any]) -> bool:
         """Whether the loss with these parameters (all of them) may be negative."""
         return self.signed and (not self.signed_when or any(params[name] == value for name, value in self.signed_when.items()))
+
+    def is_pooled(self, params: dict[str, Any]) -> bool:
+        """Whether the value of an instance depends on the others with these parameters (all of them)."""
+        return any(params[name] == value for name, value in self.pooled_when.items())
 
     @property
     def signature(self) -> str:
@@ -140,20 +146,23 @@ class LossInfo:
 
 
 def pixel_loss(name: str, summary: str, *, bounds: dict[str, Bound] | None = None, needs: Iterable[str] = (), signed: bool = False,
-               signed_when: dict[str, Any] | None = None, source: str = "") -> Callable[[Callable], Callable]:
+               signed_when: dict[str, Any] | None = None, pooled_when: dict[str, Any] | None = None,
+               source: str = "") -> Callable[[Callable], Callable]:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, *, ...) -> (N,H,W): a loss per pixel, neither cropped nor reduced.
 
-    ValueError if the name is taken or the signature is not this one."""
-    return _decorator("pixel", ("logits", "target"), name, summary, bounds or {}, tuple(needs), signed, signed_when or {}, source)
+    The other arguments are fields of LossInfo. ValueError if the name is taken or the signature is not this one."""
+    fields = {"signed": signed, "signed_when": signed_when or {}, "pooled_when": pooled_when or {}, "source": source}
+    return _decorator("pixel", ("logits", "target"), name, summary, bounds or {}, tuple(needs), fields)
 
 
 def region_loss(name: str, summary: str, *, bounds: dict[str, Bound] | None = None, needs: Iterable[str] = (), signed: bool = False,
-                signed_when: dict[str, Any] | None = None, source: str = "") -> Callable[[Callable], Callable]:
+                signed_when: dict[str, Any] | None = None, pooled_when: dict[str, Any] | None = None,
+                source: str = "") -> Callable[[Callable], Callable]:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, weight (N,H,W) in [0,1], *, ...) -> (N,): a scale-free loss per instance.
 
-    Pixels of weight 0 must not matter. ValueError if the name is taken or the signature is not this one."""
-    tensors = ("logits", "target", "weight")
-    return _decorator("region", tensors, name, summary, bounds or {}, tuple(needs), signed, signed_when or {}, source)
+    Pixels of weight 0 must not matter. Otherwise as pixel_loss."""
+    fields = {"signed": signed, "signed_when": signed_when or {}, "pooled_when": pooled_when or {}, "source": source}
+    return _decorator("region", ("logits", "target", "weight"), name, summary, bounds or {}, tuple(needs), fields)
 
 
 def names(kind: Kind | None = None) -> list[str]:
@@ -225,7 +234,8 @@ def _load_plugin(path: str) -> None:
 
 
 def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bounds: dict[str, Bound], needs: tuple[str, ...],
-               signed: bool, signed_when: dict[str, Any], source: str):
+               fields: dict[str, Any]) -> Callable[[Callable], Callable]:
+    """`fields` are further ones of LossInfo."""
     if not name.isidentifier():
         raise ValueError(f"{name!r} cannot be a loss name: expressions need a plain identifier")
 
@@ -234,10 +244,11 @@ def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bo
             taken = _losses[name].function
             raise ValueError(f"the loss name {name!r} is taken by {taken.__module__}.{taken.__qualname__}: choose another")
         params = _params(function, name, tensors, bounds, needs)
-        absent = sorted(signed_when.keys() - {p.name for p in params})
-        if absent:
-            raise ValueError(f"loss {name!r} names {', '.join(absent)} in signed_when, but has no such parameter")
-        _losses[name] = LossInfo(name, kind, summary, function, params, needs, signed, source, signed_when)
+        for field_name in ("signed_when", "pooled_when"):
+            absent = sorted(fields[field_name].keys() - {p.name for p in params})
+            if absent:
+                raise ValueError(f"loss {name!r} names {', '.join(absent)} in {field_name}, but has no such parameter")
+        _losses[name] = LossInfo(name, kind, summary, function, params, needs, **fields)
         return function
 
     return register

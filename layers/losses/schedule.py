@@ -1,4 +1,4 @@
-"""Weights of loss terms over the course of training: a number, ramp(a, b) or cosine(a, b)."""
+"""Weights of loss terms over the course of training: a number, ramp(a, b), cosine(a, b), or learned."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from layers.losses.expr import Call, Value, format_value
 from layers.losses.registry import ParameterError, suggest
 
+LEARNED = "learned"
 SHAPES = {
     "ramp": lambda x: x,
     "cosine": lambda x: (1 - math.cos(math.pi * x)) / 2,
@@ -16,7 +17,8 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """From `first` up to step `start` to `last` from step `end` on; end None = the end of training. shape "" is the constant `first`."""
+    """From `first` up to step `start` to `last` from step `end` on; end None = the end of training. shape "" is the constant `first`, and
+    LEARNED a factor that MaskLoss keeps as a parameter, 1 here."""
 
     first: float
     last: float
@@ -25,10 +27,19 @@ class Schedule:
     end: int | None = None
 
     @property
+    def learned(self) -> bool:
+        return self.shape == LEARNED
+
+    @property
+    def varies(self) -> bool:
+        """Whether it is a function of the step."""
+        return self.shape in SHAPES
+
+    @property
     def value(self) -> Value:
         """As an expression writes it, defaults dropped."""
-        if not self.shape:
-            return self.first
+        if not self.varies:
+            return Call(LEARNED) if self.learned else self.first
         params = {"start": self.start} if self.start else {}
         if self.end is not None:
             params["end"] = self.end
@@ -36,7 +47,7 @@ class Schedule:
 
     def at(self, step: int, total_steps: int | None = None) -> float:
         """The weight at a step (optimiser steps, 0 = first). ValueError if the schedule runs to an end of training that is unknown."""
-        if not self.shape or step <= self.start:
+        if not self.varies or step <= self.start:
             return self.first
         end = self.end if self.end is not None else total_steps
         if end is None:
@@ -47,15 +58,17 @@ class Schedule:
 
 
 def read_weight(value: Value) -> Schedule:
-    """A term's weight=...: a number above 0, or ramp(a, b, start=0, end=...), cosine(...) with a, b >= 0 and not both 0."""
+    """A term's weight=...: a number above 0, ramp(a, b, start=0, end=...), cosine(...) with a, b >= 0 and not both 0, or learned."""
     if type(value) in (int, float):
         if not value > 0:
             raise ParameterError(f"weight={format_value(value)} must be above 0: leave the term out instead", "weight")
         return Schedule(float(value), float(value))
     if not isinstance(value, Call):
-        raise ParameterError(f"weight={value!r} must be a number, ramp(a, b) or cosine(a, b)", "weight")
+        raise ParameterError(f"weight={value!r} must be a number, ramp(a, b), cosine(a, b) or learned", "weight")
+    if value == Call(LEARNED):
+        return Schedule(1.0, 1.0, LEARNED)
     if value.name not in SHAPES:
-        raise ParameterError(f"there is no schedule {value.name!r}{suggest(value.name, SHAPES)}", "weight")
+        raise ParameterError(f"there is no schedule {value.name!r}{suggest(value.name, [*SHAPES, LEARNED])}", "weight")
     usage = f"{value.name}(first, last, start=0, end=step)"
     if len(value.args) != 2 or not all(type(v) in (int, float) and v >= 0 for v in value.args) or not any(value.args):
         raise ParameterError(f"{value.name} takes two weights >= 0, not both 0: {usage}", "weight")

@@ -40,10 +40,11 @@ def read_sampling(value: Value) -> Selection:
         raise ParameterError(f"there is no sampling {value.name!r}{suggest(value.name, _CHOICES)}", "sampling")
     number = value.args[0] if len(value.args) == 1 and not value.params else None
     if value.name == "hardest" and type(number) in (int, float) and 0 < number <= 1:
-        share = float(number)
-        return Selection(Call("hardest", (share,)), False, lambda pixels, logits, inside, generator: hardest(pixels, inside, share))
+        call = Call("hardest", (float(number),))
+        return Selection(call, False, lambda pixels, logits, inside, generator: hardest(pixels, inside, float(number)))
     if value.name == "points" and type(number) is int and number >= 1:
-        return Selection(Call("points", (number,)), True, lambda pixels, logits, inside, generator: points(logits, inside, number, generator))
+        call = Call("points", (number,))
+        return Selection(call, True, lambda pixels, logits, inside, generator: points(logits, inside, number, generator))
     raise ParameterError(f"sampling={value}: {_CHOICES[value.name]}", "sampling")
 
 

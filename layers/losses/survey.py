@@ -18,21 +18,24 @@ from layers.losses.stable import log_cosh
 
 SMOOTH = 0.1
 SOURCE = "YolactLossSurvey, commit 2d73b33"
+UNSUMMED = {"unsummed": True}
 
 
-@pixel_loss("survey_dice", "survey replay: a Dice-like error of each single pixel", source=SOURCE)
+@pixel_loss("survey_dice", "survey replay: a Dice-like error of each single pixel", source=SOURCE, pooled_when=UNSUMMED)
 def survey_dice(logits: Tensor, target: Tensor, *, unsummed: bool = False) -> Tensor:
     """1 - (2 p t + 0.1) / (p + t + 0.1), without any sum."""
     return _shared(_dice(logits, target), unsummed)
 
 
-@pixel_loss("survey_log_cosh_dice", "survey replay: log cosh of the Dice-like error of each single pixel", source=SOURCE)
+@pixel_loss("survey_log_cosh_dice", "survey replay: log cosh of the Dice-like error of each single pixel", source=SOURCE,
+            pooled_when=UNSUMMED)
 def survey_log_cosh_dice(logits: Tensor, target: Tensor, *, unsummed: bool = False) -> Tensor:
     """log cosh of survey_dice."""
     return _shared(log_cosh(_dice(logits, target)), unsummed)
 
 
-@pixel_loss("survey_log_cosh_bce", "survey replay: log cosh of each pixel's cross-entropy from clamped probabilities", source=SOURCE)
+@pixel_loss("survey_log_cosh_bce", "survey replay: log cosh of each pixel's cross-entropy from clamped probabilities", source=SOURCE,
+            pooled_when=UNSUMMED)
 def survey_log_cosh_bce(logits: Tensor, target: Tensor, *, unsummed: bool = False) -> Tensor:
     """log cosh of -t log p - (1-t) log(1-p), logarithms clamped at -100. The original overflows to infinity from 89 on, this does not."""
     return _shared(log_cosh(F.binary_cross_entropy(logits.sigmoid(), target, reduction="none")), unsummed)

@@ -68,6 +68,14 @@ def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_mean_is_over_the_steps_that_had_the_number():
+    meter = Meter()
+    for step, terms in enumerate([{"bce": 1.0, "bce/share": 0.8}, {"bce": 2.0}, {"bce": 3.0}]):
+        meter.add(ReadStep(step, {"mask": 1.0}, terms, 1.0, False, ""))
+        meter = Meter(meter.state())
+    assert meter.take()["terms"] == {"bce": 2.0, "bce/share": 0.8} and meter.take()["terms"] == {}
+
+
 def test_json_has_no_nan():
     assert finite({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
 
@@ -83,7 +91,7 @@ def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
             meter = Meter()
             losses = {"box": 1.25, "class": 2.0, "mask": 3.0, "mask_iou": 0.5, "semantic": 0.25}
             meter.add(ReadStep(number, losses, {"bce": 1.0}, 9.0, False, ""))
-            log.train_line(number, meter.take(), 1e-3)
+            log.train_line(number, meter.take(), 1e-3, {"bce": 0.5} if number == 20 else {})
         log.validation(steps[-1], {"bbox": {"ap": None}, "segm": {"ap": 0.5, "max_dets": 100}}, best=True, seconds=1.0)
         log.picture(steps[-1], "first", np.zeros((8, 8, 3), np.uint8))
         log.close()
@@ -96,10 +104,12 @@ def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
     records = [json.loads(text) for text in run.metrics.read_text().splitlines()]
     assert [(r["kind"], r["step"]) for r in records] == [("train", 10), ("train", 20), ("train", 25), ("validation", 25)]
     assert records[0]["losses"]["mask_iou"] == 0.5 and records[0]["loss"] == 7.0 and records[0]["terms"] == {"bce": 1.0}
+    assert records[1]["mask_weights"] == {"bce": 0.5} and "mask_weights" not in records[0]
     assert records[-1]["segm"] == {"ap": 0.5, "max_dets": 100} and records[-1]["best"]
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss/total")] == [10, 20, 25]
     assert [e.step for e in events.Scalars("validation_mask/ap")] == [25]
+    assert [e.value for e in events.Scalars("mask_weights/bce")] == [0.5]
     assert not {"validation_box/ap", "validation_mask/max_dets"} & set(events.Tags()["scalars"])
     assert "pictures/first" in events.Tags()["images"]
 

@@ -33,10 +33,14 @@ def test_the_counter_counts():
     assert quiet >= 7 and len(calls) == quiet
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "clip_grad_norm": 1.0, "on_nonfinite": "skip", "freeze_bn": "never"},
-                                     {"ema_decay": 0.9, "freeze_bn": "never"}])
-def test_a_whole_step_waits_once(options):
-    cfg = tiny.config(loss={"mask": "bce + 0.5*mse"}, **options)
+MASK_OPTIONS = "bce(weight=learned, balance='equal') + mse(match='grad', sampling=hardest(0.2)) + focal(sampling=points(20)) + dice"
+
+
+@pytest.mark.parametrize("mask, options", [
+    ("bce + 0.5*mse", {}), ("bce + 0.5*mse", {"optimizer": "adamw", "clip_grad_norm": 1.0, "on_nonfinite": "skip", "freeze_bn": "never"}),
+    ("bce + 0.5*mse", {"ema_decay": 0.9, "freeze_bn": "never"}), (MASK_OPTIONS, {"gradients_every": 1})])
+def test_a_whole_step_waits_once(mask, options):
+    cfg = tiny.config(loss={"mask": mask}, **options)
     update = updater(cfg)
     batches = [tiny.batch(cfg, update.state.criterion, [2, 0, 3, 1], seed) for seed in range(2)]
     update([batches[0]])
@@ -70,6 +74,20 @@ def test_accumulation_equals_the_whole_batch(few_masks):
     for one, four in zip(results[0][1], results[1][1], strict=True):
         assert four.losses == pytest.approx(one.losses, rel=1e-5, abs=1e-6)
         assert four.terms == pytest.approx(one.terms, rel=1e-5, abs=1e-6)
+
+
+def test_gradient_shares_add_up_over_micro_batches():
+    found = []
+    for parts in (1, 4):
+        cfg = tiny.config(loss={"mask": "bce + 0.5*mse"}, accumulate=parts, gradients_every=2)
+        update = updater(cfg)
+        found.append(read([update(tiny.split(tiny.batch(cfg, update.state.criterion, [5, 0, 1, 2], seed), parts)) for seed in range(3)]))
+    for step, (one, four) in enumerate(zip(*found, strict=True)):
+        measured = {name: value for name, value in one.terms.items() if "/share" in name}
+        assert bool(measured) == (step != 1)
+        assert {name: four.terms[name] for name in measured} == pytest.approx(measured, rel=1e-4)
+        if measured:
+            assert measured["bce/share"] + measured["mse/share"] == pytest.approx(1)
 
 
 def test_no_ground_truth_at_all_is_a_step_of_zeros():

@@ -29,31 +29,31 @@ PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pydantic", "opencv-
 
 
 class Meter:
-    """Means of the losses over the steps since the last logged line. Its state goes into checkpoints, so that a resumed run logs the
-    same numbers. Skipped steps count as skipped and enter no mean."""
+    """Means of the losses over the steps since the last logged line that had them. Its state goes into checkpoints, so that a resumed run
+    logs the same numbers. Skipped steps count as skipped and enter no mean."""
 
     def __init__(self, state: dict | None = None):
         state = state or {}
         self.sums: dict[str, float] = dict(state.get("sums", {}))
-        self.steps = state.get("steps", 0)
+        self.counts: dict[str, int] = dict(state.get("counts", {}))
         self.skipped = state.get("skipped", 0)
 
     def add(self, step: ReadStep) -> None:
         if step.skipped:
             self.skipped += 1
             return
-        self.steps += 1
         numbers = {**{f"losses/{k}": v for k, v in step.losses.items()}, **{f"terms/{k}": v for k, v in step.terms.items()},
                    "grad_norm": step.grad_norm}
         for name, value in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def state(self) -> dict:
-        return {"sums": dict(self.sums), "steps": self.steps, "skipped": self.skipped}
+        return {"sums": dict(self.sums), "counts": dict(self.counts), "skipped": self.skipped}
 
     def take(self) -> dict:
         """{"losses": {...}, "terms": {...}, "grad_norm", "skipped"}: the means, none where every step was skipped; and a fresh start."""
-        means = {name: total / self.steps for name, total in self.sums.items()} if self.steps else {}
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
         taken = {group: {name.removeprefix(f"{group}/"): v for name, v in means.items() if name.startswith(f"{group}/")}
                  for group in ("losses", "terms")}
         taken |= {"grad_norm": means.get("grad_norm"), "skipped": self.skipped}
@@ -79,8 +79,8 @@ class RunLog:
         """Leaves what happened since the last line (a validation, a checkpoint) out of images/s."""
         self.mark_step, self.mark = step, time.perf_counter()
 
-    def train_line(self, step: int, means: dict, lr: float) -> None:
-        """One interval of training: console, metrics.jsonl and TensorBoard."""
+    def train_line(self, step: int, means: dict, lr: float, mask_weights: dict[str, float]) -> None:
+        """One interval of training: console, metrics.jsonl and TensorBoard. mask_weights: those of the next step, where they change."""
         now, steps = time.perf_counter(), max(1, step - self.mark_step)
         seconds = (now - self.mark) / steps
         self.mark_step, self.mark = step, now
@@ -89,11 +89,14 @@ class RunLog:
         record = {"kind": "train", "step": step, "epoch": round(step * train.batch_size / self.epoch_images, 4),
                   "loss": sum(means["losses"].values()) if means["losses"] else None, **means, "lr": lr,
                   "images_per_s": round(train.batch_size / seconds, 3), "time": round(time.time(), 3)}
+        if mask_weights:
+            record["mask_weights"] = mask_weights
         if self.device.type == "cuda":
             record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20)
         self._append(record)
         for name, value in {**{f"loss/{k}": v for k, v in means["losses"].items()}, "loss/total": record["loss"],
-                            **{f"mask_terms/{k}": v for k, v in means["terms"].items()}, "train/lr": lr,
+                            **{f"mask_terms/{k}": v for k, v in means["terms"].items()},
+                            **{f"mask_weights/{k}": v for k, v in mask_weights.items()}, "train/lr": lr,
                             "train/grad_norm": means["grad_norm"], "train/images_per_s": record["images_per_s"]}.items():
             if value is not None:
                 self.board.add_scalar(name, value, step)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data.schema import Config
 from data.transforms import normalize
+from layers.losses.gradients import shares
 from yolact.engine import distributed
 from yolact.engine.precision import autocast
 from yolact.engine.state import TrainState
@@ -48,6 +49,7 @@ class StepRecord:
     """What one step leaves behind: tensors still on the device, and the names needed should it turn out bad.
 
     losses, terms   0-d each, this rank's share of the global loss (the shares of all ranks add up to it)
+    gradients       (4,) each, Criterion.last_gradients, in the steps that measure them; they add up likewise
     skipped         0-d, 1 where the weights were left as they were
     bad             0-d, 1 where the loss or gradient was not finite (an fp16 overflow of the scaled gradient is not bad)
     """
@@ -56,6 +58,7 @@ class StepRecord:
     image_ids: list
     losses: dict[str, Tensor]
     terms: dict[str, Tensor]
+    gradients: dict[str, Tensor]
     grad_norm: Tensor
     skipped: Tensor
     bad: Tensor
@@ -84,7 +87,7 @@ class Updater:
         state, optimizer, scaler = self.state, self.state.optimizer, self.state.scaler
         before = torch.cat(self.statistics) if self.statistics else None
         optimizer.zero_grad(set_to_none=True)
-        losses, terms = self._backward(batches)
+        losses, terms, gradients = self._backward(batches)
         scaler.unscale_(optimizer)
         norm, bad, skipped = self._inspect(losses)
         optimizer.found_inf = skipped  # the fused kernels read it on the device
@@ -97,10 +100,10 @@ class Updater:
             state.ema.update(state.model)
         state.scheduler.step()
         state.step += 1
-        return StepRecord(state.step, ids, losses, terms, norm, skipped, bad)
+        return StepRecord(state.step, ids, losses, terms, gradients, norm, skipped, bad)
 
-    def _backward(self, batches: list) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Gradients of the global loss, summed over the micro-batches; returns the detached losses and mask terms."""
+    def _backward(self, batches: list) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Gradients of the global loss, summed over the micro-batches; returns the detached losses, mask terms and gradient norms."""
         criterion, cfg = self.state.criterion, self.cfg
         anchors, level_sizes = self.state.model.anchors_for(cfg.model.max_size, self.device)
         assignments = [criterion.assign(anchors, level_sizes, batch.targets) for batch in batches]
@@ -108,16 +111,18 @@ class Updater:
         orders = self._subset_orders(len(anchors), [len(batch.targets) for batch in batches])
         losses: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
+        gradients: dict[str, Tensor] = {}
         for i, (batch, assignment, order) in enumerate(zip(batches, assignments, orders, strict=True)):
             last = i == len(batches) - 1
             with nullcontext() if last or distributed.world_size() == 1 else self.step.no_sync():
                 found = self.step(self._prepare(batch.images), batch.targets, step=self.state.step, assignment=assignment,
-                                  normalizers=normalizers, subset_order=order)
+                                  normalizers=normalizers, subset_order=order, generator=self._generator(i))
                 # DistributedDataParallel averages over ranks, and the loss is a sum over them: hence the world size
                 self.state.scaler.scale(sum(found.values()) * distributed.world_size()).backward()
             _add(losses, found)
             _add(terms, criterion.last_terms)
-        return losses, terms
+            _add(gradients, criterion.last_gradients)
+        return losses, terms, gradients
 
     def _inspect(self, losses: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(gradient norm before clipping, bad, skipped), each 0-d on the device and the same on every rank. Clips the gradients."""
@@ -145,11 +150,19 @@ class Updater:
         own, so the choice for an image depends neither on how the batch is split over ranks nor on micro-batches. They are drawn in
         every step, since only the device knows by now which images have too many.
         """
-        digest = hashlib.blake2b(f"{self.cfg.train.seed} {self.state.step} subset".encode(), digest_size=7).digest()
-        generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest, "big"))
+        generator = torch.Generator(self.device).manual_seed(self._seed("subset"))
         share = sum(sizes)
         keys = torch.rand((share * distributed.world_size(), anchors), device=self.device, generator=generator)
         return keys[distributed.rank() * share:][:share].split(sizes)
+
+
+    def _generator(self, micro_batch: int) -> torch.Generator:
+        """For pixels that a mask term samples: a function of seed, step, rank and micro-batch, so these draws depend on the split."""
+        return torch.Generator(self.device).manual_seed(self._seed(f"points {distributed.rank()} {micro_batch}"))
+
+    def _seed(self, stream: str) -> int:
+        digest = hashlib.blake2b(f"{self.cfg.train.seed} {self.state.step} {stream}".encode(), digest_size=7).digest()
+        return int.from_bytes(digest, "big")
 
 
 def _add(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
@@ -159,7 +172,8 @@ def _add(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
 
 @dataclass
 class ReadStep:
-    """A StepRecord on the host, its losses and terms summed over the ranks. `problem` says what was not finite, or is empty."""
+    """A StepRecord on the host, its losses and terms summed over the ranks, with the shares of the gradient (gradients.shares) among the
+    terms where they were measured. `problem` says what was not finite, or is empty."""
 
     step: int
     losses: dict[str, float]
@@ -173,17 +187,22 @@ def read(records: list[StepRecord]) -> list[ReadStep]:
     """The steps' numbers by one copy from the device. Every rank must call this at the same steps."""
     if not records:
         return []
-    first = records[0]
-    names = [*first.losses, *first.terms]
-    local = torch.stack([torch.stack([*(v.float() for v in (*r.losses.values(), *r.terms.values())), r.grad_norm.float(), r.skipped, r.bad])
-                         for r in records])  # (steps, names + 3)
-    summed, local = torch.stack([distributed.sum_over_ranks(local.clone()), local]).cpu().tolist()
-    problems = _problems(records, names, local)
-    split = len(first.losses)
+    names = [*records[0].losses, *records[0].terms]
+    local = [torch.stack([*(v.float() for v in (*r.losses.values(), *r.terms.values())), r.grad_norm.float(), r.skipped, r.bad])
+             for r in records]  # (names + 3,) each
+    gradients = [v.float() for r in records for v in r.gradients.values()]  # (4,) each
+    flat = torch.cat(local + gradients)
+    summed, flat = torch.stack([distributed.sum_over_ranks(flat.clone()), flat]).cpu().tolist()
+    width = len(names) + 3
+    rows = [flat[i * width:][:width] for i in range(len(records))]
+    problems = _problems(records, names, rows)
+    split, norms = len(records[0].losses), iter(summed[len(records) * width:])
     found = []
-    for record, total, own in zip(records, summed, local, strict=True):
+    for i, (record, own) in enumerate(zip(records, rows, strict=True)):
+        total = summed[i * width:][:width]
         losses = dict(zip(names[:split], total[:split], strict=True))
         terms = dict(zip(names[split:], total[split:-3], strict=True))
+        terms |= shares({label: [next(norms) for _ in range(4)] for label in record.gradients})
         found.append(ReadStep(record.step, losses, terms, own[-3], own[-2] > 0, problems.get(record.step, "")))
     return found
 

@@ -155,7 +155,8 @@ class Trainer:
         if self.log is not None:
             # the schedule has moved on to the next step already
             self.log.train_line(self.state.step, means, self.state.scheduler.base_lrs[0]
-                                * self.state.scheduler.lr_lambdas[0](self.state.step - 1))
+                                * self.state.scheduler.lr_lambdas[0](self.state.step - 1),
+                                self.state.criterion.mask_loss.changing_weights(self.state.step))
 
     def _validate(self) -> bool:
         """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far, pictures; then last.pth, which notes that it

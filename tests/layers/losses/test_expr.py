@@ -75,7 +75,6 @@ def test_different_weights_are_not_equal():
     ("bce/2", 0),
     ("bce + 3", 6),
     ("bce + mse(0.5)", 10),
-    ("mse(region=image)", 11),
     ("mse(a=1, a=2)", 9),
     ("mse(**options)", 4),
     ("mse(x=[1])", 6),
