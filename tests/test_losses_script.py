@@ -77,10 +77,10 @@ def test_a_plugin_is_checked_as_the_built_in_ones(call, plugin):
     assert "2 of 4 fail" in out
 
 
-def test_what_a_replay_declares_is_a_note(call):
+def test_a_loss_that_declares_that_it_pools_instances_is_sound(call):
     code, out, _ = call("check", "survey_dice")
     assert code == 0
-    assert "note   survey_dice(unsummed=True)" in out and "FAILS" not in out
+    assert "survey_dice(unsummed=True)" in out and "FAILS" not in out
 
 
 def test_all_means_every_name(plugin):

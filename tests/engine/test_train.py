@@ -39,7 +39,9 @@ def test_a_run_folder_holds_what_it_should(data, tmp_path, capsys):
     assert not any(name.endswith(".part") for name in names)
     lines = metrics(run)
     assert [r["step"] for r in lines] == [2, 4] and lines[0]["losses"].keys() == {"box", "class", "mask", "semantic"}
-    assert lines[0]["terms"].keys() == {"bce", "bce/weighted", "mse", "mse/weighted"} or len(lines[0]["terms"]) == 4
+    shares = {f"{term}/share{size}" for term in ("bce", "mse") for size in ("", "/small", "/medium", "/large")}
+    assert lines[0]["terms"].keys() == {"bce", "bce/weighted", "mse", "mse/weighted"} | shares
+    assert lines[0]["terms"]["bce/share"] + lines[0]["terms"]["mse/share"] == pytest.approx(1)
     assert lines[1]["lr"] == pytest.approx(1e-3) and lines[0]["lr"] == pytest.approx(5.5e-4)
     assert [r["step"] for r in metrics(run, "validation")] == [2, 4]
     out = capsys.readouterr().out
