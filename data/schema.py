@@ -38,6 +38,8 @@ class ModelConfig(Section):
     dcn_backend: Literal["auto", "torchvision", "grid_sample", "mmcv"] = Field(
         "auto", description="auto = torchvision's operator on CUDA, grid_sample on CPU; all share parameters and results")
     fpn_channels: PositiveInt = Field(256, description="channels of P3..P7")
+    fpn_upsample: Literal["bilinear", "carafe"] = Field(
+        "bilinear", description="of the top-down path; carafe = by kernels predicted from the content (maYOLACT)")
     proto_channels: PositiveInt = Field(256, description="channels inside the protonet")
     proto_layers: PositiveInt = Field(3, description="3x3 convolutions of the protonet before its x2 upsampling; one more follows")
     prototypes: PositiveInt = Field(32, description="K: prototype masks an image, coefficients an anchor")

@@ -40,16 +40,18 @@ def _assemble(cfg: Config) -> Yolact:
     else:
         backbone = ResNet(m.backbone, width=m.backbone_width, dcn_layers=m.dcn_layers, dcn_interval=m.dcn_interval,
                           dcn_backend=m.dcn_backend)
-    return Yolact(backbone, len(cfg.data.class_names), fpn_channels=m.fpn_channels, proto_channels=m.proto_channels,
-                  proto_layers=m.proto_layers, prototypes=m.prototypes, head_channels=m.head_channels, head_layers=m.head_layers,
-                  norm=m.norm, anchor_scales=m.anchor_scales, anchor_ratios=m.anchor_ratios, square_anchors=m.square_anchors,
+    return Yolact(backbone, len(cfg.data.class_names), fpn_channels=m.fpn_channels, fpn_upsample=m.fpn_upsample,
+                  proto_channels=m.proto_channels, proto_layers=m.proto_layers, prototypes=m.prototypes,
+                  head_channels=m.head_channels, head_layers=m.head_layers, norm=m.norm,
+                  anchor_scales=m.anchor_scales, anchor_ratios=m.anchor_ratios, square_anchors=m.square_anchors,
                   semantic_head=m.semantic_head, mask_iou_net=m.mask_iou_net, mask_iou_relu=m.mask_iou_relu)
 
 
 def initialize(model: nn.Module, seed: int) -> None:
     """Draw all weights of `model`, in place: He-normal (fan-out) in the backbone, Xavier-uniform elsewhere, as YOLACT; biases 0.
 
-    Offsets of deformable convolutions start at 0, so that they begin as plain convolutions at half strength.
+    Offsets of deformable convolutions start at 0, so that they begin as plain convolutions at half strength; CARAFE's encoders start at a
+    deviation of 0.001, as mmcv's, so that they begin as means over 5x5 pixels.
     """
     for name, module in model.named_modules():
         if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
@@ -67,6 +69,8 @@ def _initialize_convolution(name: str, weight: Tensor, seed: int) -> None:
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode(), seed % 2**32))
     if ".conv_offset_mask." in name:
         nn.init.zeros_(weight)
+    elif ".content_encoder." in name:
+        nn.init.normal_(weight, std=0.001, generator=generator)
     elif name.startswith("backbone."):
         nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu", generator=generator)
     else:

@@ -20,8 +20,9 @@ class Yolact(nn.Module):
     anchor_scales holds one tuple of sides in input pixels for each level P3..P7; anchor_ratios are width / height at each scale.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, *, fpn_channels: int = 256, proto_channels: int = 256, proto_layers: int = 3,
-                 prototypes: int = 32, head_channels: int = 256, head_layers: int = 1, norm: str = "none",
+    def __init__(self, backbone: nn.Module, num_classes: int, *, fpn_channels: int = 256, fpn_upsample: str = "bilinear",
+                 proto_channels: int = 256, proto_layers: int = 3, prototypes: int = 32, head_channels: int = 256, head_layers: int = 1,
+                 norm: str = "none",
                  anchor_scales: tuple[tuple[float, ...], ...] = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
                  anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0), square_anchors: bool = False, semantic_head: bool = True,
                  mask_iou_net: bool = False, mask_iou_relu: str = "published"):
@@ -31,7 +32,7 @@ class Yolact(nn.Module):
         self.anchor_ratios = tuple(anchor_ratios)
         self.square_anchors = square_anchors
         self.backbone = backbone
-        self.fpn = FPN(backbone.channels, fpn_channels, norm=norm)
+        self.fpn = FPN(backbone.channels, fpn_channels, norm=norm, upsample=fpn_upsample)
         self.proto_net = prototype_net(fpn_channels, proto_channels, prototypes, layers=proto_layers, norm=norm)
         self.prediction_layers = nn.ModuleList([PredictionHead(
             fpn_channels, head_channels, anchors=len(self.anchor_scales[0]) * len(self.anchor_ratios), num_classes=num_classes,
