@@ -75,7 +75,7 @@ def list_datasets() -> list[str]:
 def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, set[str]]:
     """({dotted key: value}, where it comes from, the keys that autoscale leaves alone)."""
     if isinstance(name_or_file, Mapping):
-        return _flatten(dict(name_or_file), "config"), "config", set()
+        return flatten(dict(name_or_file), "config"), "config", set()
     text = str(name_or_file)
     for name in (text, text.removesuffix("_config")):
         if name in user.CONFIGS:
@@ -94,7 +94,7 @@ def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, se
 
 
 def _named(name: str) -> dict[str, Any]:
-    values = _flatten(user.CONFIGS[name], f"config {name} in data/config.py")
+    values = flatten(user.CONFIGS[name], f"config {name} in data/config.py")
     _choose_dataset(values, {})
     return values
 
@@ -107,7 +107,7 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected `key: value` lines, found {type(content).__name__ if content is not None else 'nothing'}")
     base = content.pop("base", None)
-    own = _flatten(content, str(path))
+    own = flatten(content, str(path))
     own.setdefault("name", path.stem)
     if base is None:
         missing = [section for section in ("model", "data", "train") if section not in content]
@@ -128,7 +128,7 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     return values, str(path), fixed
 
 
-def _flatten(content: Mapping, origin: str) -> dict[str, Any]:
+def flatten(content: Mapping, origin: str) -> dict[str, Any]:
     """Nested sections, dotted keys or both -> {dotted key: value}, every key known. ConfigError otherwise."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
@@ -176,7 +176,7 @@ def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
             name = candidate
     if name not in user.DATASETS:
         raise ConfigError(f"{unknown_name('data set', name, user.DATASETS)} (--list datasets shows all)")
-    entry = _flatten({"data": {**user.DATASETS[name], "name": name}}, f"data set {name} in data/config.py")
+    entry = flatten({"data": {**user.DATASETS[name], "name": name}}, f"data set {name} in data/config.py")
     if source is changes:
         for key in [key for key in values if key.startswith("data.")]:
             del values[key]

@@ -23,8 +23,8 @@ ARROWS = {
     "train": {"engine", "data", "layers"},
     "eval": {"engine", "model", "data", "layers"},
 }
-TORCH_FREE = ("data.schema", "data.config", "data.names", "data.messages", "data.yaml_text", "data.resolve", "data.cli", "layers",
-              "layers.losses", "layers.losses.expr", "train", "eval")
+TORCH_FREE = ("data.schema", "data.config", "data.names", "data.messages", "data.yaml_text", "data.resolve", "data.cli", "data.files",
+              "data.study", "data.arms", "layers", "layers.losses", "layers.losses.expr", "train", "eval", "scripts.sweep")
 
 
 def module_name(path):

@@ -62,7 +62,7 @@ def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
 
     def full(_):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr("yolact.engine.log.os.fsync", full)
+    monkeypatch.setattr("data.files.os.fsync", full)
     with pytest.raises(OSError, match="config.yaml .*No space left on device.*free space"):
         write_whole(path, "new")
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1

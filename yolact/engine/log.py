@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import torch
 
 from data.resolve import dump_yaml
 from data.schema import Config
-from yolact.engine.files import writing
+from yolact.engine.files import write_whole
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
@@ -166,20 +165,6 @@ def cut_metrics(path: Path, step: int, validated: int) -> None:
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
     write_whole(path, "".join(kept))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file so that a reader, or a kill, finds the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with writing(path):
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_run_files(run: RunDir, cfg: Config, device: torch.device, world_size: int, resumed_from: int | None) -> None:

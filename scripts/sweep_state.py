@@ -1,0 +1,186 @@
+"""What the files of a run say about it, and the lock that lets one process train it. Imports no torch.
+
+A lock is flock(2) on runs/.locks/<hash>.lock, one for each resolved config. The process that trains inherits it, so it holds while the
+training lives, whoever started it and however that one ended; the kernel frees it when the last holder is gone, kill -9 or not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.arms import Run, identity
+from data.files import write_whole
+from data.resolve import config_hash, load_config
+from data.schema import Config
+
+NOTE, LOG = "sweep.json", "log.txt"
+CHECKPOINTS = ("last.pth", "interrupt.pth")
+ARCHIVE = Path("docs/studies")  # finished runs without weights: docs/studies/<study>/runs/<arm>/seed<k>-<hash8>
+SHAPES = {"mask": "segm", "box": "bbox"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """state: done, running, interrupted, failed or waiting; step: of the last line of its metrics; value: its final metric, in percent."""
+
+    state: str
+    step: int = 0
+    value: float | None = None
+    images_per_s: float = 0.0
+    error: str = ""
+    skipped: int = 0
+
+
+# ------------------------------------------------------------------------------------------------------------------- locks
+
+def claim(root: Path, run: Run) -> int | None:
+    """A file descriptor that holds the run's lock, to be passed to whoever trains it; None where another process holds it."""
+    path = lock_file(root, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def release(descriptor: int) -> None:
+    """Gives up this process' share of a lock; a training that inherited it keeps it."""
+    os.close(descriptor)
+
+
+@contextmanager
+def claimed(root: Path, run: Run) -> Iterator[int | None]:
+    descriptor = claim(root, run)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            release(descriptor)
+
+
+def is_held(root: Path, run: Run) -> bool:
+    """Whether some process trains the run now."""
+    path = lock_file(root, run)
+    if not path.exists():
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look at the same time do not see each other
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def lock_file(root: Path, run: Run) -> Path:
+    return root / ".locks" / f"{config_hash(identity(run.config))}.lock"
+
+
+# ------------------------------------------------------------------------------------------------------------------ progress
+
+def folder_of(root: Path, run: Run) -> Path:
+    """Where the run is: its archived copy if that is finished, or else its folder under root. A folder whose hash was made by another
+    version of the settings is found by the config in it."""
+    study, *rest = run.folder.parts
+    places = (root / run.folder, ARCHIVE / study / "runs" / Path(*rest))
+    for place in places:
+        if is_done(place, run.config):
+            return place
+    for place in places:
+        for other in sorted(place.parent.glob(f"seed{run.seed}-*")):
+            if other.name != place.name and is_done(other, run.config) and _same_config(other, run.config):
+                return other
+    return places[0]
+
+
+def is_done(folder: Path, config: Config) -> bool:
+    """Whether the validation after the last iteration is in the run's metrics."""
+    return final_validation(folder, config.train.iterations) is not None
+
+
+def final_validation(folder: Path, iterations: int) -> dict[str, Any] | None:
+    """The validation of the weights after `iterations` (their moving average, where there is one), as metrics.jsonl holds it. What
+    best.pth scored is not looked at."""
+    found = [record for record in read_metrics(folder) if record["kind"] == "validation" and record["step"] == iterations]
+    return found[-1] if found else None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; one that a kill left unfinished is left out."""
+    records = []
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+            records.append(record)
+    return records
+
+
+def metric(validation: dict[str, Any], name: str) -> float | None:
+    """A metric by a study's name (mask_ap, box_ap50), in percent; None where it is undefined."""
+    shape, _, key = name.partition("_")
+    value = validation[SHAPES[shape]].get(key)
+    return None if value is None else 100 * value
+
+
+def progress(root: Path, run: Run, primary: str = "mask_ap") -> Progress:
+    """How far a run is."""
+    folder = folder_of(root, run)
+    records = read_metrics(folder)
+    step = records[-1]["step"] if records else 0
+    final = final_validation(folder, run.config.train.iterations)
+    training = [record for record in records if record["kind"] == "train"]
+    skipped = sum(record.get("skipped") or 0 for record in training)
+    if final is not None:
+        return Progress("done", step, metric(final, primary), skipped=skipped)
+    speed = (training[-1].get("images_per_s") or 0.0) if training else 0.0
+    note = read_note(folder)
+    if is_held(root, run):
+        return Progress("running", step, images_per_s=speed, skipped=skipped)
+    if note.get("state") == "failed":
+        return Progress("failed", step, error=note.get("error", ""), skipped=skipped)
+    if has_checkpoint(folder):
+        return Progress("interrupted", step, skipped=skipped)
+    return Progress("waiting")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / "weights" / name).exists() for name in CHECKPOINTS)
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """What the last process that ran it left in sweep.json; empty where there is none."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def write_note(folder: Path, **note: Any) -> None:
+    write_whole(folder / NOTE, json.dumps({**note, "time": time.time()}, indent=2) + "\n")
+
+
+def _same_config(folder: Path, config: Config) -> bool:
+    try:
+        return identity(load_config(folder / "config.yaml", check_names=False)) == identity(config)
+    except (ValueError, OSError):
+        return False

@@ -1,0 +1,213 @@
+"""Study files: what they mean, what they become, and what is refused."""
+
+import pytest
+
+from data.arms import check_losses, differences, expand, hash8, init_run, label_of, resolve, runs_of
+from data.resolve import ConfigError, load_config
+from data.study import dump_study, load_study, read_study
+from data.yaml_text import read_yaml
+
+BASE = {"name": "s", "base": "yolact_plus_tiny_cigarettes", "arms": ["bce", "dice"], "baseline": "bce", "seeds": 3, "budget": 400}
+
+
+def study(**changes):
+    return read_study({**BASE, **changes})
+
+
+def labels(**changes):
+    return [arm.label for arm in expand(study(**changes))]
+
+
+def configs(made, seed=0):
+    return {arm.label: resolve(made, arm, seed) for arm in expand(made)}
+
+
+def test_a_file_takes_its_name_and_is_read_back_as_it_was_written(tmp_path):
+    path = tmp_path / "my_study.yaml"
+    path.write_text("base: quickstart\narms: [bce, {grid: {loss.mask: [dice, mse], train.batch_size: [2, 4]}}]\nbaseline: bce\n"
+                    "seeds: 2\nbudget: 10\ninit_from: {iterations: 5}\ntune: {grid: {train.lr: [1e-3, 1e-4]}}\n"
+                    "search: {settings: {loss.mask: 'bce + {a}*mse'}, space: {a: {low: 0.1, high: 10, log: true}}}\n")
+    made = load_study(path)
+    assert made.name == "my_study" and made.seeds == (0, 1) and made.tune.grid == {"train.lr": [1e-3, 1e-4]}
+    (tmp_path / "study.yaml").write_text(dump_study(made))
+    assert load_study(tmp_path) == made
+
+
+def test_grid_zip_list_and_exclusions():
+    arms = ["bce", {"grid": {"loss.mask": ["dice", "mse"], "train": {"batch_size": [2, 4]}}},
+            {"zip": {"train.batch_size": [2, 16], "train.lr": [1e-4, 8e-4]}}, {"label": "mine", "loss": {"mask": "huber(delta=0.3)"}}]
+    assert labels(arms=arms, exclude=[{"loss.mask": "dice", "train.batch_size": 2}]) == [
+        "bce", "dice, batch_size=4", "mse, batch_size=2", "mse, batch_size=4", "batch_size=2, lr=0.0001", "batch_size=16, lr=0.0008",
+        "mine"]
+
+
+def test_labels_are_canonical_and_folders_are_safe():
+    arms = ["0.5 * mse+1*bce", "bce + 0.5*mse(region = 'image')", "bce"]
+    made = expand(study(arms=arms))
+    assert [arm.label for arm in made] == ["0.5*mse + bce", "bce + 0.5*mse(region='image')", "bce"]
+    assert [arm.slug for arm in made] == ["0.5xmse+bce", "bce+0.5xmse-region=image", "bce"]
+    assert label_of({"assign.name": "max_iou( positive=0.6 )", "train.lr_steps": [3, 4]}) == "max_iou(positive=0.6), lr_steps=[3, 4]"
+    long = [f"bce + {i}*focal(alpha=0.25, gamma=2) + {i}*tversky(alpha=0.3, beta=0.7) + lovasz" for i in (2, 3)]
+    slugs = [arm.slug for arm in expand(study(arms=["bce", *long]))]
+    assert len(set(slugs)) == 3 and max(map(len, slugs)) <= 60
+    alike = ["bce", {"label": "a'b", "loss.mask": "mse"}, {"label": "AB", "loss.mask": "dice"}]
+    assert len({arm.slug.lower() for arm in expand(study(arms=alike))}) == 3
+
+
+def test_runs_are_named_by_arm_seed_and_hash_and_arms_advance_together():
+    made = study(seeds=[4, 7], added_seeds=[9])
+    runs = runs_of(made, expand(made))
+    assert [(run.arm.label, run.seed) for run in runs] == [(a, s) for s in (4, 7, 9) for a in ("bce", "dice")]
+    assert all(run.folder.as_posix() == f"s/{run.arm.slug}/seed{run.seed}-{hash8(run.config)}" for run in runs)
+    assert len({run.folder for run in runs}) == 6 and runs[0].name.startswith("bce/seed4-")
+    assert [run.folder for run in runs_of(made, expand(made))] == [run.folder for run in runs]
+
+
+def test_only_the_axis_differs_between_arms():
+    found = configs(study(settings={"train.batch_size": 4}))
+    assert differences(found["bce"], found["dice"]) == {"loss.mask": ("bce", "dice")}
+    assert (found["bce"].train.iterations, found["bce"].train.batch_size, found["bce"].train.on_nonfinite) == (400, 4, "skip")
+    assert configs(study(settings={"train.on_nonfinite": "stop"}))["bce"].train.on_nonfinite == "stop"
+
+
+def test_equal_images_and_equal_iterations():
+    arms = {"grid": {"train.batch_size": [2, 8, 16]}}
+    steps = {"train.lr_steps": [100, 300], "train.warmup_iterations": 40}
+    for equal, expected in (("iterations", [(400, 40, (100, 300))] * 3),
+                            ("images", [(1600, 160, (400, 1200)), (400, 40, (100, 300)), (200, 20, (50, 150))])):
+        found = configs(study(arms=arms, baseline="batch_size=8", equal=equal, settings=steps)).values()
+        assert [(c.train.iterations, c.train.warmup_iterations, c.train.lr_steps) for c in found] == expected
+        assert [c.train.lr for c in found] == [1e-3] * 3
+
+
+def test_learning_rate_rules():
+    arms = {"grid": {"train.batch_size": [2, 8, 32]}}
+    for rule, factors in (("constant", (1, 1, 1)), ("linear", (0.25, 1, 4)), ("sqrt", (0.5, 1, 2))):
+        found = configs(study(arms=arms, baseline="batch_size=8", lr_rule=rule)).values()
+        assert [c.train.lr for c in found] == pytest.approx([1e-3 * f for f in factors])
+        assert [c.train.warmup_lr for c in found] == pytest.approx([1e-4 * f for f in factors])
+    own = study(arms=["bce", {"train.batch_size": 16, "train.lr": 5e-4}], lr_rule="linear")
+    assert configs(own)["batch_size=16, lr=0.0005"].train.lr == 5e-4, "a rate of the arm itself stays"
+
+
+def test_autoscaling_bases_follow_the_rules_of_the_study_alone():
+    arms = {"grid": {"train.batch_size": [8, 16]}}
+    found = configs(study(base="yolact_base", arms=arms, baseline="batch_size=8"))["batch_size=16"].train
+    assert (found.lr, found.iterations, found.autoscale) == (1e-3, 400, False)
+    at_16 = configs(study(base="yolact_base", settings={"train.batch_size": 16}))["bce"].train
+    assert at_16.lr == load_config("yolact_base", ["train.batch_size=16"]).train.lr == 2e-3, "as train.py would"
+
+
+def test_a_shared_start_is_a_run_of_its_own_that_all_arms_name():
+    made = study(init_from={"iterations": 50, "settings": {"loss.mask_weight": 0}}, settings={"train.batch_size": 4})
+    first = init_run(made, "elsewhere")
+    assert (first.config.train.iterations, first.config.loss.mask_weight, first.config.train.batch_size) == (50, 0, 4)
+    here, there = (runs_of(made, expand(made), root=root) for root in ("runs", "elsewhere"))
+    assert {run.config.train.init_from for run in there} == {f"elsewhere/{first.folder}/weights/last.pth"}
+    assert [run.folder for run in here] == [run.folder for run in there], "the hash does not depend on where the runs are"
+    assert init_run(study(init_from="weights.pth")) is None
+    assert configs(study(init_from="weights.pth"))["dice"].train.init_from == "weights.pth"
+
+
+def test_tuned_settings_apply_to_their_arm():
+    made = study(tune={"grid": {"train.lr": [1e-3, 1e-4]}})
+    runs = runs_of(made, expand(made), chosen={"dice": {"train.lr": 1e-4}})
+    assert {run.arm.label: run.config.train.lr for run in runs} == {"bce": 1e-3, "dice": 1e-4}
+
+
+REFUSED = [
+    (dict(margn=1), "study: unknown key margn; did you mean margin"),
+    (dict(margin=0), "margin=0: must be > 0"),
+    (dict(margin=-0.5), "margin=-0.5: must be > 0"),
+    (dict(looks=[3, 2]), r"looks must ascend, got \[3, 2\]"),
+    (dict(looks=[2, 2, 3]), "looks must ascend"),
+    (dict(looks=[2, 5]), r"the last of looks is the number of seeds, 3, got \[2, 5\]"),
+    (dict(arms=[]), "arms: lists nothing to compare"),
+    (dict(arms=["bce", {"loss.masks": "dice"}]), "arm 2: unknown key loss.masks; did you mean loss.mask"),
+    (dict(arms=[{"grid": {"los.mask": ["bce"]}}]), "arm 1: grid: unknown key los.mask; did you mean loss.mask"),
+    (dict(arms=[{"grid": {"loss.mask": "bce"}}]), "loss.mask needs a list of values, got bce"),
+    (dict(arms=[{"zip": {"train.batch_size": [1, 2], "train.lr": [1e-3]}}]), "lists of a zip must have one length"),
+    (dict(arms=[{"label": "x", "grid": {"loss.mask": ["bce"]}}]), "label: 'x' would name every arm"),
+    (dict(arms=["bce", {"train.seed": 3}]), "arm 2: train.seed is decided by seeds:"),
+    (dict(settings={"train.iterations": 3}), "settings: train.iterations is decided by budget:"),
+    (dict(settings={"train.autoscale": True}), "train.autoscale is decided by lr_rule: and equal:"),
+    (dict(seeds=0), "needs at least one seed"),
+    (dict(seeds=[1, 1]), "1 is listed more than once"),
+    (dict(added_seeds=[2]), "2 is listed more than once"),
+    (dict(primary="mask_map"), "none of mask_ap, .*did you mean mask_ap"),
+    (dict(equal="epochs"), "equal=epochs: must be one of iterations, images"),
+    (dict(lr_rule="liner"), "did you mean linear"),
+    (dict(budget=0), "budget=0: must be > 0"),
+    (dict(tune={"grid": {"train.lr": [1]}, "seeds": [2]}), "tune.seeds: 2 is a reported seed too"),
+    (dict(arms=["bce", {"loss.mask": "dice", "tune": {"train.lr": [1]}}]), "an arm has a tune: grid, but the study has no tune:"),
+    (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {"b": [1, 2]}}), "search.space: has no range for a"),
+    (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {"a": {"low": 2, "high": 1}}}), "needs low < high"),
+    (dict(name="a/b"), "must be usable as a folder name"),
+]
+
+
+@pytest.mark.parametrize("changes,message", REFUSED)
+def test_what_is_wrong_in_a_file_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        study(**changes)
+
+
+def test_a_missing_key_is_explained():
+    with pytest.raises(ConfigError, match="budget: is missing: iterations of every run"):
+        read_study({key: value for key, value in BASE.items() if key != "budget"})
+
+
+EXPANSIONS_REFUSED = [
+    (dict(baseline="bse"), "baseline: no arm is called 'bse'; did you mean bce"),
+    (dict(arms=["bce", "dice", " bce"]), "two arms are called 'bce'"),
+    (dict(arms=["bce", {"label": "again", "loss.mask": "bce"}]), "the arms 'bce' and 'again' resolve to the same config"),
+    (dict(arms=["bce", "mse + dice", "dice + mse"]), "'mse . dice' and 'dice . mse' resolve to the same config"),
+    (dict(exclude=[{"loss.mask": "mse"}]), "exclude: no arm has loss.mask=mse"),
+    (dict(arms=["bce", {"train.lr": -1}]), "s: lr=-1: train.lr=-1: must be > 0"),
+    (dict(arms=["bce", {"loss.mask": "bce +"}]), "loss.mask=bce .: cannot read"),
+    (dict(base="quickstar"), "did you mean quickstart"),
+    (dict(tune={"grid": {"train.lr": [1e-3, 1e-4]}}, arms=["bce", {"loss.mask": "dice", "tune": {"train.lr": [1e-3]}}]),
+     "every arm needs the same number of tuning trials, got bce: 2, dice: 1"),
+    (dict(tune={"grid": {"train.lr": [1e-3, 1e-4]}}, arms=["bce", {"train.lr": 0.1}]), "train.lr is tuned, so it cannot be what"),
+]
+
+
+@pytest.mark.parametrize("changes,message", EXPANSIONS_REFUSED)
+def test_what_makes_no_sense_together_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        expand(study(**changes))
+
+
+def test_one_loss_in_two_forms_is_refused_unless_meant():
+    copies = ["bce", "survey_huber(delta=1)", "survey_huber(delta=2)"]
+    made = study(arms=copies)
+    with pytest.raises(ConfigError, match=r"the arms survey_huber\(delta=1\) and survey_huber\(delta=2\) are one loss.*allow_copies: true"):
+        check_losses(made, expand(made))
+    allowed = study(arms=copies, allow_copies=True)
+    assert "one loss in two arms, as allow_copies says" in check_losses(allowed, expand(allowed))[0]
+    scaled = study(arms=["bce", "2*bce"])
+    with pytest.raises(ConfigError, match="bce and 2.bce are one loss"):
+        check_losses(scaled, expand(scaled))
+    apart = study(arms=["bce", {"loss.mask": "2*bce", "train.batch_size": 2}, {"loss.mask": "bce", "loss.mask_weight": 3}])
+    assert check_losses(apart, expand(apart)) == [], "another batch size, another weight: that is what the study is about"
+
+
+def test_unknown_losses_are_named_before_anything_runs():
+    made = study(arms=["bce", "dise"])
+    with pytest.raises(ConfigError, match="dise.*did you mean dice"):
+        check_losses(made, expand(made))
+
+
+@pytest.mark.parametrize("text,message", [("base: [", "study.yaml: line 1"), ("- a", "expected the keys of a study"),
+                                          ("a: 1\na: 2", "twice")])
+def test_unreadable_files_are_named(tmp_path, text, message):
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_study(tmp_path)
+    with pytest.raises(ConfigError, match="no such study file"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_yaml_and_code_agree_on_numbers():
+    made = read_study({**BASE, **read_yaml("arms: [bce, {train.lr: 1e-4}]")})
+    assert configs(made)["lr=0.0001"].train.lr == 1e-4
