@@ -35,6 +35,7 @@ class ModelConfig(Section):
     dcn_layers: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] = Field(
         (0, 0, 0, 0), description="deformable 3x3 convolutions (DCNv2): the last n blocks of each ResNet stage")
     dcn_interval: PositiveInt = Field(1, description="of those blocks, every n-th counted from the stage's first is deformable")
+    dcn_groups: PositiveInt = Field(1, description="deformable groups: each has offsets and masks of its own (1 in YOLACT++)")
     dcn_backend: Literal["auto", "torchvision", "grid_sample", "mmcv"] = Field(
         "auto", description="auto = torchvision's operator on CUDA, grid_sample on CPU; all share parameters and results")
     fpn_channels: PositiveInt = Field(256, description="channels of P3..P7")
@@ -63,6 +64,10 @@ class ModelConfig(Section):
             raise ValueError("anchor_scales needs the same number of scales on every level: the prediction head is shared")
         if self.backbone == "darknet53" and (any(self.dcn_layers) or self.backbone_width != 64):
             raise ValueError("dcn_layers and backbone_width belong to ResNets; darknet53 has neither")
+        odd = [self.backbone_width << stage for stage, blocks in enumerate(self.dcn_layers) if blocks]
+        if any(channels % self.dcn_groups for channels in odd):
+            raise ValueError(f"dcn_groups={self.dcn_groups} does not divide the {odd[0]} channels of the first deformable stage: use a "
+                             "power of two that does, or 1")
         if self.mask_iou_net and self.prototype_size < MIN_PROTOTYPE_SIZE_FOR_MASK_IOU:
             smallest = next(s for s in range(self.max_size, 2000) if prototype_size(s) >= MIN_PROTOTYPE_SIZE_FOR_MASK_IOU)
             raise ValueError(

@@ -39,7 +39,7 @@ def _assemble(cfg: Config) -> Yolact:
         backbone: nn.Module = DarkNet53()
     else:
         backbone = ResNet(m.backbone, width=m.backbone_width, dcn_layers=m.dcn_layers, dcn_interval=m.dcn_interval,
-                          dcn_backend=m.dcn_backend)
+                          dcn_groups=m.dcn_groups, dcn_backend=m.dcn_backend)
     return Yolact(backbone, len(cfg.data.class_names), fpn_channels=m.fpn_channels, fpn_upsample=m.fpn_upsample,
                   proto_channels=m.proto_channels, proto_layers=m.proto_layers, prototypes=m.prototypes,
                   head_channels=m.head_channels, head_layers=m.head_layers, norm=m.norm,

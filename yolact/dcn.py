@@ -2,6 +2,7 @@
 
 Zhu et al., "Deformable ConvNets v2" (2019): y(p) = sum_k w_k * m_k(p) * x(p + p_k + d_k(p)), bilinear, zero outside the map.
 The offset convolution gives 27 channels: 18 offsets, read as (y, x) pairs for each of the 9 taps, and 9 masks before the sigmoid.
+With G deformable groups, each consecutive 1/G of the input channels has its own: 18 G offsets, group by group, then 9 G masks.
 """
 
 from __future__ import annotations
@@ -19,23 +20,26 @@ TAPS = 9
 
 
 class DeformConv2d(nn.Module):
-    """3x3 deformable convolution with padding 1, a bias, and one deformable group.
+    """3x3 deformable convolution with padding 1 and a bias; `groups` are deformable groups, which share the offsets within each.
 
     Offsets start at zero and masks at sigmoid(0) = 0.5. The sampling runs in float32 (or float64), whatever the autocast type:
     half precision cannot hold a sub-pixel position, and torchvision's CPU kernel has no half type. The input's type is returned.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, backend: str = "auto"):
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1, backend: str = "auto"):
         super().__init__()
+        if in_channels % groups:
+            raise ValueError(f"model.dcn_groups={groups} does not divide the {in_channels} channels of a deformable convolution: use 1")
         if backend not in BACKENDS:
             raise ValueError(f"dcn_backend={backend!r} is not one of {', '.join(BACKENDS)}")
         if backend == "mmcv":
             _mmcv_operator()  # a missing library is reported when the model is built, not in the first forward
         self.stride = stride
+        self.groups = groups
         self.backend = backend
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.conv_offset_mask = nn.Conv2d(in_channels, 3 * TAPS, 3, stride=stride, padding=1)
+        self.conv_offset_mask = nn.Conv2d(in_channels, 3 * TAPS * groups, 3, stride=stride, padding=1)
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         nn.init.zeros_(self.conv_offset_mask.weight)
         nn.init.zeros_(self.conv_offset_mask.bias)
@@ -46,15 +50,15 @@ class DeformConv2d(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             conv = self.conv_offset_mask
             offset_mask = F.conv2d(x.to(compute), conv.weight.to(compute), conv.bias.to(compute), conv.stride, conv.padding)
-            offset = offset_mask[:, :2 * TAPS]  # (B,18,h,w)
-            mask = offset_mask[:, 2 * TAPS:].sigmoid()  # (B,9,h,w)
+            offset = offset_mask[:, :2 * TAPS * self.groups]  # (B,18G,h,w)
+            mask = offset_mask[:, 2 * TAPS * self.groups:].sigmoid()  # (B,9G,h,w)
             operator = _operator(self.backend, x.device)
             out = operator(x.to(compute), offset, mask, self.weight.to(compute), self.bias.to(compute), self.stride)
         return out.to(x.dtype)
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[:2]
-        return f"{in_channels}, {out_channels}, stride={self.stride}, backend={self.backend}"
+        return f"{in_channels}, {out_channels}, stride={self.stride}, groups={self.groups}, backend={self.backend}"
 
 
 def _operator(backend: str, device: torch.device):
@@ -69,7 +73,8 @@ def _torchvision(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: 
 
 def _mmcv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     operator = _mmcv_operator()
-    return operator(x.contiguous(), offset.contiguous(), mask.contiguous(), weight.contiguous(), bias, stride, 1, 1, 1, 1)
+    return operator(x.contiguous(), offset.contiguous(), mask.contiguous(), weight.contiguous(), bias, stride, 1, 1, 1,
+                    mask.shape[1] // TAPS)
 
 
 def _mmcv_operator():
@@ -87,7 +92,7 @@ def _grid_sample(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: 
 
 
 def _sampling_grid(offset: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """(B,18,h,w) offsets -> (B,9h,w,2) positions in grid_sample's coordinates (x, y), edges of the map at -1 and 1.
+    """(B,18G,h,w) offsets -> (B,G,9h,w,2) positions in grid_sample's coordinates (x, y), edges of the map at -1 and 1.
 
     align_corners=False is used although positions are pixel centres: its scale 2 / size is finite on maps of one pixel.
     """
@@ -96,10 +101,10 @@ def _sampling_grid(offset: Tensor, size: tuple[int, int], stride: int) -> Tensor
     tap_y, tap_x = torch.div(tap, 3, rounding_mode="floor") - 1, tap % 3 - 1
     rows = torch.arange(h, dtype=offset.dtype, device=offset.device) * stride
     columns = torch.arange(w, dtype=offset.dtype, device=offset.device) * stride
-    offset = offset.unflatten(1, (TAPS, 2))  # (B,9,2,h,w)
-    y = offset[:, :, 0] + (tap_y[:, None, None] + rows[:, None] + 0.5)
-    x = offset[:, :, 1] + (tap_x[:, None, None] + columns + 0.5)
-    return torch.stack((x * (2 / size[1]) - 1, y * (2 / size[0]) - 1), -1).view(batch, TAPS * h, w, 2)
+    offset = offset.unflatten(1, (-1, TAPS, 2))  # (B,G,9,2,h,w)
+    y = offset[:, :, :, 0] + (tap_y[:, None, None] + rows[:, None] + 0.5)
+    x = offset[:, :, :, 1] + (tap_x[:, None, None] + columns + 0.5)
+    return torch.stack((x * (2 / size[1]) - 1, y * (2 / size[0]) - 1), -1).view(batch, -1, TAPS * h, w, 2)
 
 
 class _SampledConv(torch.autograd.Function):
@@ -113,10 +118,11 @@ class _SampledConv(torch.autograd.Function):
     def forward(ctx, x: Tensor, grid: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, grid, mask, weight)
         batch, _, h, w = mask.shape
+        groups = grid.shape[1]
         matrix = weight.flatten(1)  # (O,9C)
         out = x.new_empty(batch, matrix.shape[0], h * w)
         for image in range(batch):
-            columns = _sample(x[image], grid[image]).mul_(mask[image].view(-1))  # (C,9hw)
+            columns = _sample(x[image], grid[image]).mul_(mask[image].view(groups, 1, -1))  # (G,C/G,9hw)
             torch.addmm(bias[:, None], matrix, columns.view(matrix.shape[1], h * w), out=out[image])
         return out.view(batch, -1, h, w)
 
@@ -130,34 +136,36 @@ class _SampledConv(torch.autograd.Function):
         grad_x, grad_grid, grad_mask = torch.empty_like(x), torch.empty_like(grid), torch.empty_like(mask)
         grad_matrix = torch.zeros_like(matrix)
         for image in range(batch):
-            sampled = _sample(x[image], grid[image])  # (C,9hw)
-            modulation = mask[image].view(-1)
+            sampled = _sample(x[image], grid[image])  # (G,C/G,9hw)
+            modulation = mask[image].view(grid.shape[1], 1, -1)
             grad_columns = torch.mm(matrix.t(), grad_out[image]).view_as(sampled)
             columns = sampled * modulation
             grad_matrix.addmm_(grad_out[image], columns.view(matrix.shape[1], h * w).t())
-            torch.sum(torch.mul(grad_columns, sampled, out=columns), 0, out=grad_mask[image].view(-1))
+            torch.sum(torch.mul(grad_columns, sampled, out=columns), 1, keepdim=True, out=grad_mask[image].view_as(modulation))
             grad_x[image], grad_grid[image] = _sample_backward(grad_columns.mul_(modulation), x[image], grid[image])
         return grad_x, grad_grid, grad_mask, grad_matrix.view_as(weight), grad_out.sum((0, 2))
 
 
-def _channel_groups(x: Tensor) -> int:
-    """grid_sample's CPU kernel works on one image in one thread: groups of channels, passed as a batch, keep all threads busy."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():  # a compiled graph cannot ask for the number of threads
-        return 1
-    return math.gcd(x.shape[0], torch.get_num_threads())
+def _batched(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """(C,H,W) and grid (G,9h,w,2) as a batch of T G groups of channels and their grids.
+
+    grid_sample's CPU kernel works on one image in one thread: more groups than the deformable ones keep all threads busy.
+    """
+    groups, split = grid.shape[0], 1
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():  # a compiled graph cannot ask for the number of threads
+        threads = torch.get_num_threads()
+        split = math.gcd(x.shape[0] // groups, threads // math.gcd(groups, threads))
+    return x.unflatten(0, (groups * split, -1)), grid[:, None].expand(-1, split, -1, -1, -1).flatten(0, 1)
 
 
 def _sample(x: Tensor, grid: Tensor) -> Tensor:
-    """(C,H,W), (9h,w,2) -> (C,9hw)."""
-    groups = _channel_groups(x)
-    sampled = F.grid_sample(x.unflatten(0, (groups, -1)), grid.expand(groups, -1, -1, -1), align_corners=False)
-    return sampled.view(x.shape[0], -1)
+    """(C,H,W), (G,9h,w,2) -> (G,C/G,9hw)."""
+    return F.grid_sample(*_batched(x, grid), align_corners=False).view(grid.shape[0], x.shape[0] // grid.shape[0], -1)
 
 
 def _sample_backward(grad: Tensor, x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of _sample: (C,9hw) -> (C,H,W) and (9h,w,2)."""
-    groups = _channel_groups(x)
-    grad = grad.view(groups, -1, *grid.shape[:2])
-    grad_x, grad_grid = torch.ops.aten.grid_sampler_2d_backward(
-        grad, x.unflatten(0, (groups, -1)), grid.expand(groups, -1, -1, -1), 0, 0, False, [True, True])  # bilinear, zeros
-    return grad_x.flatten(0, 1), grad_grid.sum(0)
+    """Gradients of _sample: (G,C/G,9hw) -> (C,H,W) and (G,9h,w,2)."""
+    x_batch, grid_batch = _batched(x, grid)
+    grad = grad.view(x_batch.shape[0], -1, *grid.shape[1:3])
+    grad_x, grad_grid = torch.ops.aten.grid_sampler_2d_backward(grad, x_batch, grid_batch, 0, 0, False, [True, True])  # bilinear, zeros
+    return grad_x.flatten(0, 1), grad_grid.unflatten(0, (grid.shape[0], -1)).sum(1)

@@ -16,11 +16,12 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, deformable: bool = False, dcn_backend: str = "auto"):
+    def __init__(self, in_channels: int, width: int, *, stride: int = 1, deformable: bool = False, dcn_groups: int = 1,
+                 dcn_backend: str = "auto"):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, 1, deformable, dcn_backend)
+        self.conv2 = _conv3x3(width, 1, deformable, dcn_groups, dcn_backend)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _projection(in_channels, width, stride)
@@ -38,11 +39,12 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, deformable: bool = False, dcn_backend: str = "auto"):
+    def __init__(self, in_channels: int, width: int, *, stride: int = 1, deformable: bool = False, dcn_groups: int = 1,
+                 dcn_backend: str = "auto"):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, stride, deformable, dcn_backend)
+        self.conv2 = _conv3x3(width, stride, deformable, dcn_groups, dcn_backend)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
@@ -76,7 +78,7 @@ class ResNet(nn.Module):
     """
 
     def __init__(self, name: str, *, width: int = 64, dcn_layers: tuple[int, ...] = (0, 0, 0, 0), dcn_interval: int = 1,
-                 dcn_backend: str = "auto"):
+                 dcn_groups: int = 1, dcn_backend: str = "auto"):
         super().__init__()
         block, counts = LAYOUTS[name]
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
@@ -90,7 +92,7 @@ class ResNet(nn.Module):
             for index in range(count):
                 deformable = index + dcn_layers[stage] >= count and index % dcn_interval == 0
                 blocks.append(block(channels, width << stage, stride=2 if stage > 0 and index == 0 else 1, deformable=deformable,
-                                    dcn_backend=dcn_backend))
+                                    dcn_groups=dcn_groups, dcn_backend=dcn_backend))
                 channels = (width << stage) * block.expansion
             self.layers.append(nn.Sequential(*blocks))
         self.channels = tuple((width << stage) * block.expansion for stage in (1, 2, 3))
@@ -105,9 +107,9 @@ class ResNet(nn.Module):
         return outputs[1:]
 
 
-def _conv3x3(width: int, stride: int, deformable: bool, dcn_backend: str) -> nn.Module:
+def _conv3x3(width: int, stride: int, deformable: bool, dcn_groups: int, dcn_backend: str) -> nn.Module:
     if deformable:
-        return DeformConv2d(width, width, stride=stride, backend=dcn_backend)
+        return DeformConv2d(width, width, stride=stride, groups=dcn_groups, backend=dcn_backend)
     return nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
 
 

@@ -54,6 +54,16 @@ def test_initial_scales_are_those_of_the_published_training():
     assert model.training and all(p.requires_grad and p.device.type == "cpu" for p in model.parameters())
 
 
+def test_deformable_groups_reach_the_backbone_and_must_divide():
+    groups = build_model(config(backbone="resnet14", dcn_layers=(0, 0, 1, 1), dcn_groups=4)).state_dict()
+    plain = build_model(config(backbone="resnet14", dcn_layers=(0, 0, 1, 1))).state_dict()
+    changed = {key for key in plain if plain[key].shape != groups[key].shape}
+    assert changed == {f"backbone.layers.{stage}.0.conv2.conv_offset_mask.{kind}" for stage in (2, 3) for kind in ("weight", "bias")}
+    assert all(torch.equal(plain[key], groups[key]) for key in set(plain) - changed)
+    with pytest.raises(ValueError, match="dcn_groups=3 does not divide the 256 channels"):
+        config(dcn_layers=(0, 0, 2, 2), dcn_groups=3)
+
+
 def test_two_parameters_of_one_shape_differ():
     state = build_model(config()).state_dict()
     assert not torch.equal(state["fpn.pred_layers.0.weight"], state["fpn.pred_layers.1.weight"])

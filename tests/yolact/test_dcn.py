@@ -3,13 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 
-from yolact.dcn import DeformConv2d
+from yolact import dcn
+from yolact.dcn import DeformConv2d, _operator
 
 
-def make_layer(in_channels=6, out_channels=5, *, stride=1, backend="grid_sample", offset_scale=0.5, dtype=torch.float32):
+def make_layer(in_channels=6, out_channels=5, *, stride=1, groups=1, backend="grid_sample", offset_scale=0.5, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    layer = DeformConv2d(in_channels, out_channels, stride=stride, backend=backend)
+    layer = DeformConv2d(in_channels, out_channels, stride=stride, groups=groups, backend=backend)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
@@ -39,11 +41,14 @@ def test_offsets_are_y_then_x_and_outside_is_zero(backend):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("shape", [(2, 6, 9, 11), (1, 6, 1, 5), (3, 6, 4, 1)])
-def test_backends_agree_in_values_and_gradients(stride, shape):
+@pytest.mark.parametrize(("shape", "groups"), [((2, 6, 9, 11), 1), ((1, 6, 1, 5), 1), ((3, 6, 4, 1), 1), ((2, 6, 9, 11), 2),
+                                               ((2, 12, 7, 5), 4), ((1, 4, 5, 5), 4)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_backends_agree_in_values_and_gradients(stride, shape, groups, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # which decides how grid_sample's channels are split
     results = {}
     for backend in ("torchvision", "grid_sample"):
-        layer = make_layer(stride=stride, backend=backend)
+        layer = make_layer(shape[1], stride=stride, groups=groups, backend=backend)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
         out = layer(x)
         (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
@@ -53,8 +58,28 @@ def test_backends_agree_in_values_and_gradients(stride, shape):
         assert float((ours - theirs).abs().max()) / scale < 2e-5
 
 
-def test_gradients_equal_finite_differences():
-    layer = make_layer(2, 3, dtype=torch.float64)
+@pytest.mark.parametrize("backend", ["torchvision", "grid_sample"])
+def test_each_group_of_channels_has_its_own_offsets(backend):
+    """Two groups are two layers, on half the input channels each."""
+    layer = make_layer(6, 5, groups=2, backend=backend)
+    x = torch.randn(2, 6, 7, 8, generator=torch.Generator().manual_seed(4))
+    offset_mask = layer.conv_offset_mask(x)
+    operator = _operator(backend, x.device)
+    halves = [operator(x[:, 3 * g:3 * g + 3], offset_mask[:, 18 * g:18 * g + 18], offset_mask[:, 36 + 9 * g:45 + 9 * g].sigmoid(),
+                       layer.weight[:, 3 * g:3 * g + 3], layer.bias / 2, 1) for g in range(2)]
+    torch.testing.assert_close(layer(x), halves[0] + halves[1], atol=1e-5, rtol=1e-5)
+
+
+def test_one_group_has_the_official_shapes_and_more_have_more_offsets():
+    assert DeformConv2d(8, 4).conv_offset_mask.weight.shape == (27, 8, 3, 3)
+    assert DeformConv2d(8, 4, groups=4).conv_offset_mask.weight.shape == (108, 8, 3, 3)
+    with pytest.raises(ValueError, match="dcn_groups=4 does not divide the 6 channels"):
+        DeformConv2d(6, 4, groups=4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_equal_finite_differences(groups):
+    layer = make_layer(2, 3, groups=groups, dtype=torch.float64)
     x = torch.randn(1, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,), atol=1e-6)
 
@@ -114,11 +139,22 @@ def test_mmcv_missing_is_said_when_the_model_is_built():
         pytest.skip("mmcv is installed")
 
 
-def test_mmcv_agrees():
+def test_mmcv_is_given_its_arguments_in_order(monkeypatch):
+    def modulated_deform_conv2d(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups):
+        assert (groups, deform_groups) == (1, 2) and mask.shape[1] == 9 * deform_groups
+        return torchvision.ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+
+    monkeypatch.setattr(dcn, "_mmcv_operator", lambda: modulated_deform_conv2d)
+    x = torch.randn(1, 6, 5, 7, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(make_layer(groups=2, stride=2, backend="mmcv")(x), make_layer(groups=2, stride=2)(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_mmcv_agrees(groups):
     pytest.importorskip("mmcv.ops", reason="mmcv with compiled operators is not installed", exc_type=ImportError)
     results = {}
     for backend in ("mmcv", "grid_sample"):
-        layer = make_layer(stride=2, backend=backend)
+        layer = make_layer(stride=2, groups=groups, backend=backend)
         x = torch.randn(2, 6, 9, 11, generator=torch.Generator().manual_seed(1)).requires_grad_()
         out = layer(x)
         out.square().sum().backward()
