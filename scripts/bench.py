@@ -8,6 +8,7 @@ forward     model(image), one image                       criterion  losses forw
 detect      NMS, masks and re-scoring to 640x480          step       forward, criterion, backward, optimiser, two images
 train       a real training step, stage by stage          loader     images a second out of the training loader
 inference   a picture from file pixels to masks, by stage evaluate   images a second through evaluation and COCOeval
+losses      criterion with each mask loss, as a multiple of its time with bce
 
 The first four run in a process of their own each, in turn with the original's where --against is given, so that a drift of the
 machine's speed falls on both; the ratio column is ours / original. They use the same weights (drawn by name), pictures and targets.
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from data.resolve import load_config  # noqa: E402
 
 PAIRED = ("forward", "detect", "criterion", "step")
-OWN = ("train", "inference", "loader", "evaluate")
+OWN = ("train", "inference", "loader", "evaluate", "losses")
 
 
 def main() -> int:
@@ -111,6 +112,8 @@ def line(result: dict) -> str:
     cells = [f"{result['config']:<24}{result['section']:<12}"]
     for key, width, digits in (("ms", 10, 1), ("original_ms", 10, 1), ("ratio", 7, 2), ("peak_mb", 8, 0), ("original_peak_mb", 10, 0)):
         cells.append(f"{result[key]:>{width}.{digits}f}" if key in result else " " * width)
+    if "relative" in result:
+        return "".join(cells) + "".join(f"\n  {ratio:6.2f}x  {loss}" for loss, ratio in result["relative"].items())
     detail = "   ".join(f"{name} {value:.1f}" for name, value in result.get("detail", {}).items())
     return "".join(cells) + ("   " + detail if detail else "")
 

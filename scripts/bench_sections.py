@@ -13,6 +13,8 @@ from data.cigarettes import generate
 from data.loader import build_dataset, train_loader
 from data.resolve import load_config
 from data.transforms import normalize
+from layers.losses.contract import variants
+from layers.losses.registry import names
 from layers.targets import Targets
 from scripts.bench_inputs import ground_truth, images
 from scripts.bench_timing import peak_memory_mb, time_calls
@@ -25,6 +27,8 @@ from yolact.engine.optim import build_optimizer
 from yolact.engine.precision import autocast
 from yolact.engine.step import TrainStep
 from yolact.postprocess import detect
+
+LEAVES = ("box_deltas", "class_logits", "mask_coeffs", "prototypes", "semantic_logits")
 
 
 def run_section(args) -> dict:
@@ -82,17 +86,50 @@ class Bench:
     def criterion(self) -> dict:
         model, (x, targets) = self.model(training=True), self.inputs(2)
         criterion = build_criterion(self.cfg, model).to(self.device)
-        with torch.no_grad(), self.autocast:
-            predictions = model(x)
-        leaves = ("box_deltas", "class_logits", "mask_coeffs", "prototypes", "semantic_logits")
-        for name in leaves:
-            setattr(predictions, name, getattr(predictions, name).detach().requires_grad_())
+        predictions = self._leaves(model, x)
 
         def work():
-            sum(criterion(predictions, [_without_reduced(t) for t in targets]).values()).backward()
-            for name in leaves:
+            sum(criterion(predictions, [_without_reduced(t) for t in targets], step=1).values()).backward()  # 0 measures gradients
+            for name in LEAVES:
                 getattr(predictions, name).grad = None
         return self.timed(work)
+
+    def _leaves(self, model, x):
+        """Predictions that end in leaves, for the criterion alone."""
+        with torch.no_grad(), self.autocast:
+            predictions = model(x)
+        for name in LEAVES:
+            setattr(predictions, name, getattr(predictions, name).detach().requires_grad_())
+        return predictions
+
+    def losses(self) -> dict:
+        """Forward and backward of the whole criterion on two images, whose masks and distances come ready from the loader; every loss in
+        turn with bce, so that a drift falls on both. The fastest calls are compared."""
+        model, (x, targets) = self.model(training=True), self.inputs(2)
+        predictions = self._leaves(model, x)
+        sizes = [tuple(predictions.prototypes.shape[1:3]), tuple(predictions.semantic_logits.shape[-2:])]
+        targets = [t.to("cpu").reduce(sizes, keep_full=True, distance_sizes=sizes[:1]).to(self.device) for t in targets]
+
+        def call(criterion) -> float:
+            start = time.perf_counter()
+            sum(criterion(predictions, targets, step=1).values()).backward()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter() - start
+
+        def build(expression: str):
+            loss = self.cfg.loss.model_copy(update={"mask": expression})
+            return build_criterion(self.cfg.model_copy(update={"loss": loss}), model).to(self.device)
+
+        plain, relative = build("bce"), {}
+        for expression in dict.fromkeys(text for name in names() for text in variants(name)):
+            criterion, pairs = build(expression), []
+            end = time.perf_counter() + self.seconds / 2
+            while len(pairs) < 5 or time.perf_counter() < end:
+                pairs.append((call(plain), call(criterion)))
+            fastest = [min(times) for times in zip(*pairs[1:], strict=True)]
+            relative[expression] = fastest[1] / fastest[0]
+        return {"times": [fastest[0]], "relative": dict(sorted(relative.items(), key=lambda item: item[1]))}
 
     def step(self) -> dict:
         model, (x, targets) = self.model(training=True), self.inputs(2)
@@ -101,7 +138,7 @@ class Bench:
 
         def work():
             optimizer.zero_grad()
-            sum(train_step(x, [_without_reduced(t) for t in targets]).values()).backward()
+            sum(train_step(x, [_without_reduced(t) for t in targets], step=1).values()).backward()
             optimizer.step()
         return self.timed(work)
 

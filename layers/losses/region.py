@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -132,9 +131,7 @@ def unified_focal(logits: Tensor, target: Tensor, weight: Tensor, *, form: Liter
     gamma   0 <= gamma < 1; 0 has no focusing"""
     symmetric = form == "symmetric"
     entropy = _bce(logits, target)  # (N,H,W)
-    focus = focusing(logits, target, entropy, gamma)
-    if not symmetric:
-        focus = torch.where(target > 0.5, 1, focus)
+    focus = focusing(logits, target, entropy, gamma if symmetric else gamma * (1 - target))
     pixels = entropy * focus * (1 - delta + (2 * delta - 1) * target)
     tp, fp, fn, tn = areas(logits, target, weight)
     missed = delta * fn + (1 - delta) * fp

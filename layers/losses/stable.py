@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def focusing(logits: Tensor, target: Tensor, bce: Tensor, gamma: float) -> Tensor:
+def focusing(logits: Tensor, target: Tensor, bce: Tensor, gamma: float | Tensor) -> Tensor:
     """(1 - p_t)^gamma = exp(-gamma (z + BCE)), z the logit of p_t: its gradient is finite where 1 - p_t rounds to 0, also for gamma < 1."""
     return torch.exp(-gamma * (logits * (2 * target - 1) + bce))
 
