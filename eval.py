@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import Namespace
@@ -90,7 +91,7 @@ def main(arguments: Namespace) -> None:
         return evaluate_stored(arguments, inference_config(arguments.config, changes))
     if arguments.resume:
         return evaluate_stored(arguments, find_config(None, *open_weights(arguments.trained_model), changes))
-    predictor = load_predictor(arguments, changes)
+    predictor, weights, step = load_predictor(arguments, changes)
     progress = not arguments.no_bar
     if arguments.image:
         draw_image(arguments, predictor)
@@ -110,7 +111,7 @@ def main(arguments: Namespace) -> None:
     elif arguments.benchmark:
         time_stages(arguments, predictor, progress)
     else:
-        evaluate_model(arguments, predictor, progress)
+        evaluate_model(arguments, predictor, progress, *records_place(arguments, weights, step))
 
 
 def check_flags(arguments: Namespace) -> None:
@@ -197,6 +198,7 @@ def find_config(given: str | None, weights: Path, checkpoint: dict, changes: lis
 
 
 def load_predictor(arguments: Namespace, changes: list[str]):
+    """(Predictor, the .pth file, the training step it is of or None)."""
     from yolact.build import build_model
     from yolact.checkpoint import load_weights
     from yolact.engine.distributed import pick_device
@@ -210,7 +212,23 @@ def load_predictor(arguments: Namespace, changes: list[str]):
     report = load_weights(model, checkpoint, use_ema=ema, name=weights)
     print(f"{weights}: {report}{', averaged weights' if ema else ''}")
     device = arguments.device or {None: None, True: "cuda", False: "cpu"}[arguments.cuda]
-    return Predictor(model, config, pick_device(device), arguments.precision)
+    return Predictor(model, config, pick_device(device), arguments.precision), weights, checkpoint.get("step")
+
+
+def records_place(arguments: Namespace, weights: Path, step: int | None) -> tuple[Path | None, dict]:
+    """(where per-image records go, what they say about themselves). last.pth's are those that runs are compared by: records.npz.
+
+    They are kept where a run is evaluated as it was trained to be: not with changed settings or a part of the images.
+    """
+    results = weights.resolve().parent.parent / "results"
+    changed = [arguments.config, arguments.max_images > 0, overrides(arguments), arguments.ema is not None]
+    if weights.resolve().parent.name != "weights" or not results.is_dir() or any(changed):
+        return None, {}
+    if not os.access(results, os.W_OK):
+        cli.note(f"{results} cannot be written, so per-image records are not kept")
+        return None, {}
+    name = "records.npz" if weights.name == "last.pth" else f"records_{weights.stem}.npz"
+    return results / name, {"step": step, "weights": weights.name}
 
 
 def in_out(flag: str, given: list[str], *, output_needed: bool) -> tuple[str, str | None]:
@@ -270,12 +288,15 @@ def time_stages(arguments: Namespace, predictor, progress: bool) -> None:
                     iterations=count, progress=progress).table())
 
 
-def evaluate_model(arguments: Namespace, predictor, progress: bool) -> None:
+def evaluate_model(arguments: Namespace, predictor, progress: bool, records_file: Path | None, note: dict) -> None:
     from yolact.engine.evaluate import evaluate
     files = (arguments.bbox_det_file, arguments.mask_det_file) if arguments.output_coco_json else None
     result = evaluate(predictor.model, predictor.cfg, device=predictor.device, precision=arguments.precision,
-                      max_images=max(0, arguments.max_images), result_files=files, progress=progress)
+                      max_images=max(0, arguments.max_images), result_files=files, records_file=records_file, note=note,
+                      progress=progress)
     print_table(arguments, result, predictor.cfg)
+    if records_file is not None:
+        print(f"per-image records in {records_file}")
     if files is not None:
         print(f"detections in {files[0]} and {files[1]}")
 

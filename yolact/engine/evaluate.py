@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from data.coco import CocoDataset
 from data.loader import build_dataset, eval_loader
 from data.schema import Config
 from yolact.engine.files import writing
-from yolact.engine.metrics import THRESHOLDS, Metrics, coco_metrics, read_annotations
+from yolact.engine.metrics import THRESHOLDS, CocoRun, Metrics, read_annotations, run_coco, summarise
 from yolact.engine.predict import Predictor
+from yolact.engine.records import coco_records, write_records
 from yolact.outputs import Detections
 
 BOX_FILE, MASK_FILE = "bbox_detections.json", "mask_detections.json"
@@ -74,28 +75,32 @@ class EvalResult:
 
 
 def evaluate(model: nn.Module, cfg: Config, *, device: torch.device | str, precision: str = "float32", max_images: int = 0,
-             results_dir: str | Path | None = None, result_files: tuple[Path, Path] | None = None, progress: bool = True,
-             split: str = "val") -> EvalResult:
+             results_dir: str | Path | None = None, result_files: tuple[Path, Path] | None = None, records_file: str | Path | None = None,
+             note: Mapping[str, Any] | None = None, progress: bool = True, split: str = "val") -> EvalResult:
     """COCO metrics of a model on a split of cfg's data set, with the settings of cfg.eval.
 
     max_images    evaluate the first so many images only; 0 = all
     results_dir   also write bbox_detections.json (class scores) and mask_detections.json (mask scores) there, whole or not at all
     result_files  the same under other names: (box file, mask file)
+    records_file  also write per-image records there (yolact.engine.records), with `note` on what was evaluated
 
     The modes of the model and its parts are as before afterwards. Raises ValueError for an empty data set or one that cannot be read.
     """
     dataset = build_dataset(cfg, split, mask_sizes=[], needs_full_masks=False)
     if results_dir is not None:
         result_files = Path(results_dir) / BOX_FILE, Path(results_dir) / MASK_FILE
-    for path in result_files or ():
+    for path in (*(result_files or ()), *([Path(records_file)] if records_file else ())):
         path.parent.mkdir(parents=True, exist_ok=True)  # before the work, so that an unwritable place costs nothing
     started = time.perf_counter()
     image_ids, boxes, masks = collect_results(model, cfg, dataset, device=device, precision=precision, max_images=max_images,
                                               progress=progress)
     if result_files is not None:
         write_results(*result_files, boxes, masks, image_ids if len(image_ids) < len(dataset) else None)
-    bbox, segm = _metrics(dataset, cfg, image_ids, boxes, masks)
-    return EvalResult(bbox, segm, len(image_ids), time.perf_counter() - started)
+    box_run, mask_run = _runs(dataset, cfg, image_ids, boxes, masks)
+    if records_file is not None:
+        settings = {"data": cfg.data.name, "split": split, "eval": cfg.eval.model_dump(mode="json"), "precision": precision}
+        write_records(records_file, coco_records({"mask": mask_run, "box": box_run}, {**settings, **(note or {})}))
+    return EvalResult(summarise(box_run), summarise(mask_run), len(image_ids), time.perf_counter() - started)
 
 
 def evaluate_files(cfg: Config, box_file: str | Path, mask_file: str | Path, *, max_images: int = 0, split: str = "val") -> EvalResult:
@@ -111,7 +116,7 @@ def evaluate_files(cfg: Config, box_file: str | Path, mask_file: str | Path, *, 
     image_ids = image_ids[:max_images or None]
     boxes, masks = (_read_list(path, "result file") for path in (box_file, mask_file))
     try:
-        bbox, segm = _metrics(dataset, cfg, image_ids, boxes, masks)
+        bbox, segm = map(summarise, _runs(dataset, cfg, image_ids, boxes, masks))
     except ValueError as error:
         raise ValueError(f"{box_file} and {mask_file} against {dataset.annotation_file}: {error}") from None
     return EvalResult(bbox, segm, len(image_ids), time.perf_counter() - started)
@@ -124,11 +129,11 @@ def _read_list(path: str | Path, what: str) -> list:
     return content
 
 
-def _metrics(dataset: CocoDataset, cfg: Config, image_ids: Sequence[Id], boxes: list[dict], masks: list[dict]) -> list[Metrics]:
-    """Box and mask metrics of COCO results on the given images."""
+def _runs(dataset: CocoDataset, cfg: Config, image_ids: Sequence[Id], boxes: list[dict], masks: list[dict]) -> list[CocoRun]:
+    """Boxes and masks of COCO results, matched on the given images."""
     ground_truth = _ground_truth(dataset, cfg)
-    return [coco_metrics(ground_truth, found, iou_type, cfg.eval.max_dets, image_ids=image_ids,
-                         category_ids=set(dataset.category_of_label.values()))
+    return [run_coco(ground_truth, found, iou_type, cfg.eval.max_dets, image_ids=image_ids,
+                     category_ids=set(dataset.category_of_label.values()))
             for found, iou_type in ((boxes, "bbox"), (masks, "segm"))]
 
 

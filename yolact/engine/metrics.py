@@ -87,6 +87,27 @@ def coco_metrics(ground_truth: str | Path | dict, detections: Sequence[dict], io
 
     Raises ValueError for an unreadable file, an unknown image or category id, a missing field, or a score that is not a number.
     """
+    return summarise(run_coco(ground_truth, detections, iou_type, max_dets, image_ids=image_ids, category_ids=category_ids))
+
+
+@dataclass(frozen=True)
+class CocoRun:
+    """pycocotools after matching, whose images and categories are numbered from 1 in the order of image_ids and category_ids."""
+
+    evaluator: COCOeval
+    iou_type: IouType
+    image_ids: tuple
+    category_ids: tuple
+    class_names: tuple[str, ...]
+
+    @property
+    def max_dets(self) -> int:
+        return self.evaluator.params.maxDets[-1]
+
+
+def run_coco(ground_truth: str | Path | dict, detections: Sequence[dict], iou_type: IouType, max_dets: int = 100, *,
+             image_ids: Iterable | None = None, category_ids: Iterable | None = None) -> CocoRun:
+    """The matching behind coco_metrics(), which takes and raises the same."""
     if iou_type not in ("bbox", "segm"):
         raise ValueError(f"iou_type={iou_type!r}: use 'bbox' or 'segm'")
     if max_dets < 1:
@@ -95,13 +116,11 @@ def coco_metrics(ground_truth: str | Path | dict, detections: Sequence[dict], io
     ids = _new_ids(name, content, image_ids, category_ids)
     gt = _renumber(name, content, iou_type, ids)
     results = _renumber_detections(name, detections, iou_type, ids)
-    limits = sorted({limit for limit in (1, 10, 100) if limit < max_dets} | {max_dets})
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(_as_coco(gt), _as_coco({**gt, "annotations": results}), iou_type)
-        evaluator.params.maxDets = limits
+        evaluator.params.maxDets = sorted({limit for limit in (1, 10, 100) if limit < max_dets} | {max_dets})
         evaluator.evaluate()
-        evaluator.accumulate()
-    return _summary(evaluator, iou_type, limits, _class_names(content["categories"], ids))
+    return CocoRun(evaluator, iou_type, tuple(ids.images), tuple(ids.categories), tuple(_class_names(content["categories"], ids)))
 
 
 def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
@@ -238,7 +257,11 @@ def _class_names(categories: list[dict], ids: _Ids) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({original})" for name, original in zip(names, ids.categories)]
 
 
-def _summary(evaluator: COCOeval, iou_type: IouType, limits: list[int], class_names: list[str]) -> Metrics:
+def summarise(run: CocoRun) -> Metrics:
+    """COCO's figures of a matching."""
+    evaluator, limits = run.evaluator, run.evaluator.params.maxDets
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.accumulate()
     precision = np.where(evaluator.eval["precision"] < 0, np.nan, evaluator.eval["precision"])  # (T,R,C,areas,limits)
     recall = np.where(evaluator.eval["recall"] < 0, np.nan, evaluator.eval["recall"])  # (T,C,areas,limits)
 
@@ -250,12 +273,12 @@ def _summary(evaluator: COCOeval, iou_type: IouType, limits: list[int], class_na
         return mean(recall[:, :, area, limits.index(min(limit, limits[-1]))])
 
     return Metrics(
-        iou_type=iou_type, max_dets=limits[-1], ap=mean(precision[..., 0, -1]),
+        iou_type=run.iou_type, max_dets=limits[-1], ap=mean(precision[..., 0, -1]),
         per_threshold={t: mean(precision[i, :, :, 0, -1]) for i, t in enumerate(THRESHOLDS)},
         ap_small=mean(precision[..., 1, -1]), ap_medium=mean(precision[..., 2, -1]), ap_large=mean(precision[..., 3, -1]),
         ar_1=average_recall(1), ar_10=average_recall(10), ar_max=average_recall(limits[-1]),
         ar_small=average_recall(limits[-1], 1), ar_medium=average_recall(limits[-1], 2), ar_large=average_recall(limits[-1], 3),
-        per_class={name: mean(precision[:, :, c, 0, -1]) for c, name in enumerate(class_names)},
+        per_class={name: mean(precision[:, :, c, 0, -1]) for c, name in enumerate(run.class_names)},
         per_class_thresholds={name: tuple(mean(precision[i, :, c, 0, -1]) for i in range(len(THRESHOLDS)))
-                              for c, name in enumerate(class_names)},
+                              for c, name in enumerate(run.class_names)},
         ap_at_100=mean(precision[..., 0, limits.index(100)]) if limits[-1] > 100 else None)

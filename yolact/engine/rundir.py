@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolact.checkpoint import read_checkpoint
+from yolact.engine.records import FILE as RECORDS
 
 LAST, BEST, INTERRUPT = "last.pth", "best.pth", "interrupt.pth"
 
@@ -24,6 +25,10 @@ class RunDir:
     @property
     def results(self) -> Path:
         return self.path / "results"
+
+    @property
+    def records(self) -> Path:
+        return self.results / RECORDS
 
     @property
     def pictures(self) -> Path:
@@ -44,7 +49,8 @@ class RunDir:
         except OSError as error:
             raise OSError(f"cannot write into the run folder {self.path} ({error.strerror or error}): "
                           "choose another with --save_folder, or free space there") from error
-        for leftover in (*self.path.glob(".*.part"), *self.weights.glob(".*.part"), *self.weights.glob(".probe.*")):
+        partial = [file for folder in (self.path, self.weights, self.results) for file in folder.glob(".*.part")]
+        for leftover in (*partial, *self.weights.glob(".probe.*")):
             leftover.unlink(missing_ok=True)
         return self
 

@@ -160,13 +160,15 @@ class Trainer:
 
     def _validate(self) -> bool:
         """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far, pictures; then last.pth, which notes that it
-        is done. False if a signal broke it off; a resumed run makes up for it."""
+        is done. After the last step also per-image records. False if a signal broke it off; a resumed run makes up for it."""
         state, started, finished = self.state, time.perf_counter(), True
+        last = state.step == self.cfg.train.iterations
         if self.log is not None:
             try:
                 with self.stop.at_once(), random_state_kept():
                     result = evaluate(state.best_model, self.cfg, device=self.device, precision=self.cfg.train.precision,
                                       max_images=self.cfg.train.validate_images, results_dir=self.run_dir.results,
+                                      records_file=self.run_dir.records if last else None, note={"step": state.step, "weights": LAST},
                                       progress=sys.stderr.isatty())
                     pictures = prediction_pictures(state.best_model, self.cfg, self.valset, self.device)
             except StopNow:

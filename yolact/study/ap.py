@@ -1,0 +1,123 @@
+"""AP of a set of images counted any number of times, exactly, from per-image records.
+
+Counting image i w_i times is what pycocotools gives on a set that really holds w_i copies of it, up to the order of equal scores of
+different images. Precision and recall are cumulative sums of w over the detections by falling score. Precision has its peaks where a
+right detection ends a run of wrong ones, so both are needed at right detections only; the wrong ones between two of these enter as one sum.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from yolact.engine.metrics import THRESHOLDS
+from yolact.engine.records import AREAS, Found, Records, Truth
+
+RECALLS = np.linspace(0, 1, 101)  # as pycocotools has them: 0.01 * k, rounded
+_AT_ONCE = 512  # weightings at a time, so that what is worked on stays in the processor's cache
+_TINY = np.spacing(1)
+
+
+@dataclass(frozen=True)
+class WeightedAP:
+    """values (B, metrics): AP as fractions, NaN where no image that is counted holds ground truth; columns are metric_names().
+
+    dropped: share of (class, weighting) pairs without ground truth under the weighting, among the classes that have some. As in
+    pycocotools they are left out of the mean over classes.
+    """
+
+    values: np.ndarray
+    dropped: float
+
+
+def metric_names(shape: str) -> list[str]:
+    """mask_ap, mask_ap50, ..., mask_ap95, mask_ap_small, mask_ap_medium, mask_ap_large (or box_...)."""
+    return [f"{shape}_{name}" for name in ("ap", *(f"ap{t}" for t in THRESHOLDS), *(f"ap_{area}" for area in AREAS[1:]))]
+
+
+def weighted_ap(records: Records, shape: str, weights: np.ndarray, *, workers: int | None = None) -> WeightedAP:
+    """AP of one shape under B weightings. weights (B, images): how often each of records.image_ids counts, whole numbers."""
+    weights = np.asarray(weights)
+    if weights.ndim != 2 or weights.shape[1] != len(records.image_ids):
+        raise ValueError(f"weights need shape (B, {len(records.image_ids)}), one column an image; these have {weights.shape}")
+    found, truth = records.found[shape], records.truth
+    columns = np.ascontiguousarray(weights.T, dtype=np.float32)  # (images, B)
+    # counts are sums of small whole numbers, exact in float32 below 2^24; processing in float32 halves the traffic
+    heaviest = columns.max(initial=0) * max(len(found.image), len(truth.image))
+    if heaviest >= 2**24:
+        columns = columns.astype(np.float64)
+    classes = _Classes(found, truth, len(records.category_ids), len(records.image_ids))
+    blocks = [np.ascontiguousarray(columns[:, start:start + _AT_ONCE]) for start in range(0, columns.shape[1], _AT_ONCE)]
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        parts = list(pool.map(lambda block: _mean_over_classes(classes, block), blocks))
+    return WeightedAP(np.concatenate([values for values, _ in parts]), float(np.mean(np.concatenate([share for _, share in parts]))))
+
+
+class _Classes:
+    """The detections of each class by falling score, and sparse counts of its ground truth: (areas, classes, images)."""
+
+    def __init__(self, found: Found, truth: Truth, classes: int, images: int):
+        self.images = images
+        order = np.lexsort((-found.score, found.label))  # stable: equal scores stay in the order of images
+        self.image = found.image[order]
+        self.right, self.wrong = found.right[..., order], ~(found.right | found.ignored)[..., order]
+        self.bounds = np.searchsorted(found.label[order], np.arange(classes + 1))
+        self.truth = []
+        for ignored in truth.ignored:
+            label, image = truth.label[~ignored], truth.image[~ignored]
+            self.truth.append(sparse.csr_array((np.ones(len(label), np.float32), (label, image)), shape=(classes, images)))
+        self.present = np.array([counts.sum(1) > 0 for counts in self.truth])  # (areas, classes)
+
+    def rows(self, label: int) -> slice:
+        return slice(*self.bounds[label:label + 2])
+
+
+def _mean_over_classes(classes: _Classes, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """columns (images, b) -> AP (b, metrics), share of classes dropped (b,)."""
+    sums = np.zeros((len(AREAS), len(THRESHOLDS), columns.shape[1]))
+    counted = np.zeros((len(AREAS), columns.shape[1]), int)
+    for a in range(len(AREAS)):
+        totals = classes.truth[a] @ columns  # (classes, b)
+        counted[a] = (totals > 0).sum(0)
+        for label in np.flatnonzero(classes.present[a]):
+            rows = classes.rows(label)
+            image, total = classes.image[rows], totals[label].astype(np.float64)
+            for t in range(len(THRESHOLDS)):
+                sums[a, t] += _average_precision(classes.right[a, t, rows], classes.wrong[a, t, rows], image, total, columns)
+    with np.errstate(invalid="ignore"):
+        by_threshold = sums / counted[:, None]
+    means = by_threshold.mean(1)  # every class has all thresholds, so the order of the two means does not matter
+    return np.vstack([means[:1], by_threshold[0], means[1:]]).T, 1 - counted[0] / max(1, classes.present[0].sum())
+
+
+def _average_precision(right: np.ndarray, wrong: np.ndarray, image: np.ndarray, total: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """101-point AP of one class at one threshold under b weightings; 0 where total, the weighted ground truth (b,), is 0.
+
+    right, wrong, image (D,): the detections by falling score; columns (images, b): the weights.
+    """
+    places = np.flatnonzero(right)
+    if not len(places):
+        return np.zeros(len(total))
+    before = np.flatnonzero(wrong[:places[-1]])
+    segments = sparse.csr_array((np.ones(len(before), columns.dtype), (np.searchsorted(places, before), image[before])),
+                                shape=(len(places), len(columns)))
+    true = columns[image[places]]  # (n, b): row k counts right detection k
+    false = segments @ columns  # (n, b): row k counts the wrong ones between right detection k - 1 and k
+    for k in range(1, len(places)):  # numpy's own accumulate down the columns is ten times slower
+        true[k] += true[k - 1]
+        false[k] += false[k - 1]
+    false += true
+    precision = true / (false.astype(np.float64) + _TINY)
+    for k in range(len(places) - 2, -1, -1):
+        np.maximum(precision[k], precision[k + 1], out=precision[k])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recall = true / total
+    # reached (n, b): how many of the 101 recalls are at most this one. The rounded guess is settled by pycocotools' own comparison
+    guess = (np.nan_to_num(recall) * 100 + 1e-9).astype(np.intp)
+    reached = guess + (RECALLS[guess] <= recall)
+    reached[1:] -= reached[:-1].copy()
+    return np.einsum("kb,kb->b", precision, reached) / len(RECALLS)
