@@ -117,10 +117,15 @@ def show_list(kind: str) -> None:
             print(f"{name:20} {len(classes):3} class{'es' if len(classes) > 1 else '  '}  {DATASETS[name].get('root', '')}")
     elif kind == "losses":
         from layers.losses import registry
-        losses = [registry.get(name) for name in registry.names()]
-        width = max(len(info.signature) for info in losses)
-        for info in losses:
-            print(f"{info.signature:{width}} {info.kind:8} {info.summary}")
+        from layers.losses.box import box_losses
+        from layers.losses.classification import class_losses
+        groups = {"loss.mask, a sum of": [registry.get(name) for name in registry.names()], "loss.box, one of": box_losses(),
+                  "loss.classification, one of": class_losses()}
+        width = max(len(info.signature) for losses in groups.values() for info in losses)
+        for index, (title, losses) in enumerate(groups.items()):
+            print(f"{title}:" if index == 0 else f"\n{title}:")
+            for info in losses:
+                print(f"  {info.signature:{width}} {info.kind:8} {info.summary}")
     else:
         from layers.assign import assigner_names
         print("\n".join(assigner_names()))

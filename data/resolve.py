@@ -279,7 +279,7 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
 
 
 def _check_expressions(config: Config, *, names: bool) -> None:
-    """Syntax of loss.mask and assign.name; with `names`, also the registered names, their parameters and the plugins."""
+    """Syntax of the losses' and the assigner's expressions; with `names`, also the registered names, their parameters and the plugins."""
     from layers.losses.expr import parse, parse_call
     try:
         parse(config.loss.mask)
@@ -290,13 +290,19 @@ def _check_expressions(config: Config, *, names: bool) -> None:
         raise ConfigError(f"loss.mask={config.loss.mask}: {_first_line(error)}") from None
     except OSError as error:
         raise ConfigError(f"loss.plugins: {error.filename or ''}: {error.strerror or error}") from None
-    try:
-        parse_call(config.assign.name)
-        if names:
-            from layers.assign import build_assigner
-            build_assigner(config.assign.name)
-    except ValueError as error:
-        raise ConfigError(f"assign.name={config.assign.name}: {_first_line(error)}") from None
+    checks = {"loss.box": parse_call, "loss.classification": parse_call, "assign.name": parse_call}
+    if names:
+        from layers.assign import build_assigner
+        from layers.losses.box import build_box_loss
+        from layers.losses.classification import build_class_loss
+        checks = {"loss.box": build_box_loss, "loss.classification": build_class_loss, "assign.name": build_assigner}
+    for key, read in checks.items():
+        section, field = key.split(".")
+        text = getattr(getattr(config, section), field)
+        try:
+            read(text)
+        except ValueError as error:
+            raise ConfigError(f"{key}={text}: {_first_line(error)}") from None
 
 
 def _first_line(error: ValueError) -> str:

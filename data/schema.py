@@ -134,18 +134,20 @@ class AssignConfig(Section):
 
 class LossConfig(Section):
     mask: str = Field("bce", description="mask term: bce + 0.5*mse(region='image')")
+    box: str = Field("smooth_l1", description="box loss of positives: smooth_l1(beta=1), giou, diou or ciou")
+    classification: str = Field("ohem", description="class loss: ohem (softmax) or focal(alpha=0.25, gamma=2), which builds a sigmoid head")
     mask_weight: NonNegative = Field(6.125, description="factor of the mask term")
     box_weight: NonNegative = Field(1.5, description="factor of the box term")
     class_weight: NonNegative = Field(1.0, description="factor of the classification term")
     semantic_weight: NonNegative = Field(1.0, description="factor of the semantic segmentation term")
     mask_iou_weight: NonNegative = Field(25.0, description="factor of the mask-IoU regression term")
-    ohem_ratio: Positive = Field(3.0, description="hard negatives kept per positive of the same image")
+    ohem_ratio: Positive = Field(3.0, description="ohem: hard negatives kept per positive of the same image")
     ohem_min_negatives: NonNegativeInt | None = Field(
-        None, description="hard negatives kept at least in an image; none = 16 if data.keep_empty, else 0 as published")
+        None, description="ohem: hard negatives kept at least in an image; none = 16 if data.keep_empty, else 0 as published")
     masks_to_train: PositiveInt = Field(100, description="positives an image that get a mask loss, drawn at random above that")
     mask_iou_min_area: NonNegative = Field(25.0, description="ground-truth masks of at most this many prototype pixels train no mask IoU")
     match_steps: PositiveInt = Field(100, description="first iterations over which match='grad' measures gradients, before it is frozen")
-    plugins: tuple[str, ...] = Field((), description="Python files or modules that register more losses")
+    plugins: tuple[str, ...] = Field((), description="Python files or modules that register more mask losses")
 
     @field_validator("plugins", mode="before")
     @classmethod
@@ -175,7 +177,7 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="NHWC memory format")
     compile: bool = Field(False, description="torch.compile the model")
     seed: NonNegativeInt = Field(0, description="initial weights, data order, augmentation and subsets each have a stream drawn from it")
-    init_from: str = Field("", description="checkpoint whose weights training starts from; heads of another class count are reset")
+    init_from: str = Field("", description="checkpoint whose weights training starts from; heads of another class count or loss are reset")
     num_workers: NonNegativeInt = Field(4, description="loader processes")
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a NaN or infinite loss does")
     log_every: PositiveInt = Field(10, description="iterations between console, metrics.jsonl and TensorBoard lines")

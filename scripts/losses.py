@@ -79,7 +79,7 @@ def _command(command: str, expressions: list[str], out: Path) -> int:
 
 
 def show_list() -> int:
-    """As train.py --list losses, and where each comes from."""
+    """The mask losses as train.py --list losses shows them, and where each comes from."""
     from layers.losses import registry
     losses = [registry.get(name) for name in registry.names()]
     width = max(len(info.signature) for info in losses)

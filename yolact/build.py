@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from data.schema import Config
 from layers.assign import build_assigner
 from layers.losses.auxiliary import MaskIoULoss
+from layers.losses.box import build_box_loss
+from layers.losses.classification import build_class_loss
 from layers.losses.criterion import Criterion
 from layers.losses.mask import build_mask_loss
 from yolact.darknet import DarkNet53
@@ -18,13 +21,16 @@ from yolact.model import Yolact
 from yolact.pretrained import load_backbone
 from yolact.resnet import ResNet
 
+PRIOR = 0.01  # probability of every class at every anchor that a sigmoid head starts from (Lin et al. 2017, section 3.3)
+
 
 def build_model(cfg: Config) -> Yolact:
-    """The model of cfg.model for the classes of cfg.data, on the CPU in training mode, with random weights.
+    """The model of cfg.model for the classes of cfg.data and the head of cfg.loss.classification, on the CPU in training mode, with random
+    weights.
 
     Each tensor is drawn from a generator of its own, seeded by its name and cfg.train.seed: two models agree on every parameter that
     has the same name and shape in both, and torch's global generator is left alone. Raises ValueError if the deformable
-    convolution's backend is not installed.
+    convolution's backend is not installed, and for an unknown class loss.
     """
     with torch.device("meta"):  # shapes only: torch's own initialisation would take time and random numbers, and is overwritten
         model = _assemble(cfg)
@@ -44,11 +50,13 @@ def _assemble(cfg: Config) -> Yolact:
                   proto_channels=m.proto_channels, proto_layers=m.proto_layers, prototypes=m.prototypes,
                   head_channels=m.head_channels, head_layers=m.head_layers, norm=m.norm,
                   anchor_scales=m.anchor_scales, anchor_ratios=m.anchor_ratios, square_anchors=m.square_anchors,
-                  semantic_head=m.semantic_head, mask_iou_net=m.mask_iou_net, mask_iou_relu=m.mask_iou_relu)
+                  semantic_head=m.semantic_head, mask_iou_net=m.mask_iou_net, mask_iou_relu=m.mask_iou_relu,
+                  sigmoid=build_class_loss(cfg.loss.classification).sigmoid)
 
 
 def initialize(model: nn.Module, seed: int) -> None:
-    """Draw all weights of `model`, in place: He-normal (fan-out) in the backbone, Xavier-uniform elsewhere, as YOLACT; biases 0.
+    """Draw all weights of `model`, in place: He-normal (fan-out) in the backbone, Xavier-uniform elsewhere, as YOLACT; biases 0,
+    but those of sigmoid class logits, which start at PRIOR: else the many negatives would swamp the first steps.
 
     Offsets of deformable convolutions start at 0, so that they begin as plain convolutions at half strength; CARAFE's encoders start at a
     deviation of 0.001, as mmcv's, so that they begin as means over 5x5 pixels.
@@ -62,7 +70,7 @@ def initialize(model: nn.Module, seed: int) -> None:
         elif isinstance(module, (nn.Conv2d, DeformConv2d)):
             _initialize_convolution(f"{name}.weight", module.weight, seed)
             if module.bias is not None:
-                nn.init.zeros_(module.bias)
+                nn.init.constant_(module.bias, math.log(PRIOR / (1 - PRIOR)) if name.endswith(".class_layer") else 0)
 
 
 def _initialize_convolution(name: str, weight: Tensor, seed: int) -> None:
@@ -88,6 +96,7 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
     return Criterion(
         assigner=build_assigner(cfg.assign.name), mask_loss=mask_loss,
         num_classes=model.num_classes, image_size=cfg.model.max_size, mask_sizes=mask_sizes, mask_iou=mask_iou,
+        box_loss=build_box_loss(loss.box), class_loss=build_class_loss(loss.classification),
         box_weight=loss.box_weight, class_weight=loss.class_weight, mask_weight=loss.mask_weight, semantic_weight=loss.semantic_weight,
         mask_iou_weight=loss.mask_iou_weight, ohem_ratio=loss.ohem_ratio, ohem_min_negatives=cfg.ohem_min_negatives,
         masks_to_train=loss.masks_to_train, gradients_every=cfg.train.gradients_every)

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-RESET_HEADS = ("prediction_layers.0.conf_layer.", "semantic_seg_conv.", "maskiou_net.maskiou_net.10.")
+CLASS_HEADS = {"softmax": "prediction_layers.0.conf_layer.", "sigmoid": "prediction_layers.0.class_layer."}  # see yolact.heads
+RESET_HEADS = (*CLASS_HEADS.values(), "semantic_seg_conv.", "maskiou_net.maskiou_net.10.")
 OBSOLETE_KEY = re.compile(r"backbone\.layer\d|fpn\.downsample_layers\.(\d+)\.")
 NAMED_AT_MOST = 4
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Keys that were loaded, kept as the model had them (heads of another class count), and left unused in the file."""
+    """Keys that were loaded, kept as the model had them (heads of another class count or loss), and left unused in the file."""
 
     loaded: tuple[str, ...]
     reset: tuple[str, ...]
@@ -41,7 +42,8 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, re
                  name: str | Path = "the given weights") -> LoadReport:
     """Load `source`, a path or what such a file holds: one of our checkpoints, or a state dict under the official names.
 
-    reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class counts differ
+    reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class counts differ, and its class layer where
+                  the file's has softmax logits and the model's sigmoid logits, or the reverse
     use_ema       read the averaged weights of one of our checkpoints
     name          what messages call a source that is no path
 
@@ -54,7 +56,9 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, re
     state, dropped = _without_unused(_state_of(source, name, use_ema), model)
     own = model.state_dict()
     reset = _heads_to_reset(state, own, name, reset_heads)
-    loaded = {key: value for key, value in state.items() if key not in reset}
+    if reset:
+        dropped += [key for key in state if key.startswith(tuple(CLASS_HEADS.values())) and key not in own]
+    loaded = {key: value for key, value in state.items() if key not in reset and key not in dropped}
     counters = {key for key in own if key.endswith(".num_batches_tracked")}  # absent from files of the oldest torch versions
     _check_match(loaded, own, set(reset) | counters, name)
     model.load_state_dict(loaded, strict=False)
@@ -150,23 +154,39 @@ def _without_unused(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[st
 
 
 def _heads_to_reset(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, allowed: bool) -> list[str]:
-    """Keys of the model's heads that the file has for another number of classes; none if the counts agree."""
-    theirs, ours = _class_count(state), _class_count(own)
+    """Keys of the model's heads that the file has for another number of classes or another form of class logits; none if both agree."""
+    theirs, ours = _classes(state), _classes(own)
     if theirs is None or theirs == ours:
         return []
     if not allowed:
-        raise ValueError(f"{name} was trained on {theirs} classes and the model has {ours}: use the config it was trained with "
-                         "(data.class_names), or train on with train.init_from, which loads all but the class-dependent layers "
-                         "(load_weights(..., reset_heads=True))")
-    return [key for key in own if key.startswith(RESET_HEADS)]
+        raise ValueError(f"{name} was trained {_difference(theirs, ours)}, or train on with train.init_from, which loads all but the "
+                         "class-dependent layers (load_weights(..., reset_heads=True))")
+    heads = RESET_HEADS if theirs[0] != ours[0] else CLASS_HEADS[ours[1]]
+    return [key for key in own if key.startswith(heads)]
 
 
-def _class_count(state: Mapping[str, Tensor]) -> int | None:
-    """Foreground classes, from the head's channels: (1 + classes) logits and 4 offsets for every anchor of a location."""
-    logits, offsets = state.get("prediction_layers.0.conf_layer.bias"), state.get("prediction_layers.0.bbox_layer.bias")
-    if logits is None or offsets is None or len(offsets) < 4:
-        return None
-    return len(logits) // (len(offsets) // 4) - 1
+def _difference(theirs: tuple[int, str], ours: tuple[int, str]) -> str:
+    """The middle of a message: what differs, and which settings to use."""
+    (their_count, their_form), (our_count, our_form) = theirs, ours
+    differs, settings = [], []
+    if their_count != our_count:
+        differs.append(f"on {their_count} classes and the model has {our_count}")
+        settings.append("data.class_names")
+    if their_form != our_form:
+        differs.append(f"for {their_form} class logits and the model gives {our_form} ones")
+        settings.append("loss.classification")
+    return f"{', '.join(differs)}: use the config it was trained with ({', '.join(settings)})"
+
+
+def _classes(state: Mapping[str, Tensor]) -> tuple[int, str] | None:
+    """Foreground classes and the form of their logits: (1 + classes) channels for every anchor of a location under softmax, classes under
+    sigmoid, beside 4 offsets."""
+    offsets = state.get("prediction_layers.0.bbox_layer.bias")
+    for form, prefix in CLASS_HEADS.items():
+        logits = state.get(f"{prefix}bias")
+        if logits is not None and offsets is not None and len(offsets) >= 4:
+            return len(logits) // (len(offsets) // 4) - (form == "softmax"), form
+    return None
 
 
 def _check_match(state: Mapping[str, Tensor], own: Mapping[str, Tensor], optional: set[str], name: str) -> None:

@@ -27,12 +27,15 @@ class PredictionHead(nn.Module):
 
     With norm='batch' each level has normalisations of its own: statistics differ between levels, and running averages over
     all of them would fit none in evaluation. Group normalisation has no such state and is shared.
+
+    The class convolution is `conf_layer` with 1 + C channels under softmax, as in the official checkpoints, and `class_layer` with C under
+    sigmoid. The channels alone would not tell one from the other with another number of classes; the names tell what weights belong to.
     """
 
     def __init__(self, in_channels: int, channels: int, *, anchors: int, num_classes: int, prototypes: int, layers: int = 1,
-                 norm: str = "none", levels: int = 5):
+                 norm: str = "none", levels: int = 5, sigmoid: bool = False):
         super().__init__()
-        self.sizes = (4, 1 + num_classes, prototypes)
+        self.sizes = {"bbox_layer": 4, "class_layer" if sigmoid else "conf_layer": num_classes + (not sigmoid), "mask_layer": prototypes}
         trunk: list[nn.Module] = []
         for index in range(layers):
             trunk += [nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
@@ -40,11 +43,11 @@ class PredictionHead(nn.Module):
         self.norms = nn.ModuleList(nn.ModuleList(norm_layer(norm, channels) for _ in range(layers))
                                    for _ in range(levels if norm == "batch" else 1))
         out_channels = channels if layers else in_channels
-        self.bbox_layer, self.conf_layer, self.mask_layer = (
-            nn.Conv2d(out_channels, anchors * size, 3, padding=1) for size in self.sizes)
+        for name, size in self.sizes.items():
+            self.add_module(name, nn.Conv2d(out_channels, anchors * size, 3, padding=1))
 
     def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """[(B,C,h,w)] -> box deltas (B,A,4), class logits (B,A,1+C), coefficients (B,A,K) after tanh; A over all levels."""
+        """[(B,C,h,w)] -> box deltas (B,A,4), class logits (B,A,1+C) or (B,A,C), coefficients (B,A,K) after tanh; A over all levels."""
         levels = []
         for level, x in enumerate(pyramid):
             norms = self.norms[level if len(self.norms) > 1 else 0]
@@ -52,8 +55,7 @@ class PredictionHead(nn.Module):
                 x = self.upfeature[2 * index + 1](norm(self.upfeature[2 * index](x)))
             levels.append(x)
         boxes, classes, coefficients = (
-            self._gather([layer(x) for x in levels], size)
-            for layer, size in zip((self.bbox_layer, self.conf_layer, self.mask_layer), self.sizes, strict=True))
+            self._gather([getattr(self, name)(x) for x in levels], size) for name, size in self.sizes.items())
         return boxes, classes, torch.tanh(coefficients)
 
     @staticmethod

@@ -18,6 +18,7 @@ class Yolact(nn.Module):
     """Images (B,3,S,S) -> Predictions. The names of its parameters are those of the official checkpoints.
 
     anchor_scales holds one tuple of sides in input pixels for each level P3..P7; anchor_ratios are width / height at each scale.
+    sigmoid: class logits without background, each class by itself, instead of softmax over background and classes.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, *, fpn_channels: int = 256, fpn_upsample: str = "bilinear",
@@ -25,9 +26,10 @@ class Yolact(nn.Module):
                  norm: str = "none",
                  anchor_scales: tuple[tuple[float, ...], ...] = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
                  anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0), square_anchors: bool = False, semantic_head: bool = True,
-                 mask_iou_net: bool = False, mask_iou_relu: str = "published"):
+                 mask_iou_net: bool = False, mask_iou_relu: str = "published", sigmoid: bool = False):
         super().__init__()
         self.num_classes = num_classes
+        self.sigmoid = sigmoid
         self.anchor_scales = tuple(map(tuple, anchor_scales))
         self.anchor_ratios = tuple(anchor_ratios)
         self.square_anchors = square_anchors
@@ -36,7 +38,7 @@ class Yolact(nn.Module):
         self.proto_net = prototype_net(fpn_channels, proto_channels, prototypes, layers=proto_layers, norm=norm)
         self.prediction_layers = nn.ModuleList([PredictionHead(
             fpn_channels, head_channels, anchors=len(self.anchor_scales[0]) * len(self.anchor_ratios), num_classes=num_classes,
-            prototypes=prototypes, layers=head_layers, norm=norm, levels=len(self.anchor_scales))])
+            prototypes=prototypes, layers=head_layers, norm=norm, levels=len(self.anchor_scales), sigmoid=sigmoid)])
         self.semantic_seg_conv = nn.Conv2d(fpn_channels, num_classes, 1) if semantic_head else None
         self.maskiou_net = MaskIoUNet(num_classes, relu=mask_iou_relu) if mask_iou_net else None
         self._frozen = False
@@ -59,7 +61,7 @@ class Yolact(nn.Module):
         semantic = self.semantic_seg_conv(pyramid[0]) if self.training and self.semantic_seg_conv is not None else None
         shapes = tuple((p.shape[-2], p.shape[-1]) for p in pyramid)
         anchors = self._anchors_of(shapes, images.shape[-1], images.device)
-        return Predictions(boxes, classes, coefficients, prototypes, anchors, semantic, self._level_sizes(shapes))
+        return Predictions(boxes, classes, coefficients, prototypes, anchors, semantic, self._level_sizes(shapes), self.sigmoid)
 
     def anchors_for(self, image_size: int, device: torch.device | str = "cpu") -> tuple[Tensor, tuple[int, ...]]:
         """Anchors (A,4) cx,cy,w,h relative to an input of image_size pixels, and how many each level has, without a forward pass."""

@@ -19,12 +19,13 @@ class Predictions:
     """Raw output of the model, the same fields in train and eval mode but semantic_logits.
 
     box_deltas       (B,A,4) offsets to the anchors, variances 0.1 and 0.2 (see layers.boxes.decode)
-    class_logits     (B,A,1+C), column 0 = background
+    class_logits     (B,A,1+C), column 0 = background, under softmax; (B,A,C) under sigmoid
     mask_coeffs      (B,A,K) after tanh
     prototypes       (B,H,W,K) after ReLU
     anchors          (A,4) cx,cy,w,h relative to the input
     semantic_logits  (B,C,h,w) in training, None in eval mode
     level_sizes      anchors on each pyramid level P3..P7; empty = unknown, read as one level
+    sigmoid          which of the two forms class_logits have
     """
 
     box_deltas: Tensor
@@ -34,10 +35,11 @@ class Predictions:
     anchors: Tensor
     semantic_logits: Tensor | None = None
     level_sizes: tuple[int, ...] = ()
+    sigmoid: bool = False
 
     def class_scores(self) -> Tensor:
-        """(B,A,C) foreground probabilities."""
-        return self.class_logits.softmax(-1)[..., 1:]
+        """(B,A,C) foreground probabilities; they add up to at most 1 under softmax only."""
+        return self.class_logits.sigmoid() if self.sigmoid else self.class_logits.softmax(-1)[..., 1:]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The losses beside class and mask: boxes, semantic segmentation, and the mask-IoU regression of YOLACT++. Each returns a sum (0-d)."""
+"""The losses that have no alternatives: semantic segmentation and the mask-IoU regression of YOLACT++. Each returns a sum (0-d)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.boxes import encode
 from layers.masks import crop
-
-
-def box_loss(deltas: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Smooth L1 (beta 1) between offsets (P,4) and those of the matched boxes (P,4) corners to the anchors (P,4) centres."""
-    return F.smooth_l1_loss(deltas, encode(boxes, anchors), reduction="sum")
 
 
 def semantic_loss(logits: Tensor, masks: Tensor, image: Tensor, labels: Tensor, keep: Tensor) -> Tensor:

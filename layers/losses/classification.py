@@ -1,10 +1,68 @@
-"""Classification loss of anchors: cross-entropy over the positives and the hardest negatives of each image."""
+"""Class losses: what the class logits of all anchors cost. The registry, OHEM cross-entropy under softmax, and sigmoid focal loss.
+
+B images, A anchors, C foreground classes, P positives. A function reads
+
+    logits      (B,A,1+C), column 0 = background, for kind "softmax"; (B,A,C) for kind "sigmoid": the kind decides on the model's head
+    rows        (P,) positives as indices into the flattened (B*A) anchors
+    labels      (P,) their 0-based classes
+    background  (B,A) bool, anchors that may serve as negatives; positives and ignored anchors are False
+
+and returns the sum (0-d) that the criterion divides by the positives of the global batch. What else it needs to see it names in `needs`:
+
+    negatives   per image, how many negatives to choose (list of int on the host), from loss.ohem_ratio and loss.ohem_min_negatives
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from layers.losses.calls import CallRegistry, LossCall
+from layers.losses.registry import Bound, LossInfo
+
+NO_LOGIT = -1e4  # p rounds to 0: neither value nor gradient
+
+_registry = CallRegistry("class loss", ("logits", "rows", "labels", "background"))
+
+
+def class_loss(name: str, kind: Literal["softmax", "sigmoid"], summary: str, *, bounds: dict[str, Bound] | None = None,
+               needs: Iterable[str] = (), source: str = "") -> Callable[[Callable], Callable]:
+    """Register fn(logits, rows, labels, background, *, ...) -> 0-d, see above.
+
+    ValueError if the name is taken or the signature is another."""
+    return _registry.register(name, kind, summary, bounds=bounds, needs=needs, source=source)
+
+
+def class_losses() -> list[LossInfo]:
+    """The records of the registered class losses, by name."""
+    return _registry.infos()
+
+
+class ClassLoss:
+    """loss(logits, rows, labels, background, **extras) -> 0-d, the extras those of `needs`.
+
+    sigmoid  whether it reads sigmoid logits (B,A,C) rather than softmax logits (B,A,1+C)"""
+
+    def __init__(self, call: LossCall):
+        self.call = call
+        self.needs = call.info.needs
+        self.sigmoid = call.info.kind == "sigmoid"
+
+    @property
+    def expression(self) -> str:
+        return self.call.expression
+
+    def __call__(self, logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, **extras) -> Tensor:
+        return self.call(logits, rows, labels, background, **extras)
+
+
+def build_class_loss(expression: str) -> ClassLoss:
+    """The loss that an expression such as `focal(gamma=1.5)` describes. ValueError names the mistake and the nearest valid name."""
+    return ClassLoss(_registry.read(expression))
 
 
 def negatives_wanted(positives: list[int], anchors: int, *, ratio: float, least: int) -> list[int]:
@@ -12,20 +70,39 @@ def negatives_wanted(positives: list[int], anchors: int, *, ratio: float, least:
     return [min(max(int(ratio * count), least), anchors - 1) for count in positives]
 
 
-def ohem_cross_entropy(class_logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, wanted: list[int]) -> Tensor:
-    """Sum (0-d) of the cross-entropy of positives and hard negatives (SSD, Liu et al. 2016, section 2.2, hard negative mining).
-
-    class_logits  (B,A,1+C), column 0 = background
-    rows, labels  (P,) positives as indices into the flattened (B*A) anchors, and their 0-based foreground classes
-    background    (B,A) bool, anchors that may serve as negatives; positives and ignored anchors are False
-    wanted        per image, how many negatives; those of the lowest background probability are taken, fewer where there are fewer
-    """
-    flat = class_logits.flatten(0, 1)  # (B*A,1+C)
-    negatives, real = _hardest(class_logits, background, wanted)
-    chosen = flat.index_select(0, torch.cat((rows, negatives)))  # (P+Q,1+C)
-    classes = torch.cat((labels + 1, torch.zeros_like(negatives)))
+@class_loss("ohem", "softmax", "cross-entropy of positives and hard negatives (loss.ohem_ratio, loss.ohem_min_negatives)",
+            needs=("negatives",), source="SSD (Liu et al., ECCV 2016), section 2.2, hard negative mining")
+def ohem(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, negatives: list[int]) -> Tensor:
+    """-log p of the class of every positive and of the background at hard negatives: in each image `negatives` of them, those of the lowest
+    background probability, fewer where there are fewer."""
+    flat = logits.flatten(0, 1)  # (B*A,1+C)
+    hard, real = _hardest(logits, background, negatives)
+    chosen = flat.index_select(0, torch.cat((rows, hard)))  # (P+Q,1+C)
+    classes = torch.cat((labels + 1, torch.zeros_like(hard)))
     counts = torch.cat((torch.ones_like(rows, dtype=torch.bool), real))
     return F.cross_entropy(chosen, classes, reduction="none").masked_fill(~counts, 0).sum()
+
+
+@class_loss("focal", "sigmoid", "cross-entropy of every class at every anchor, those right already weighted down",
+            bounds={"alpha": Bound("(0, 1)", "alpha=None weights both by 1"), "gamma": Bound("[0, inf)")},
+            source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5")
+def focal(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, alpha: float | None = 0.25, gamma: float = 2.0) -> Tensor:
+    """-alpha_t (1 - p_t)^gamma log p_t over every class of every anchor that is not ignored; alpha_t is alpha for the class of a positive
+    and 1 - alpha for all others; None: alpha_t = 1. Equal to torchvision.ops.sigmoid_focal_loss with a third of its memory, since no
+    one-hot target is made: the few logits of the right classes are taken out, all others have target 0."""
+    classes = logits.shape[2]
+    right = rows * classes + labels  # (P,) indices into the flattened logits
+    counted = background.flatten().index_fill(0, rows, True)  # (B*A,)
+    out = (~counted)[:, None].repeat(1, classes).flatten().index_fill_(0, right, True)
+    others = logits.flatten().masked_fill(out, NO_LOGIT)
+    against, toward = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
+    return against * _focused(others, gamma).sum() + toward * _focused(-logits.flatten().index_select(0, right), gamma).sum()
+
+
+def _focused(wrong: Tensor, gamma: float) -> Tensor:
+    """-(1 - p_t)^gamma log p_t from the logit of 1 - p_t."""
+    bce = F.softplus(wrong)
+    return bce * torch.exp(gamma * (wrong - bce))
 
 
 @torch.no_grad()

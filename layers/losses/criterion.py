@@ -17,8 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from layers.assign import BACKGROUND, Assigner, Assignment
 from layers.boxes import corners
-from layers.losses.auxiliary import MaskIoULoss, box_loss, semantic_loss
-from layers.losses.classification import negatives_wanted, ohem_cross_entropy
+from layers.losses.auxiliary import MaskIoULoss, semantic_loss
+from layers.losses.box import BoxLoss, build_box_loss
+from layers.losses.classification import ClassLoss, build_class_loss, negatives_wanted
 from layers.losses.gradients import prototype_norms
 from layers.losses.mask import MaskLoss
 from layers.losses.sampling import Positives, draw_subset, find_positives
@@ -75,14 +76,17 @@ class Criterion(nn.Module):
     """
 
     def __init__(self, *, assigner: Assigner, mask_loss: MaskLoss, num_classes: int, image_size: int, mask_sizes: Sequence[tuple[int, int]],
-                 mask_iou: MaskIoULoss | None = None, box_weight: float = 1.5, class_weight: float = 1.0, mask_weight: float = 6.125,
-                 semantic_weight: float = 1.0, mask_iou_weight: float = 25.0, ohem_ratio: float = 3.0, ohem_min_negatives: int = 0,
-                 masks_to_train: int = 100, gradients_every: int = 0):
+                 mask_iou: MaskIoULoss | None = None, box_loss: BoxLoss | None = None, class_loss: ClassLoss | None = None,
+                 box_weight: float = 1.5, class_weight: float = 1.0, mask_weight: float = 6.125, semantic_weight: float = 1.0,
+                 mask_iou_weight: float = 25.0, ohem_ratio: float = 3.0, ohem_min_negatives: int = 0, masks_to_train: int = 100,
+                 gradients_every: int = 0):
         super().__init__()
         unmet = [name for name in mask_loss.needs if name != "distance"]
         if unmet:
             raise ValueError(f"mask loss {mask_loss.expression!r} needs {', '.join(unmet)}, which targets do not carry")
         self.assigner = assigner
+        self.box_loss = box_loss or build_box_loss("smooth_l1")
+        self.class_loss = class_loss or build_class_loss("ohem")
         self.mask_loss = mask_loss
         self.mask_iou = mask_iou
         self.num_classes = num_classes
@@ -165,14 +169,16 @@ class Criterion(nn.Module):
     def _box(self, predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tensor:
         anchors = predictions.anchors.shape[0]
         deltas = _lift(predictions.box_deltas).flatten(0, 1).index_select(0, rows)  # (P,4)
-        boxes = truth.boxes.flatten(0, 1)[_matched(truth, assignment, rows)]  # (P,4)
-        return box_loss(deltas, boxes.to(deltas.dtype), predictions.anchors[rows % anchors].to(deltas.dtype))
+        boxes = truth.boxes.flatten(0, 1)[_matched(truth, assignment, rows)].to(deltas.dtype)  # (P,4)
+        return self.box_loss(deltas, boxes, predictions.anchors[rows % anchors].to(deltas.dtype), self.image_size).sum()
 
     def _class(self, predictions, truth: _GroundTruth, assignment: Assignment, positives: Positives) -> Tensor:
         logits = _lift(predictions.class_logits)
         labels = truth.labels.flatten()[_matched(truth, assignment, positives.rows)]  # (P,)
-        wanted = negatives_wanted(positives.counts, logits.shape[1], ratio=self.ohem_ratio, least=self.ohem_min_negatives)
-        return ohem_cross_entropy(logits, positives.rows, labels, assignment.gt_index == BACKGROUND, wanted)
+        extras = {}
+        if "negatives" in self.class_loss.needs:
+            extras["negatives"] = negatives_wanted(positives.counts, logits.shape[1], ratio=self.ohem_ratio, least=self.ohem_min_negatives)
+        return self.class_loss(logits, positives.rows, labels, assignment.gt_index == BACKGROUND, **extras)
 
     def _mask(self, instances: _Instances, positives: Positives, sampled: Positives, normalizers: Normalizers, step: int,
               generator: torch.Generator | None) -> Tensor:

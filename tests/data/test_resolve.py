@@ -177,10 +177,19 @@ def test_data_set_by_name_in_a_file(tmp_path):
 @pytest.mark.parametrize("override, expected", [
     ("loss.mask=bec", "did you mean"), ("loss.mask=huber(delta=1)", "delta"), ("loss.mask=huber(detla=0.5)", "delta"),
     ("assign.name=max_iuo", "max_iou"), ("loss.plugins=[not_there.py]", "not_there.py"),
+    ("loss.box=guio", r"^loss.box=guio: there is no box loss 'guio'; did you mean giou\? \(column 1\)$"),
+    ("loss.box=smooth_l1(beta=-1)", "beta=-1.0 is outside"), ("loss.classification=focall", "there is no class loss .*did you mean focal"),
+    ("loss.classification=focal(gama=2)", r"no parameter 'gama'; did you mean gamma\? \(column 7\)$"),
 ])
 def test_names_are_checked(override, expected):
     with pytest.raises(ConfigError, match=expected):
         load_config("yolact_small", [override])
+
+
+@pytest.mark.parametrize("override", ["loss.box=giou +", "loss.classification=focal(2)", "loss.box=''"])
+def test_syntax_is_checked_without_names(override):
+    with pytest.raises(ConfigError, match=override.split("=")[0]):
+        load_config("yolact_small", [override], check_names=False)
 
 
 def test_without_names_no_torch():

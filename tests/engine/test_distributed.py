@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
 CASES = {
     "rescoring": dict(model={"max_size": 256, "mask_iou_net": True}, loss={"mask": "bce + 0.5*mse"}),
     "accumulate": dict(loss={"masks_to_train": 3}, accumulate=2),
+    "focal_ciou": dict(loss={"box": "ciou", "classification": "focal"}),
     "adamw_clipped": dict(optimizer="adamw", clip_grad_norm=1.0),
 }
 COUNTS = ([3, 1, 2, 1], [2, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 2])  # in the second step rank 1 has no ground truth, in the third nobody

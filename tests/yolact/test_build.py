@@ -28,6 +28,26 @@ def test_weights_depend_on_names_shapes_and_seed_only():
     assert not torch.equal(one["fpn.lat_layers.0.weight"], reseeded["fpn.lat_layers.0.weight"])
 
 
+def test_a_sigmoid_class_loss_decides_on_the_head():
+    softmax, sigmoid = build_model(config()), build_model(config(loss={"classification": "focal"}))
+    ours, theirs = sigmoid.state_dict(), softmax.state_dict()
+    own = {key for key in ours if ".class_layer." in key}
+    assert len(own) == 2 and set(ours) - own == {key for key in theirs if ".conf_layer." not in key}
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if key not in own)
+    assert len(ours["prediction_layers.0.class_layer.weight"]) == 3 * 2 and len(theirs["prediction_layers.0.conf_layer.weight"]) == 3 * 3
+    torch.testing.assert_close(ours["prediction_layers.0.class_layer.bias"].sigmoid(), torch.full((6,), 0.01))
+    images = torch.rand(1, 3, 64, 64)
+    for model, width in ((softmax, 3), (sigmoid, 2)):
+        out = model(images)
+        assert out.class_logits.shape[2] == width and out.class_scores().shape == (1, len(out.anchors), 2)
+    assert out.sigmoid and torch.equal(out.class_scores(), out.class_logits.sigmoid())
+
+
+def test_an_unknown_class_loss_is_named():
+    with pytest.raises(ValueError, match="there is no class loss 'fokal'; did you mean focal"):
+        build_model(config(loss={"classification": "fokal"}))
+
+
 def test_the_global_generator_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)

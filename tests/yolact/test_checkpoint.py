@@ -17,10 +17,10 @@ from yolact.checkpoint import read_checkpoint, save_checkpoint
 REFERENCE = Path(__file__).parents[1] / "reference" / "yolact" / "net"
 
 
-def small(*, classes=3, seed=0, **model):
+def small(*, classes=3, seed=0, loss="ohem", **model):
     options = dict(max_size=256, backbone="resnet10", backbone_width=8, fpn_channels=16, proto_channels=16, head_channels=16, prototypes=8)
     return build_model(Config(name="test", model={**options, "mask_iou_net": True, **model}, train={"seed": seed},
-                              data={"class_names": [f"c{i}" for i in range(classes)]}))
+                              data={"class_names": [f"c{i}" for i in range(classes)]}, loss={"classification": loss}))
 
 
 def same(a, b, keys=None):
@@ -90,6 +90,34 @@ def test_equal_class_counts_load_the_heads_even_if_a_reset_is_allowed():
     model = small()
     assert not load_weights(model, small(seed=1).state_dict(), reset_heads=True).reset
     assert same(model, small(seed=1))
+
+
+@pytest.mark.parametrize("theirs, ours", [("ohem", "focal"), ("focal", "ohem")])
+def test_another_form_of_class_logits_needs_consent_and_resets_the_class_layer_alone(theirs, ours):
+    donor, model, fresh = small(seed=1, loss=theirs), small(loss=ours), small(loss=ours)
+    forms = {"ohem": "softmax", "focal": "sigmoid"}
+    message = f"trained for {forms[theirs]} class logits and the model gives {forms[ours]} ones: use the config it was trained with " \
+              r"\(loss.classification\), or train on with train.init_from"
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, donor.state_dict())
+    assert same(model, fresh)
+    report = load_weights(model, donor.state_dict(), reset_heads=True)
+    layers = {"ohem": "prediction_layers.0.conf_layer", "focal": "prediction_layers.0.class_layer"}
+    assert set(report.reset) == {f"{layers[ours]}.weight", f"{layers[ours]}.bias"}
+    assert set(report.dropped) == {f"{layers[theirs]}.weight", f"{layers[theirs]}.bias"}
+    assert same(model, fresh, report.reset) and same(model, donor, report.loaded)
+    again = small(loss=theirs)
+    assert not load_weights(again, donor.state_dict()).reset and same(again, donor)
+
+
+def test_as_many_channels_of_another_form_are_not_mistaken_for_it():
+    """2 classes and background under softmax have the channels of 3 classes under sigmoid."""
+    model = small(classes=3, loss="focal", mask_iou_net=False, semantic_head=False)
+    official = small(classes=2, mask_iou_net=False, semantic_head=False).state_dict()
+    with pytest.raises(ValueError, match="on 2 classes and the model has 3, for softmax class logits and the model gives sigmoid ones: "
+                                         r"use the config it was trained with \(data.class_names, loss.classification\)"):
+        load_weights(model, official)
+    assert len(load_weights(model, official, reset_heads=True).reset) == 2
 
 
 def test_unused_semantic_head_is_dropped():

@@ -122,6 +122,18 @@ def test_half_precision_predictions_and_autocast_compute_in_float32(dtype):
     assert (kept.masks != expected.masks).float().mean() < 0.02
 
 
+@pytest.mark.parametrize("nms", ["fast", "cross_class", "traditional"])
+def test_sigmoid_logits_with_the_same_scores_give_the_same_detections(nms):
+    softmax = predictions(TWO | {2: {1: 0.7}})
+    sigmoid = predictions(TWO | {2: {1: 0.7}})
+    sigmoid.class_logits, sigmoid.sigmoid = softmax.class_scores().logit(), True
+    torch.testing.assert_close(sigmoid.class_scores(), softmax.class_scores())
+    [expected], [found] = (detect(p, [(100, 200)], nms=nms, score_threshold=0.3) for p in (softmax, sigmoid))
+    assert len(found) >= 2 and found.labels.tolist() == expected.labels.tolist()
+    torch.testing.assert_close(found.scores, expected.scores)
+    assert torch.equal(found.masks, expected.masks)
+
+
 def test_limits_reach_suppression():
     [found] = detect(predictions(TWO), [(10, 10)], max_detections=1)
     assert len(found) == 1

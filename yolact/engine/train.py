@@ -303,6 +303,7 @@ def _print_summary(cfg: Config, run: RunDir, state: TrainState, device: torch.de
             f"run           {run.path}",
             f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
             f"data          {cfg.data.name}: {len(trainset)} training and {len(valset)} validation images, {cfg.num_classes} classes",
-            f"training      {steps}, {plan.optimizer} lr {plan.lr:g}, mask loss {cfg.loss.mask}",
+            f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
+            f"losses        box {cfg.loss.box}, class {cfg.loss.classification}, mask {cfg.loss.mask}",
             f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}", *notes):
         print(line, flush=True)

@@ -8,6 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import encode
 from layers.losses.boundary import signed_distance_map
+from layers.losses.box import box_losses, build_box_loss
+from layers.losses.classification import build_class_loss, class_losses
 from layers.losses.criterion import Normalizers
 from layers.losses.registry import names
 from layers.masks import box_window
@@ -110,7 +112,9 @@ def test_the_counter_sees_what_waits(monkeypatch):
     assert not count_waits(monkeypatch, lambda: x[torch.tensor([1, 2])].sum() + x.argmax())
 
 
-@pytest.mark.parametrize("options", [{}, {"masks_to_train": 2, "ohem_min_negatives": 4}])
+@pytest.mark.parametrize("options", [{}, {"masks_to_train": 2, "ohem_min_negatives": 4},
+                                     *({"box_loss": build_box_loss(info.name)} for info in box_losses()),
+                                     *({"class_loss": build_class_loss(info.name)} for info in class_losses())])
 def test_at_most_one_wait_for_the_device(monkeypatch, options):
     terms = [f"{name}(outside='charge') + {name}(region='image')" for name in names()]
     criterion, _ = make_criterion(" + ".join(terms), **options)
