@@ -104,7 +104,7 @@ class Param:
 class LossInfo:
     """What is known about a registered loss.
 
-    name, kind      how expressions call it; "pixel" -> (N,H,W), "region" -> (N,)
+    name, kind      how expressions call it; "pixel" -> (N,H,W), "region" -> (N,); those of box and class losses are explained there
     summary         one line for listings
     function        the function itself
     params          parameters that an expression can set, with default, type and bounds
@@ -116,7 +116,7 @@ class LossInfo:
     """
 
     name: str
-    kind: Kind
+    kind: str
     summary: str
     function: Callable
     params: tuple[Param, ...] = ()
@@ -243,7 +243,7 @@ def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bo
         if name in _losses:
             taken = _losses[name].function
             raise ValueError(f"the loss name {name!r} is taken by {taken.__module__}.{taken.__qualname__}: choose another")
-        params = _params(function, name, tensors, bounds, needs)
+        params = read_params(function, name, tensors, bounds, needs)
         for field_name in ("signed_when", "pooled_when"):
             absent = sorted(fields[field_name].keys() - {p.name for p in params})
             if absent:
@@ -254,7 +254,8 @@ def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bo
     return register
 
 
-def _params(function: Callable, name: str, tensors: tuple[str, ...], bounds: dict[str, Bound], needs: tuple[str, ...]) -> tuple[Param, ...]:
+def read_params(function: Callable, name: str, tensors: tuple[str, ...], bounds: dict[str, Bound],
+                needs: tuple[str, ...]) -> tuple[Param, ...]:
     """Parameters read from the signature; ValueError for a signature that expressions could not call."""
     signature = inspect.signature(function).parameters.values()
     positional = tuple(p.name for p in signature if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
