@@ -284,8 +284,8 @@ def _check_expressions(config: Config, *, names: bool) -> None:
     try:
         parse(config.loss.mask)
         if names:
-            from layers.losses.mask import build_mask_loss
-            build_mask_loss(config.loss.mask, plugins=config.loss.plugins)
+            from layers.losses.contract import refuse_broken
+            refuse_broken(config.loss.mask, config.loss.plugins)
     except ValueError as error:
         raise ConfigError(f"loss.mask={config.loss.mask}: {_first_line(error)}") from None
     except OSError as error:

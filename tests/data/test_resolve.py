@@ -12,6 +12,7 @@ from data.config import CONFIGS, DATASETS
 from data.resolve import ConfigError, config_hash, dump_yaml, list_configs, list_datasets, load_config
 from data.schema import Config
 from data.yaml_text import read_yaml, write_yaml
+from layers.losses import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -270,3 +271,34 @@ def test_hash_ignores_the_name_only():
     assert config_hash(base) != config_hash(load("yolact_small", "train.seed=1"))
     assert config_hash(base) != config_hash(load("yolact_small", "data.label_map={1: 0}"))
     assert len(config_hash(base)) == 12
+
+
+@pytest.mark.parametrize("body, message", [
+    ("logits.mean((1, 2))", r"must return a tensor of shape \(4, 16, 16\)"),
+    ("logits > 0", "floating-point"),
+    ("logits.double()", "dtype"),
+    ("target - logits.sigmoid()", "is negative .* not declared signed"),
+    ("logits.sigmoid().log() * float('nan')", "not finite"),
+    ("undefined_name", "NameError: name 'undefined_name'"),
+])
+def test_a_plugin_loss_is_tried_before_any_data_is_read(tmp_path, monkeypatch, body, message):
+    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    plugin = tmp_path / "own.py"
+    plugin.write_text("from layers.losses.registry import pixel_loss\n\n"
+                      f"@pixel_loss('own', 'mine')\ndef own(logits, target):\n    return {body}\n")
+    with pytest.raises(ConfigError, match=f"loss.mask=bce [+] 2[*]own: the term own .*{message}.*losses.py check"):
+        load_config("quickstart", [f"loss.plugins={plugin}", "loss.mask=bce + 2*own"])
+
+
+@pytest.mark.parametrize("text, message", [
+    ("raise RuntimeError('no luck')", "own.py.*RuntimeError: no luck"),
+    ("import not_installed_anywhere", "own.py.*not_installed_anywhere"),
+    ("from layers.losses.registry import pixel_loss\n@pixel_loss('bce', '')\ndef bce(logits, target): return logits", "bce.*taken"),
+    ("from layers.losses.registry import pixel_loss\n@pixel_loss('own', '')\ndef own(logits, target, *, weight=1.0): return logits",
+     "weight: every term has an option of that name"),
+])
+def test_a_plugin_that_fails_is_named(tmp_path, monkeypatch, text, message):
+    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config("quickstart", [f"loss.plugins={tmp_path / 'own.py'}", "loss.mask=own"])
