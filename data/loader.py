@@ -1,7 +1,8 @@
 """Batches: in an order that depends on (seed, step) alone, in worker processes, with errors that say what is wrong.
 
-Epochs are shuffled one by one and laid end to end. Step t takes the next batch_size images of that sequence, rank r a
-contiguous slice of them, micro-batch by micro-batch. So a run can be continued at any step, without reading what came before.
+Epochs are shuffled one by one (or not at all, with train.shuffle=false) and laid end to end. Step t takes the next batch_size images
+of that sequence, rank r a contiguous slice of them, micro-batch by micro-batch. So a run can be continued at any step, without reading
+what came before.
 """
 
 from __future__ import annotations
@@ -110,11 +111,11 @@ class TrainOrder(Sampler):
     """Endless micro-batches of (epoch, index) keys for one rank, from step start_step on."""
 
     def __init__(self, length: int, *, seed: int, batch_size: int, accumulate: int = 1, rank: int = 0, world_size: int = 1,
-                 start_step: int = 0) -> None:
+                 start_step: int = 0, shuffle: bool = True) -> None:
         if batch_size % (world_size * accumulate):
             raise ValueError(f"train.batch_size={batch_size} cannot be split over {world_size} devices x {accumulate} micro-batches: "
                              f"use a multiple of {world_size * accumulate}")
-        self.length, self.seed, self.start_step = length, seed, start_step
+        self.length, self.seed, self.start_step, self.shuffle = length, seed, start_step, shuffle
         self.batch_size, self.accumulate, self.rank = batch_size, accumulate, rank
         self.share = batch_size // world_size  # images of one rank in a step
         self._shuffled: tuple[int, list[int]] = (-1, [])
@@ -122,6 +123,8 @@ class TrainOrder(Sampler):
     def key(self, position: int) -> tuple[int, int]:
         """(epoch, index) of an image by its position in the endless sequence."""
         epoch, offset = divmod(position, self.length)
+        if not self.shuffle:
+            return epoch, offset
         if self._shuffled[0] != epoch:
             seed = np.random.SeedSequence([ORDER_STREAM, self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1
             generator = torch.Generator().manual_seed(int(seed))
@@ -213,7 +216,7 @@ def train_loader(cfg: Config, dataset: CocoDataset, *, start_step: int = 0, rank
     pin_memory: batches go to a CUDA device; None = wherever there is one.
     """
     order = TrainOrder(len(dataset), seed=cfg.train.seed, batch_size=cfg.train.batch_size, accumulate=cfg.train.accumulate,
-                       rank=rank, world_size=world_size, start_step=start_step)
+                       rank=rank, world_size=world_size, start_step=start_step, shuffle=cfg.train.shuffle)
     workers = cfg.train.num_workers if num_workers is None else num_workers
     return Loader(DataLoader(_Guarded(dataset), batch_sampler=order, **_loader_options(workers, pin_memory)))
 

@@ -177,6 +177,7 @@ class TrainConfig(Section):
     channels_last: bool = Field(False, description="NHWC memory format")
     compile: bool = Field(False, description="torch.compile the model")
     seed: NonNegativeInt = Field(0, description="initial weights, data order, augmentation and subsets each have a stream drawn from it")
+    shuffle: bool = Field(True, description="every epoch in an order of its own; false = always in the order of the annotation file")
     init_from: str = Field("", description="checkpoint whose weights training starts from; heads of another class count or loss are reset")
     num_workers: NonNegativeInt = Field(4, description="loader processes")
     on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a NaN or infinite loss does")

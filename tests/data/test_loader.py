@@ -90,6 +90,24 @@ def test_ranks_and_micro_batches_cut_the_global_batch_in_order():
         TrainOrder(9, seed=0, batch_size=8, world_size=3)
 
 
+def test_without_shuffling_every_epoch_is_in_the_order_of_the_file():
+    whole = keys(TrainOrder(5, seed=0, batch_size=4, shuffle=False), 5)
+    assert whole == [(epoch, index) for epoch in range(4) for index in range(5)]
+    assert keys(TrainOrder(5, seed=0, batch_size=4, start_step=3, shuffle=False), 2) == whole[12:]
+    ranks = [list(itertools.islice(TrainOrder(5, seed=0, batch_size=4, rank=r, world_size=2, shuffle=False), 5)) for r in range(2)]
+    assert [key for step in zip(*ranks, strict=True) for part in step for key in part] == whole
+
+
+def test_without_shuffling_a_resumed_loader_gives_the_same_batches_with_any_workers():
+    cfg, dataset = coco(shuffle=False)
+    first = take(train_loader(cfg, dataset, num_workers=0), 4)
+    assert sum((batch.indices for batch in first), []) == [i % len(dataset) for i in range(16)]
+    assert [image for batch in first for image in batch.image_ids][:len(dataset)] == dataset.image_ids
+    assert not torch.equal(first[0].images[0], take(train_loader(cfg, dataset, start_step=len(dataset), num_workers=0), 1)[0].images[0])
+    resumed = take(train_loader(cfg, dataset, start_step=2, num_workers=2), 2)
+    assert all(same(a, b) for a, b in zip(first[2:], resumed, strict=True))
+
+
 def test_training_batches_carry_bytes_and_reduced_bool_masks():
     cfg, dataset = coco()
     batch = take(train_loader(cfg, dataset), 1)[0]
