@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from data import cli
+from data.config import NOTES
 from data.resolve import dump_yaml, list_configs, list_datasets, load_config
 from data.schema import Config
 
@@ -104,12 +105,24 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def describe(name: str) -> str:
+    """A named config in one line: its note, or its model, data set and mask loss."""
+    if name in NOTES:
+        return NOTES[name]
+    config = load_config(name, check_names=False)
+    model = f"{config.model.backbone}, {config.model.max_size} px{', YOLACT++' if config.model.mask_iou_net else ''}"
+    return f"{model:32} {config.data.name:20} {config.loss.mask}"
+
+
 def show_list(kind: str) -> None:
     if kind == "configs":
-        for name in list_configs():
-            config = load_config(name, check_names=False)
-            model = f"{config.model.backbone}, {config.model.max_size} px{', YOLACT++' if config.model.mask_iou_net else ''}"
-            print(f"{name:34} {model:32} {config.data.name:20} {config.loss.mask}")
+        group = ""
+        for name in sorted(list_configs(), key=lambda name: (name.rpartition("/")[0], name)):
+            folder = name.rpartition("/")[0]
+            if folder != group:
+                print(f"\n{folder}/")
+                group = folder
+            print(f"{name:34} {describe(name)}")
     elif kind == "datasets":
         from data.config import DATASETS
         for name in list_datasets():
@@ -149,7 +162,10 @@ def main(arguments: Namespace) -> None:
         source = run_config(resume, runs_root(arguments))
         resume = source.parent if resume == "latest" else resume
     if arguments.print_config:
-        print(dump_yaml(load_config(source, changes, check_names=False)), end="")
+        config = load_config(source, changes, check_names=False)
+        if source in NOTES and not changes:  # a change may make it untrue
+            print(f"# {NOTES[source]}")
+        print(dump_yaml(config), end="")
         return
     config = load_config(source, changes)
     if arguments.validation_epoch is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from data import survey
 from data.names import unknown_name
 
 COCO_CLASSES = (
@@ -73,11 +74,13 @@ DATASETS: dict[str, dict[str, Any]] = {
 # ------------------------------------------------------------------------------------------------------------------ configs
 
 CONFIGS: dict[str, dict[str, Any]] = {}
+NOTES: dict[str, str] = {}  # of some configs, in one line: what they are for
 
 
-def derive(base: str | dict[str, Any], /, *, name: str, **changes: Any) -> dict[str, Any]:
+def derive(base: str | dict[str, Any], /, *, name: str, note: str = "", **changes: Any) -> dict[str, Any]:
     """Add to CONFIGS the config `base` (a name or what derive returned) with `changes`, {"section.field": value}; returns it.
 
+    note: one line for --list configs and --print_config; a config derived from this one does not inherit it.
     ValueError for an unknown base, or for a name that another config has.
     """
     if isinstance(base, str):
@@ -90,6 +93,8 @@ def derive(base: str | dict[str, Any], /, *, name: str, **changes: Any) -> dict[
     if CONFIGS.get(name, preset) != preset:
         raise ValueError(f"there is already another config called {name!r}: choose a new name")
     CONFIGS[name] = preset
+    if note:
+        NOTES[name] = note
     return preset
 
 
@@ -119,6 +124,10 @@ derive("yolact_plus_base", name="yolact_plus_resnet50", **{
 SURVEY = {"dataset": "cigarettes", "model.max_size": 512, "train.lr": 1e-4, "train.iterations": 4_000, "train.validate_every": 500}
 derive("yolact_plus_base", name="yolact_plus_base_cigarettes", **SURVEY)
 derive("yolact_plus_resnet50", name="yolact_plus_resnet50_cigarettes", **SURVEY)
+
+# Every row of the survey's tables, replayed as its code computed it and in corrected form: docs/survey.md.
+for _name, _note, _changes in survey.presets():
+    derive(survey.BASE, name=_name, note=_note, **_changes)
 
 # Small models, trained from scratch at 256 px. No zoom-out: at this size it leaves objects of a few pixels, on which they learn nothing.
 derive({}, name="yolact_small", **{

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.config import CONFIGS, DATASETS, derive
+from data.config import CONFIGS, DATASETS, NOTES, derive
 from data.resolve import load_config
 
 PUBLISHED = ["yolact_base", "yolact_im400", "yolact_im700", "yolact_resnet50", "yolact_darknet53", "yolact_resnet50_pascal",
@@ -15,10 +15,11 @@ def load(name, *overrides):
 
 @pytest.fixture
 def own_configs():
-    before = dict(CONFIGS)
+    before = [(table, dict(table)) for table in (CONFIGS, NOTES)]
     yield CONFIGS
-    CONFIGS.clear()
-    CONFIGS.update(before)
+    for table, content in before:
+        table.clear()
+        table.update(content)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -107,6 +108,13 @@ def test_derive_with_another_data_set_drops_what_described_the_first(own_configs
     derive("first", name="second", dataset="nuclei")
     assert load("first").data.class_names == ("a",)
     assert load("second").data.class_names == ("nucleus",)
+
+
+def test_a_note_belongs_to_one_config(own_configs):
+    derive("yolact_small", name="noted", note="for a test")
+    derive("noted", name="plain")
+    assert NOTES["noted"] == "for a test" and "plain" not in NOTES
+    assert load("noted").model == load("plain").model
 
 
 def test_derive_from_an_unknown_base_suggests(own_configs):

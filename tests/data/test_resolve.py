@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.config import CONFIGS, DATASETS
+from data.config import CONFIGS, DATASETS, NOTES
 from data.resolve import ConfigError, config_hash, dump_yaml, list_configs, list_datasets, load_config
 from data.schema import Config
 from data.yaml_text import read_yaml, write_yaml
@@ -62,16 +62,24 @@ def test_mapping():
     assert load(config.model_dump()) == load(config.model_dump(mode="json")) == config
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_committed_file_equals_the_named_config(path):
-    assert load(path) == load(path.stem), f"run: python train.py --config {path.stem} --print_config"
-    assert load(path, "train.batch_size=16") == load(path.stem, "train.batch_size=16")
+DUMPS = {f"{folder}{path.stem}": path for folder in ("", "survey/") for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
+
+
+@pytest.mark.parametrize("name", DUMPS)
+def test_committed_file_equals_the_named_config(name):
+    path, config = DUMPS[name], load(name)
+    assert load(path) == config, f"run: python train.py --config {name} --print_config"
+    if config.train.autoscale:  # not yet applied, as in every file of batch 8
+        assert load(path, "train.batch_size=16") == load(name, "train.batch_size=16")
+    lines = path.read_text().splitlines()
+    assert lines[:3] == [f"# Every setting of the config {name} of data/config.py, written by",
+                         f"#   python train.py --config {name} --print_config", f"# {NOTES[name]}" if name in NOTES else f"name: {name}"]
 
 
 def test_files_of_the_models_and_data_sets_are_there():
-    stems = {path.stem for path in (ROOT / "configs").glob("*.yaml")}
-    assert stems <= set(CONFIGS)  # a config of one's own needs no file
-    assert {"yolact_base", "yolact_plus_base", "yolact_plus_resnet50_cigarettes", "yolact_small_nuclei", "quickstart"} <= stems
+    assert set(DUMPS) <= set(CONFIGS)  # a config of one's own needs no file
+    assert {"yolact_base", "yolact_plus_base", "yolact_plus_resnet50_cigarettes", "yolact_small_nuclei", "quickstart"} <= set(DUMPS)
+    assert {name for name in CONFIGS if name.startswith("survey/")} <= set(DUMPS)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "losses").glob("*.yaml")), ids=lambda path: path.stem)

@@ -88,7 +88,7 @@ def cases(root: Path) -> list[Case]:
             if setting is None or not (folder / f"loss_in_{setting.fixture}.npz").exists():
                 continue
             title = f"loss {source} {name}"
-            found.append(Case(f"{title}: values", partial(_values_error, folder, setting), TOLERANCE))
+            found.append(Case(f"{title}: values", partial(values_error, folder, setting), TOLERANCE))
             if isinstance(stored["losses"]["M"], dict):
                 found.append(Case(f"{title}: second term", partial(_second_term_error, folder, setting), SECOND_TERM_TOLERANCE))
             arrays = _arrays(folder, source)
@@ -206,7 +206,8 @@ def _subset_order(folder: Path, setting: Setting, gt_index: Tensor) -> Tensor | 
     return order
 
 
-def _values_error(folder: Path, setting: Setting) -> float:
+def values_error(folder: Path, setting: Setting) -> float:
+    """Worst relative error of the losses of a case; infinite where the matching or the losses that there are differ."""
     run = _run(folder, setting)
     stored = _stored(folder, setting.source)[setting.name]
     if [int(n) for n in (run.gt_index >= 0).sum(1)] != stored["num_pos"]:
