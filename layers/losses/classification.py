@@ -88,7 +88,7 @@ def ohem(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, ne
             source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5")
 def focal(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, alpha: float | None = 0.25, gamma: float = 2.0) -> Tensor:
     """-alpha_t (1 - p_t)^gamma log p_t over every class of every anchor that is not ignored; alpha_t is alpha for the class of a positive
-    and 1 - alpha for all others; None: alpha_t = 1. Equal to torchvision.ops.sigmoid_focal_loss with a third of its memory, since no
+    and 1 - alpha for all others; None: alpha_t = 1. Equal to torchvision.ops.sigmoid_focal_loss with half of its memory, since no
     one-hot target is made: the few logits of the right classes are taken out, all others have target 0."""
     classes = logits.shape[2]
     right = rows * classes + labels  # (P,) indices into the flattened logits
