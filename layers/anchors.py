@@ -19,7 +19,8 @@ def level_sizes(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequen
 
 
 def make_anchors(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequence[float]], ratios: Sequence[float], *, image_size: int,
-                 square: bool = False, offset: float = 0.5, device: torch.device | str | None = None) -> Tensor:
+                 square: bool = False, offset: float = 0.5, strides: Sequence[int] | None = None,
+                 device: torch.device | str | None = None) -> Tensor:
     """(A,4) float32 cx, cy, w, h relative to the network input.
 
     level_shapes  [(h, w)] feature map sizes
@@ -27,22 +28,27 @@ def make_anchors(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Seque
     ratios        width / height at an unchanged area
     square        height := width, which turns the ratios into three sizes (the published base and im presets)
     offset        position of the centre inside its cell: 0.5 = middle, 0 = top left corner
+    strides       per level, the side of a cell in pixels; None = the input divided evenly, as YOLACT. The two differ where a map's side was
+                  rounded up: 69 cells of stride 8 reach 2 pixels beyond an input of 550
     """
     _check(level_shapes, scales, ratios)
-    levels = [_level(h, w, level_scales, ratios, image_size, square, offset)
-              for (h, w), level_scales in zip(level_shapes, scales, strict=True)]
+    across = level_shapes if strides is None else [(image_size / s, image_size / s) for s in strides]  # cells that the input holds
+    levels = [_level(shape, cells, level_scales, ratios, image_size, square, offset)
+              for shape, cells, level_scales in zip(level_shapes, across, scales, strict=True)]
     return torch.cat(levels).to(device=device, dtype=torch.float32)
 
 
-def _level(h: int, w: int, scales: Sequence[float], ratios: Sequence[float], image_size: int, square: bool, offset: float) -> Tensor:
+def _level(shape: tuple[int, int], cells: tuple[float, float], scales: Sequence[float], ratios: Sequence[float], image_size: int,
+           square: bool, offset: float) -> Tensor:
     # In float64, rounded once at the end: float32 steps would move centres and sides by an ulp from the published anchors.
     side = torch.tensor(scales, dtype=torch.float64)[:, None]  # (scales,1)
     root = torch.tensor(ratios, dtype=torch.float64).sqrt()  # (ratios,)
     width = side * root / image_size
     height = width if square else side / root / image_size
     shapes = torch.stack((width, height), -1).reshape(1, 1, -1, 2)  # (1,1,scales*ratios,2)
-    y = (torch.arange(h, dtype=torch.float64) + offset) / h
-    x = (torch.arange(w, dtype=torch.float64) + offset) / w
+    (h, w), (cells_down, cells_across) = shape, cells
+    y = (torch.arange(h, dtype=torch.float64) + offset) / cells_down
+    x = (torch.arange(w, dtype=torch.float64) + offset) / cells_across
     centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[:, :, None]  # (h,w,1,2)
     per_cell = shapes.shape[2]
     return torch.cat((centers.expand(h, w, per_cell, 2), shapes.expand(h, w, per_cell, 2)), -1).reshape(-1, 4)

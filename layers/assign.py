@@ -25,8 +25,8 @@ CHUNK_ELEMENTS = 16 << 20  # (B,M,A) overlaps held at once; about 30 bytes each 
 
 @dataclass
 class Assignment:
-    """One image: gt_index (A,) int64, >= 0 the ground truth, -1 background, -2 ignored; overlap (A,) float, IoU with the assigned ground
-    truth, for the other anchors with the best one (0 where there is none). A batch: the same with (B,A)."""
+    """One image: gt_index (A,) int64, >= 0 the ground truth, -1 background, -2 ignored; overlap (A,) float, by the assigner's measure, with
+    the assigned ground truth, for the other anchors what the assigner says. A batch: the same with (B,A)."""
 
     gt_index: Tensor
     overlap: Tensor
@@ -36,12 +36,14 @@ class Assigner(ABC):
     """Base class. A subclass defines __call__ for one image, and may override batch() with something faster.
 
     needs_masks   the assigner reads ground-truth masks
+    prototype_masks  it reads them at prototype size instead of network input size, and anchors and boxes in pixels of the prototypes
     scale_free    the unit of the boxes does not matter. The criterion then passes relative boxes as they are: multiplied to pixels in
                   float32 they move by an ulp, which decides between anchors that cover a small box equally well
     expression    canonical expression, set by build_assigner: defaults left out
     """
 
     needs_masks: bool = False
+    prototype_masks: bool = False
     scale_free: bool = False
     expression: str = ""
 
@@ -230,3 +232,7 @@ def _ranked_keys(iou: Tensor, k: int) -> Tensor:
         keys = ((part + 0.0).view(torch.int32).long() << 32) | tail
         found.append(keys.masked_fill_(part < 0, -1).topk(k, dim=1).values)
     return torch.cat(found).view(*iou.shape[:2], k)
+
+
+from layers import assign_atss  # noqa: E402,F401  it imports the registry above
+from layers.assign_gmaiou import gma_iou  # noqa: E402,F401  part of this module's public names

@@ -103,7 +103,7 @@ class Criterion(nn.Module):
 
     @property
     def needs_full_masks(self) -> bool:
-        return self.assigner.needs_masks
+        return self.assigner.needs_masks and not self.assigner.prototype_masks
 
     @property
     def distance_sizes(self) -> list[tuple[int, int]]:
@@ -113,8 +113,11 @@ class Criterion(nn.Module):
     def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
         """anchors (A,4) cx,cy,w,h relative, level_sizes their counts per level -> Assignment of (B,A); gt_index counts along padded M."""
         truth = _collate(targets)
-        size = 1 if self.assigner.scale_free else self.image_size  # see Assigner: pixels round differently
-        masks = [t.masks for t in targets] if self.needs_full_masks else None
+        size, masks = 1 if self.assigner.scale_free else self.image_size, None  # see Assigner: pixels round differently
+        if self.needs_full_masks:
+            masks = [t.masks for t in targets]
+        elif self.assigner.prototype_masks:
+            size, masks = self.mask_sizes[0][0], [t.mask_at(*self.mask_sizes[0]) for t in targets]
         sizes = tuple(level_sizes) or (anchors.shape[0],)
         return self.assigner.batch(corners(anchors.float()) * size, sizes, truth.boxes * size, truth.valid, truth.crowd, masks)
 
