@@ -135,7 +135,10 @@ class AssignConfig(Section):
 class LossConfig(Section):
     mask: str = Field("bce", description="mask term: bce + 0.5*mse(region='image')")
     box: str = Field("smooth_l1", description="box loss of positives: smooth_l1(beta=1), giou, diou or ciou")
-    classification: str = Field("ohem", description="class loss: ohem (softmax) or focal(alpha=0.25, gamma=2), which builds a sigmoid head")
+    classification: str = Field(
+        "ohem", description="class loss: ohem (softmax); focal(alpha=0.25, gamma=2) or rank_sort(delta=0.5), which build a sigmoid head")
+    self_balance: bool = Field(
+        False, description="box and mask losses weighted by class probability and brought to the class loss's value (Rank & Sort)")
     mask_weight: NonNegative = Field(6.125, description="factor of the mask term")
     box_weight: NonNegative = Field(1.5, description="factor of the box term")
     class_weight: NonNegative = Field(1.0, description="factor of the classification term")

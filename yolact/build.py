@@ -99,7 +99,7 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
         box_loss=build_box_loss(loss.box), class_loss=build_class_loss(loss.classification),
         box_weight=loss.box_weight, class_weight=loss.class_weight, mask_weight=loss.mask_weight, semantic_weight=loss.semantic_weight,
         mask_iou_weight=loss.mask_iou_weight, ohem_ratio=loss.ohem_ratio, ohem_min_negatives=cfg.ohem_min_negatives,
-        masks_to_train=loss.masks_to_train, gradients_every=cfg.train.gradients_every)
+        masks_to_train=loss.masks_to_train, self_balance=loss.self_balance, gradients_every=cfg.train.gradients_every)
 
 
 def load_pretrained_backbone(model: Yolact, cfg: Config) -> bool:

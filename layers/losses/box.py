@@ -58,6 +58,13 @@ class BoxLoss:
         return self.call(decode(_within_reach(deltas), anchors * image_size), boxes * image_size)
 
 
+@torch.no_grad()
+def predicted_iou(deltas: Tensor, boxes: Tensor, anchors: Tensor, image_size: int) -> Tensor:
+    """(P,) IoU in [0,1] of the predicted boxes with the matched ones; arguments as in BoxLoss."""
+    iou, _ = _iou(decode(_within_reach(deltas), anchors * image_size), boxes * image_size)
+    return iou.clamp(0, 1)
+
+
 def build_box_loss(expression: str) -> BoxLoss:
     """The loss that an expression such as `smooth_l1(beta=0.5)` describes. ValueError names the mistake and the nearest valid name."""
     return BoxLoss(_registry.read(expression))

@@ -1,4 +1,4 @@
-"""Class losses: what the class logits of all anchors cost. The registry, OHEM cross-entropy under softmax, and sigmoid focal loss.
+"""Class losses: what the class logits of all anchors cost. The registry, OHEM cross-entropy under softmax, sigmoid focal and Rank & Sort.
 
 B images, A anchors, C foreground classes, P positives. A function reads
 
@@ -10,6 +10,7 @@ B images, A anchors, C foreground classes, P positives. A function reads
 and returns the sum (0-d) that the criterion divides by the positives of the global batch. What else it needs to see it names in `needs`:
 
     negatives   per image, how many negatives to choose (list of int on the host), from loss.ohem_ratio and loss.ohem_min_negatives
+    quality     (P,) IoU of each positive's predicted box with its ground truth, detached
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layers.losses.calls import CallRegistry, LossCall
+from layers.losses.rank_sort import rank_sort_loss
 from layers.losses.registry import Bound, LossInfo
 
 NO_LOGIT = -1e4  # p rounds to 0: neither value nor gradient
+LEAST_QUALITY = 1e-6  # of a positive whose predicted box misses its ground truth: the worst positive, but no negative
 
 _registry = CallRegistry("class loss", ("logits", "rows", "labels", "background"))
 
@@ -90,13 +93,30 @@ def focal(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, a
     """-alpha_t (1 - p_t)^gamma log p_t over every class of every anchor that is not ignored; alpha_t is alpha for the class of a positive
     and 1 - alpha for all others; None: alpha_t = 1. Equal to torchvision.ops.sigmoid_focal_loss with half of its memory, since no
     one-hot target is made: the few logits of the right classes are taken out, all others have target 0."""
-    classes = logits.shape[2]
-    right = rows * classes + labels  # (P,) indices into the flattened logits
-    counted = background.flatten().index_fill(0, rows, True)  # (B*A,)
-    out = (~counted)[:, None].repeat(1, classes).flatten().index_fill_(0, right, True)
-    others = logits.flatten().masked_fill(out, NO_LOGIT)
+    right, ignored = _right_and_ignored(logits, rows, labels, background)
+    others = logits.flatten().masked_fill(ignored.index_fill_(0, right, True), NO_LOGIT)
     against, toward = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
     return against * _focused(others, gamma).sum() + toward * _focused(-logits.flatten().index_select(0, right), gamma).sum()
+
+
+@class_loss("rank_sort", "sigmoid", "every positive above all negatives, positives by the IoU of their boxes", needs=("quality",),
+            bounds={"delta": Bound("[0, inf)", "half the width in logits of the soft comparison of two of them")},
+            source="Rank & Sort Loss (Oksuz et al., ICCV 2021), section 4")
+def rank_sort(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, quality: Tensor, delta: float = 0.5) -> Tensor:
+    """P times the sum of ranking and sorting loss (see rank_sort.py), over every class of every anchor of the batch that is not ignored.
+    The images of a micro-batch are ranked together, those of several micro-batches or ranks are not."""
+    right, ignored = _right_and_ignored(logits, rows, labels, background)
+    flat = logits.flatten().masked_fill(ignored, NO_LOGIT)
+    targets = torch.zeros_like(flat).index_copy_(0, right, quality.to(flat.dtype).clamp(LEAST_QUALITY, 1))
+    ranking, sorting = rank_sort_loss(flat, targets, positives=len(rows), delta=delta)
+    return (ranking + sorting) * len(rows)
+
+
+def _right_and_ignored(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+    """In the flattened (B*A*C) sigmoid logits: (P,) where the positives' classes are, and (B*A*C,) bool, the classes of ignored anchors."""
+    classes = logits.shape[2]
+    counted = background.flatten().index_fill(0, rows, True)  # (B*A,)
+    return rows * classes + labels, (~counted)[:, None].repeat(1, classes).flatten()
 
 
 def _focused(wrong: Tensor, gamma: float) -> Tensor:

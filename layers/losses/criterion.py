@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from layers.assign import BACKGROUND, Assigner, Assignment
 from layers.boxes import corners
 from layers.losses.auxiliary import MaskIoULoss, semantic_loss
-from layers.losses.box import BoxLoss, build_box_loss
+from layers.losses.balance import factor_to, top_probability
+from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
 from layers.losses.classification import ClassLoss, build_class_loss, negatives_wanted
 from layers.losses.gradients import prototype_norms
 from layers.losses.mask import MaskLoss
@@ -70,6 +71,9 @@ class Criterion(nn.Module):
     last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,) squared norms of the weighted term's gradient
                       at the prototypes, from all, small, medium and large instances}; see gradients.prototype_norms and shares
 
+    self_balance: the box and mask loss of a positive is multiplied by its highest class probability, and their sums over the batch are
+    brought to the value of the class loss, without gradient through either factor (Rank & Sort, GmaYOLACT).
+
     Every loss but `semantic` is divided by the positives of the global batch, `semantic` by its images. With several processes each rank's
     losses are its share of the global batch's: their sum over ranks is the loss, so a trainer whose gradients are averaged over ranks (DDP)
     multiplies by the number of ranks.
@@ -79,7 +83,7 @@ class Criterion(nn.Module):
                  mask_iou: MaskIoULoss | None = None, box_loss: BoxLoss | None = None, class_loss: ClassLoss | None = None,
                  box_weight: float = 1.5, class_weight: float = 1.0, mask_weight: float = 6.125, semantic_weight: float = 1.0,
                  mask_iou_weight: float = 25.0, ohem_ratio: float = 3.0, ohem_min_negatives: int = 0, masks_to_train: int = 100,
-                 gradients_every: int = 0):
+                 self_balance: bool = False, gradients_every: int = 0):
         super().__init__()
         unmet = [name for name in mask_loss.needs if name != "distance"]
         if unmet:
@@ -97,6 +101,7 @@ class Criterion(nn.Module):
         self.ohem_ratio = ohem_ratio
         self.ohem_min_negatives = ohem_min_negatives
         self.masks_to_train = masks_to_train
+        self.self_balance = self_balance
         self.gradients_every = gradients_every
         self.last_terms: dict[str, Tensor] = {}
         self.last_gradients: dict[str, Tensor] = {}
@@ -160,8 +165,10 @@ class Criterion(nn.Module):
         sums = {
             "box": self._box(predictions, truth, assignment, positives.rows),
             "class": self._class(predictions, truth, assignment, positives),
-            "mask": self._mask(instances, positives, sampled, normalizers, step, generator),
+            "mask": self._mask(instances, self._certainty(predictions, sampled.rows), positives, sampled, normalizers, step, generator),
         }
+        if self.self_balance:
+            self._balance(sums)
         if self.mask_iou is not None:
             sums["mask_iou"] = self.mask_iou(instances.logits, instances.target, instances.boxes, instances.labels)
         losses = {name: self.weights[name] * value / normalizers.positives for name, value in sums.items()}
@@ -170,10 +177,22 @@ class Criterion(nn.Module):
         return losses
 
     def _box(self, predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tensor:
-        anchors = predictions.anchors.shape[0]
-        deltas = _lift(predictions.box_deltas).flatten(0, 1).index_select(0, rows)  # (P,4)
-        boxes = truth.boxes.flatten(0, 1)[_matched(truth, assignment, rows)].to(deltas.dtype)  # (P,4)
-        return self.box_loss(deltas, boxes, predictions.anchors[rows % anchors].to(deltas.dtype), self.image_size).sum()
+        losses = self.box_loss(*_box_pairs(predictions, truth, assignment, rows), self.image_size)  # (P,n)
+        return (losses * self._certainty(predictions, rows)[:, None]).sum()
+
+    def _certainty(self, predictions, rows: Tensor) -> Tensor:
+        """(P,) what the box and mask losses of these anchors are multiplied by."""
+        logits = _lift(predictions.class_logits)
+        return top_probability(logits, rows, sigmoid=self.class_loss.sigmoid) if self.self_balance else logits.new_ones(len(rows))
+
+    def _balance(self, sums: dict[str, Tensor]) -> None:
+        """Bring the box and mask losses to the value of the class loss, in place, and what is logged of the mask terms with them."""
+        factors = {name: factor_to(sums["class"], sums[name]) for name in ("box", "mask")}
+        for name, factor in factors.items():
+            sums[name] = sums[name] * factor
+        self.last_terms = {label: value * factors["mask"] if label.endswith("/weighted") else value
+                           for label, value in self.last_terms.items()}
+        self.last_gradients = {label: value * factors["mask"].square() for label, value in self.last_gradients.items()}
 
     def _class(self, predictions, truth: _GroundTruth, assignment: Assignment, positives: Positives) -> Tensor:
         logits = _lift(predictions.class_logits)
@@ -181,16 +200,19 @@ class Criterion(nn.Module):
         extras = {}
         if "negatives" in self.class_loss.needs:
             extras["negatives"] = negatives_wanted(positives.counts, logits.shape[1], ratio=self.ohem_ratio, least=self.ohem_min_negatives)
+        if "quality" in self.class_loss.needs:
+            extras["quality"] = predicted_iou(*_box_pairs(predictions, truth, assignment, positives.rows), self.image_size)
         return self.class_loss(logits, positives.rows, labels, assignment.gt_index == BACKGROUND, **extras)
 
-    def _mask(self, instances: _Instances, positives: Positives, sampled: Positives, normalizers: Normalizers, step: int,
-              generator: torch.Generator | None) -> Tensor:
-        """Sum over instances and terms; an image's instances stand for all its positives unless a term says rescale=False."""
+    def _mask(self, instances: _Instances, certainty: Tensor, positives: Positives, sampled: Positives, normalizers: Normalizers,
+              step: int, generator: torch.Generator | None) -> Tensor:
+        """Sum over instances, each times its certainty (N,), and terms; an image's instances stand for all its positives unless a term
+        says rescale=False."""
         shares = [every / max(some, 1) for every, some in zip(positives.counts, sampled.counts, strict=True)]
-        scale = _tensor(shares, instances.logits)[instances.image]  # (N,)
+        scale = _tensor(shares, instances.logits)[instances.image] * certainty  # (N,)
         values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step, extras=instances.extras,
                                       generator=generator)
-        sums = {part.label: (value * scale if part.rescale else value).sum()
+        sums = {part.label: (value * (scale if part.rescale else certainty)).sum()
                 for part, value in zip(self.mask_loss.parts, values.values(), strict=True)}
         weights = dict(zip(sums, self.mask_loss.weights(step), strict=True))
         self.last_terms = {}
@@ -247,6 +269,13 @@ def _matched(truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tenso
     """rows (P,) of the flattened (B*A) anchors -> (P,) their ground truths in the flattened (B*M) axis."""
     anchors = assignment.gt_index.shape[1]
     return rows // anchors * truth.labels.shape[1] + assignment.gt_index.flatten()[rows]
+
+
+def _box_pairs(predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a box loss reads of the anchors rows (P,): predicted offsets, matched boxes in corners and anchors in centres, (P,4) each."""
+    deltas = _lift(predictions.box_deltas).flatten(0, 1).index_select(0, rows)
+    boxes = truth.boxes.flatten(0, 1)[_matched(truth, assignment, rows)]
+    return deltas, boxes.to(deltas.dtype), predictions.anchors[rows % predictions.anchors.shape[0]].to(deltas.dtype)
 
 
 def _instances(predictions, targets: Sequence, truth: _GroundTruth, assignment: Assignment, sampled: Positives, *,

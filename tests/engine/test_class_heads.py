@@ -40,6 +40,38 @@ def test_one_step_moves_every_layer_and_waits_once(counts):
     assert bool(gradients["prediction_layers.0.bbox_layer.weight"].any()) == any(counts)
 
 
+GMAYOLACT = {"classification": "rank_sort", "box": "giou", "mask": "dice", "self_balance": True, "box_weight": 1, "mask_weight": 1}
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 3, 1], [0, 0, 0, 0]])
+def test_rank_and_sort_waits_once_and_survives_an_empty_batch(counts):
+    cfg, update = updater(loss=GMAYOLACT)
+    update([tiny.batch(cfg, update.state.criterion, counts)])
+    batch = tiny.batch(cfg, update.state.criterion, counts, seed=1)
+    with counted_syncs() as calls:
+        record = update([batch])
+    assert len(calls) <= 1, calls
+    losses = read([record])[0].losses
+    assert read([record])[0].problem == "" and losses["box"] == pytest.approx(losses["class"]) == pytest.approx(losses["mask"])
+    gradients = {name: p.grad for name, p in update.state.model.named_parameters() if p.requires_grad}
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
+    for layer in ("class_layer", "bbox_layer", "mask_layer"):
+        assert bool(gradients[f"prediction_layers.0.{layer}.weight"].any()) == any(counts)
+
+
+def test_rank_and_sort_learns_a_batch():
+    cfg, update = updater(loss=GMAYOLACT, optimizer="adamw", lr=2e-3, iterations=100, lr_steps=(100,))
+    batch = tiny.batch(cfg, update.state.criterion, [2, 1, 1, 2])
+    steps = read([update([batch]) for _ in range(60)])
+    assert steps[-1].losses["class"] < 0.5 * steps[0].losses["class"]
+    model = update.state.model.eval()
+    with torch.no_grad():
+        predictions = model(update._prepare(batch.images))
+    assigned = update.state.criterion.assign(predictions.anchors, predictions.level_sizes, batch.targets).gt_index >= 0
+    scores = predictions.class_scores().amax(-1)
+    assert scores[assigned].mean() > scores[~assigned].quantile(0.99)
+
+
 def test_the_prior_keeps_the_many_negatives_from_swamping_the_first_step():
     first = []
     for prior in (True, False):

@@ -71,7 +71,7 @@ def test_the_criterion_divides_it_by_the_positives_and_leaves_ignored_anchors_ou
 
 
 def test_each_loss_says_which_head_it_reads():
-    assert {info.name: build_class_loss(info.name).sigmoid for info in class_losses()} == {"focal": True, "ohem": False}
+    assert {info.name: build_class_loss(info.name).sigmoid for info in class_losses()} == {"focal": True, "ohem": False, "rank_sort": True}
     assert build_class_loss("ohem").needs == ("negatives",)
 
 
