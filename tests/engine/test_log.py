@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.engine import tiny
-from yolact.engine.log import Meter, RunLog, commit, cut_metrics, environment, finite, write_run_files, write_whole
+from yolact.engine.log import Meter, RunLog, code_digest, commit, cut_metrics, environment, finite, write_run_files, write_whole
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
@@ -121,7 +121,7 @@ def test_environment_and_run_files(tmp_path):
     write_run_files(run, cfg, torch.device("cpu"), 1, 7)
     found = json.loads((run.path / "env.json").read_text())
     assert found["seed"] == 3 and found["versions"]["torch"] == torch.__version__.split("+")[0] and found["resumed"][0]["step"] == 7
-    assert {"argv", "commit", "device", "started", "precision", "threads"} <= found.keys()
+    assert {"argv", "code", "commit", "device", "started", "precision", "threads"} <= found.keys()
     from data.resolve import load_config
     assert load_config(run.path / "config.yaml", check_names=False).train == cfg.train
 
@@ -131,3 +131,20 @@ def test_commit_is_that_of_the_checkout():
     found = commit()
     assert (found is None) == (not (root / ".git").exists()) or found is None
     assert environment(tiny.config(), torch.device("cpu"), 1)["commit"] == found
+
+
+def test_the_code_digest_follows_what_trains_and_nothing_else(tmp_path):
+    for name in ("layers/losses/a.py", "yolact/engine/b.py", "data/c.py", "data/set/d.py", "scripts/e.py", "layers/note.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    first = code_digest(tmp_path)
+    for name in ("data/set/d.py", "scripts/e.py", "layers/note.txt"):
+        (tmp_path / name).write_text("x = 2\n")
+    assert code_digest(tmp_path) == first
+    found = {first}
+    for name in ("layers/losses/a.py", "yolact/engine/b.py", "data/c.py"):
+        (tmp_path / name).write_text("x = 2\n")
+        found.add(code_digest(tmp_path))
+    (tmp_path / "data/c.py").rename(tmp_path / "data/f.py")
+    assert len({*found, code_digest(tmp_path)}) == 5
+    assert environment(tiny.config(), torch.device("cpu"), 1)["code"] == code_digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -22,6 +23,7 @@ from yolact.engine.files import write_whole
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
+ROOT = Path(__file__).resolve().parents[2]
 ON_BOARD = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_max")  # metrics of a validation, as TensorBoard curves
 LETTERS = {"box": "B", "class": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
 PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pydantic", "opencv-python", "opencv-python-headless", "tensorboard", "mmcv")
@@ -179,7 +181,7 @@ def write_run_files(run: RunDir, cfg: Config, device: torch.device, world_size: 
 
 
 def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
-    """What a run ran on: commit, versions, device, seed, command."""
+    """What a run ran on: commit, digest of the code, versions, device, seed, command."""
     def installed(package: str) -> str | None:
         try:
             return version(package)
@@ -187,21 +189,29 @@ def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
             return None
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(), "argv": sys.argv,
-            "seed": cfg.train.seed,
+    return {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(), "code": code_digest(),
+            "argv": sys.argv, "seed": cfg.train.seed,
             "device": f"{device} ({name})", "world_size": world_size, "threads": torch.get_num_threads(), "precision": cfg.train.precision,
             "python": platform.python_version(), "platform": platform.platform(), "cuda": torch.version.cuda,
             "versions": {package: found for package in PACKAGES if (found := installed(package))}}
 
 
+def code_digest(root: Path = ROOT) -> str:
+    """16 hex digits of the .py files of layers, yolact and data, by path and content: what trains and evaluates, committed or not."""
+    content = hashlib.sha256()
+    files = [*root.glob("data/*.py"), *root.glob("layers/**/*.py"), *root.glob("yolact/**/*.py")]  # below data/ lie data sets
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
+        content.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return content.hexdigest()[:16]
+
+
 def commit() -> str | None:
     """The checked-out commit of this code, "+changes" where files differ from it; None outside a git checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         return None
     try:
-        found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True,
+        found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True,
                                  timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
