@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from data.check import Finding, Progress, Split, examples
 from data.coco import read_image
 from data.schema import ModelConfig
-from layers.anchors import make_anchors
+from layers.anchors import STRIDES, make_anchors
 from layers.boxes import corners, pairwise_iou
 
 SAMPLED_BOXES = 5_000  # for the anchor coverage; its standard error is then below 0.7 %
@@ -157,7 +157,8 @@ def anchor_coverage(split: Split, model: ModelConfig) -> Finding:
     relative = sides[:, :4] / sides[:, [4, 5, 4, 5]]
     boxes = torch.from_numpy(np.concatenate([relative[:, :2], relative[:, :2] + relative[:, 2:]], axis=1)).float()
     anchors = corners(make_anchors(level_shapes(model.max_size), model.anchor_scales, model.anchor_ratios,
-                                   image_size=model.max_size, square=model.square_anchors))
+                                   image_size=model.max_size, square=model.square_anchors, offset=model.anchor_offset,
+                                   strides=None if model.anchor_offset else STRIDES))
     best = torch.cat([pairwise_iou(part, anchors).amax(1) for part in boxes.split(128)]) if len(boxes) else torch.zeros(0)
     covered = float((best >= POSITIVE_IOU).float().mean()) if len(best) else 1.0
     size = torch.from_numpy(np.sqrt(relative[:, 2] * relative[:, 3])) * model.max_size

@@ -51,10 +51,19 @@ class ModelConfig(Section):
         ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)), description="anchor sides in input pixels, one tuple per level P3..P7")
     anchor_ratios: tuple[Positive, ...] = Field((1.0, 0.5, 2.0), description="width/height ratios at every scale")
     square_anchors: bool = Field(False, description="height := width, as the published base and im presets were trained")
+    anchor_offset: float = Field(
+        0.5, description="anchor centres: 0.5 = middle of each cell; 0 = corners of cells a stride wide, as the mask-aware IoU code")
     semantic_head: bool = Field(True, description="1x1 semantic head on P3, used in training only")
     mask_iou_net: bool = Field(False, description="mask re-scoring network of YOLACT++")
     mask_iou_relu: Literal["published", "open"] = Field(
         "published", description="last ReLU of that network; open = its gradient passes where it is closed too, for training from scratch")
+
+    @field_validator("anchor_offset")
+    @classmethod
+    def _middle_or_corner(cls, value):
+        if value not in (0, 0.5):
+            raise ValueError(f"anchor_offset={value:g} must be 0.5 or 0")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self):

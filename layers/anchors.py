@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
+
 
 def level_sizes(level_shapes: Sequence[tuple[int, int]], scales: Sequence[Sequence[float]], ratios: Sequence[float]) -> tuple[int, ...]:
     """Anchors on each level, for level_shapes [(h, w)]; their sum is A."""

@@ -50,7 +50,7 @@ def _assemble(cfg: Config) -> Yolact:
                   proto_channels=m.proto_channels, proto_layers=m.proto_layers, prototypes=m.prototypes,
                   head_channels=m.head_channels, head_layers=m.head_layers, norm=m.norm,
                   anchor_scales=m.anchor_scales, anchor_ratios=m.anchor_ratios, square_anchors=m.square_anchors,
-                  semantic_head=m.semantic_head, mask_iou_net=m.mask_iou_net, mask_iou_relu=m.mask_iou_relu,
+                  anchor_offset=m.anchor_offset, semantic_head=m.semantic_head, mask_iou_net=m.mask_iou_net, mask_iou_relu=m.mask_iou_relu,
                   sigmoid=build_class_loss(cfg.loss.classification).sigmoid)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers.anchors import make_anchors
+from layers.anchors import STRIDES, make_anchors
 from yolact.fpn import FPN
 from yolact.heads import MaskIoUNet, PredictionHead, prototype_net
 from yolact.outputs import Predictions
@@ -18,6 +18,7 @@ class Yolact(nn.Module):
     """Images (B,3,S,S) -> Predictions. The names of its parameters are those of the official checkpoints.
 
     anchor_scales holds one tuple of sides in input pixels for each level P3..P7; anchor_ratios are width / height at each scale.
+    anchor_offset: 0.5 = centres in the middle of the cells of a map that the input is divided into; 0 = on multiples of the level's stride.
     sigmoid: class logits without background, each class by itself, instead of softmax over background and classes.
     """
 
@@ -25,14 +26,15 @@ class Yolact(nn.Module):
                  proto_channels: int = 256, proto_layers: int = 3, prototypes: int = 32, head_channels: int = 256, head_layers: int = 1,
                  norm: str = "none",
                  anchor_scales: tuple[tuple[float, ...], ...] = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
-                 anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0), square_anchors: bool = False, semantic_head: bool = True,
-                 mask_iou_net: bool = False, mask_iou_relu: str = "published", sigmoid: bool = False):
+                 anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0), square_anchors: bool = False, anchor_offset: float = 0.5,
+                 semantic_head: bool = True, mask_iou_net: bool = False, mask_iou_relu: str = "published", sigmoid: bool = False):
         super().__init__()
         self.num_classes = num_classes
         self.sigmoid = sigmoid
         self.anchor_scales = tuple(map(tuple, anchor_scales))
         self.anchor_ratios = tuple(anchor_ratios)
         self.square_anchors = square_anchors
+        self.anchor_offset = anchor_offset
         self.backbone = backbone
         self.fpn = FPN(backbone.channels, fpn_channels, norm=norm, upsample=fpn_upsample)
         self.proto_net = prototype_net(fpn_channels, proto_channels, prototypes, layers=proto_layers, norm=norm)
@@ -108,5 +110,6 @@ class Yolact(nn.Module):
         if key not in self._anchors:
             with torch.inference_mode(False):  # a tensor made in inference mode could not be used in a later training step
                 self._anchors[key] = make_anchors(shapes, self.anchor_scales, self.anchor_ratios, image_size=image_size,
-                                                  square=self.square_anchors).to(device)
+                                                  square=self.square_anchors, offset=self.anchor_offset,
+                                                  strides=None if self.anchor_offset else STRIDES).to(device)
         return self._anchors[key]

@@ -62,7 +62,8 @@ def test_mapping():
     assert load(config.model_dump()) == load(config.model_dump(mode="json")) == config
 
 
-DUMPS = {f"{folder}{path.stem}": path for folder in ("", "survey/") for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
+DUMPS = {f"{folder}{path.stem}": path
+         for folder in ("", "survey/", "assigners/") for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))}
 
 
 @pytest.mark.parametrize("name", DUMPS)
@@ -79,7 +80,7 @@ def test_committed_file_equals_the_named_config(name):
 def test_files_of_the_models_and_data_sets_are_there():
     assert set(DUMPS) <= set(CONFIGS)  # a config of one's own needs no file
     assert {"yolact_base", "yolact_plus_base", "yolact_plus_resnet50_cigarettes", "yolact_small_nuclei", "quickstart"} <= set(DUMPS)
-    assert {name for name in CONFIGS if name.startswith("survey/")} <= set(DUMPS)
+    assert {name for name in CONFIGS if name.startswith(("survey/", "assigners/"))} <= set(DUMPS)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "losses").glob("*.yaml")), ids=lambda path: path.stem)

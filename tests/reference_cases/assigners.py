@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layers.anchors import make_anchors
+from layers.anchors import STRIDES, make_anchors
 from layers.assign import build_assigner, gma_iou
 from layers.boxes import corners
 from tests.reference_cases import Case
@@ -22,7 +22,6 @@ POLYGONS = {"B": "box", "M": "mask"}
 ROUNDINGS = {"rounded": "reference", "exact": "exact"}
 MODES = {"iou": "iou", "diou": "diou", "giou": "giou", "maiou": "maiou", "gmaiou_M": "gmaiou"}
 PYRAMIDS = {550: (69, 35, 18, 9, 5), 400: (50, 25, 13, 7, 4), 138: (18, 9, 5, 3, 2)}
-STRIDES = (8, 16, 32, 64, 128)
 ANCHORS = {  # the first part of a stored set's name -> how the project makes it
     "repo_s4": {"scales": [(4 * s,) for s in STRIDES], "ratios": (1,), "offset": 0, "strides": STRIDES},
     "yolact_s3": {"scales": [(3 * s,) for s in STRIDES], "ratios": (1,)},
