@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data.names import unknown_name
-from data.resolve import ConfigError, config_hash, load_config
+from data.resolve import AUTOSCALE_BATCH, ConfigError, config_hash, load_config
 from data.schema import Config
 from data.study import ArmEntry, InitRun, Study
 from data.yaml_text import write_yaml
@@ -110,11 +110,12 @@ def resolve(study: Study, arm: Arm, seed: int, *, extra: Mapping[str, Any] | Non
     """
     changes = {**arm.changes, **(extra or {})}
     base = changes.pop("base", study.base)
-    reference = _load(base, study.settings, study.name)
-    schedule = _schedule(study, reference, changes)
+    reference = _load(study.base, study.settings, study.name)
+    schedule = _schedule(study, base, reference, changes)
     iterations = budget or study.budget
     if study.equal == "images":
-        iterations = max(1, round(iterations * reference.train.batch_size / _batch(changes, reference)))
+        batch = _batch(changes, reference if base == study.base else _load(base, study.settings, study.name))
+        iterations = max(1, round(iterations * reference.train.batch_size / batch))
     start = {"train.init_from": init_checkpoint(study, root)} if study.init_from else {}
     fixed = {"name": f"{study.name}/{arm.slug}", "train.seed": seed, "train.iterations": iterations, "train.autoscale": False}
     return _load(base, {**_study_settings(study), **schedule, **start, **changes, **fixed}, f"{study.name}: {arm.label}")
@@ -248,11 +249,20 @@ def _batch(changes: Mapping[str, Any], reference: Config) -> int:
     return batch if isinstance(batch, int) and batch > 0 else reference.train.batch_size  # load_config refuses what is neither
 
 
-def _schedule(study: Study, reference: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The reference's learning rate and its steps, by the study's rules for another batch size."""
-    train, factor = reference.train, _batch(changes, reference) / reference.train.batch_size
+def _schedule(study: Study, base: str, reference: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The base's learning rate and its steps, by the study's rules for another batch size.
+
+    An arm with a base of its own has that base's rate, which belongs to batch 8 where it autoscales and else to its own batch size.
+    """
+    train, belongs_to = reference.train, reference.train.batch_size
+    own = reference
+    if base != study.base:
+        own = _load(base, study.settings, study.name)
+        train = _load(base, {**study.settings, "train.autoscale": False}, study.name).train
+        belongs_to = own.train.batch_size if train == own.train else AUTOSCALE_BATCH
+    factor = _batch(changes, own) / belongs_to
     rate = {"constant": 1.0, "linear": factor, "sqrt": sqrt(factor)}[study.lr_rule]
-    length = 1 / factor if study.equal == "images" else 1.0
+    length = reference.train.batch_size / _batch(changes, own) if study.equal == "images" else 1.0
     return {"train.lr": train.lr * rate, "train.warmup_lr": train.warmup_lr * rate,
             "train.warmup_iterations": round(train.warmup_iterations * length),
             "train.lr_steps": sorted({max(1, round(step * length)) for step in train.lr_steps})}

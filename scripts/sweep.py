@@ -4,6 +4,8 @@
   --status      how far it is (from any terminal)
   --print       one command a line, to be run anywhere that sees the same files
   --run NAME    train one run of the study, as those commands do
+  --slurm       one SLURM job a run: --slurm --sbatch "partition=gpu gpus_per_node=1 time=600"
+  --search      look for the best values of the search section instead
 
 Without any of these it trains, on every local device at once. Done runs are skipped, interrupted ones go on where they stopped; any
 number of processes may work on one study. key=value changes a setting of every arm, or a key of the study itself (seeds=3).
@@ -20,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from data import cli  # noqa: E402  (runs from any folder, installed or not)
-from data.arms import Run, check_losses, expand, init_run, runs_of  # noqa: E402
+from data.arms import Run, check_losses, runs_of  # noqa: E402
 from data.files import write_whole  # noqa: E402
 from data.resolve import ConfigError  # noqa: E402
 from data.study import Study, dump_study, load_study, read_study  # noqa: E402
 from data.yaml_text import read_yaml  # noqa: E402
 from scripts.sweep_local import Driver, Slot, Stopped, local_slots  # noqa: E402
 from scripts.sweep_plan import describe, estimate  # noqa: E402
-from scripts.sweep_state import folder_of, is_done  # noqa: E402
+from scripts.sweep_stages import Plan, plan_of, prepare, tuned  # noqa: E402
 from scripts.sweep_table import LiveTable, table  # noqa: E402
 
 FREE = {"description", "added_seeds", "amended", "search"}  # keys of a study that may change once it has begun
@@ -40,6 +42,9 @@ def parser() -> cli.Parser:
     flags.switch("--status", help="show how far the study is, and stop")
     flags.switch("--print", help="print one command a run, and stop")
     flags.add_argument("--run", metavar="NAME", help="train this run only: <arm's folder>/seed<k>-<hash>")
+    flags.switch("--slurm", help="submit the runs to SLURM, and stop")
+    flags.add_argument("--sbatch", default="", metavar="OPTIONS", help="of the jobs: 'partition=gpu gpus_per_node=1 time=600' (minutes)")
+    flags.switch("--search", help="search the best values of the search section on a tune split, with Optuna")
     flags.add_argument("--jobs", type=int, help="runs at a time (default: one for each CUDA device, or one)")
     flags.add_argument("--device", help="cpu, cuda:N (default: every CUDA device, or the CPU)")
     flags.add_argument("--runs_root", type=Path, default=Path("runs"), help="the study's folder is <runs_root>/<study>")
@@ -50,51 +55,87 @@ def parser() -> cli.Parser:
 def main(arguments: Namespace) -> int:
     study = with_changes(load_study(arguments.study), arguments.overrides, arguments.study)
     root = arguments.runs_root
-    arms = expand(study)
+    plan = plan_of(study, root)
     if arguments.status:
-        print(table(root, runs_of(study, arms, root=root), study.primary))
+        print(table(root, plan.current, study.primary))
         return 0
-    notes = check_losses(study, arms)
-    for line in notes:
+    for line in check_losses(study, plan.arms):
         cli.note(line)
-    runs = runs_of(study, arms, root=root)
     if arguments.dry_run:
-        print(describe(study, arms, runs, root))
-        slots = local_slots(arguments.jobs, arguments.device)
-        print(estimate(study, runs, root=root, device=slots[0].device, slots=len(slots)))
+        dry_run(plan, arguments)
         return 0
     begin(study, root, amend=arguments.amend)
+    prepare(plan)
     if arguments.print:
-        print_commands(study, runs, arguments)
+        print_commands(plan, arguments)
         return 0
+    if arguments.slurm:
+        from scripts.sweep_slurm import submit
+        return submit(plan, lambda run: command(arguments, run), arguments.sbatch, print)
     slots = [Slot(arguments.device or default_device(), 0)] if arguments.run else local_slots(arguments.jobs, arguments.device)
     live = LiveTable(root, study.primary)
-    driver = Driver(root, slots, tick=live, say=live.say)
-    if arguments.run is None:
-        print(describe(study, arms, runs, root), flush=True)
-    return train(study, runs, root, driver, live, only=arguments.run)
-
-
-def train(study: Study, runs: list[Run], root: Path, driver: Driver, live: LiveTable, *, only: str | None) -> int:
-    """Trains the shared start, then the runs. 0 if all are done, 1 if some failed, 130 after a signal."""
-    first = init_run(study, root)
-    if only is not None:
-        runs = [named(only, [*runs, *([first] if first else [])])]
+    driver = Driver(root, slots, tick=live, say=live.say, own_session=arguments.run is None, code=code_of_today())
     try:
-        if first is not None and runs != [first] and not all(is_done(folder_of(root, run), run.config) for run in runs):
-            live.runs = [first]
-            if not driver.drive([first]):
-                print(f"error: the checkpoint that every run starts from could not be trained: {driver.failed[first.folder]}",
-                      file=sys.stderr)
-                return 1
-        live.runs = runs
-        driver.drive(runs)
+        if arguments.run is not None:
+            return train_one(plan, named(arguments.run, plan.runs), driver, live)
+        print(describe(study, plan.arms, plan.current, root), flush=True)
+        if arguments.search:
+            from scripts.sweep_search import search
+            return first_stage(plan, driver, live) or search(plan, driver, live.say)
+        return train(plan, driver, live)
     except Stopped:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
-    if not live.live or only is None:
-        live.say(table(root, runs, study.primary))
+
+
+def train(plan: Plan, driver: Driver, live: LiveTable) -> int:
+    """Trains stage after stage. 0 if all is done, 1 if some runs failed."""
+    if plan.open(plan.current) and (code := first_stage(plan, driver, live)):
+        return code
+    while True:
+        live.runs = plan.current
+        if not driver.drive(plan.current) and not plan.reported:
+            live.say(table(plan.root, plan.current, plan.study.primary))
+            print("error: the tuning is not complete, so no reported run was started", file=sys.stderr)
+            return 1
+        if plan.reported:
+            break
+        plan = plan_of(plan.study, plan.root, plan.arms)
+        live.say("tuned: " + "; ".join(f"{arm}: {words}" for arm, words in tuned_words(plan).items()))
+    live.say(table(plan.root, plan.reported, plan.study.primary))
     return 1 if driver.failed else 0
+
+
+def first_stage(plan: Plan, driver: Driver, live: LiveTable) -> int:
+    """Trains what every run starts from. 0 if it is there."""
+    if plan.start is None or plan.done(plan.start):
+        return 0
+    live.runs = [plan.start]
+    if driver.drive([plan.start]):
+        return 0
+    print(f"error: the checkpoint that every run starts from could not be trained: {driver.failed[plan.start.folder]}", file=sys.stderr)
+    return 1
+
+
+def train_one(plan: Plan, run: Run, driver: Driver, live: LiveTable) -> int:
+    if run != plan.start and not plan.done(run) and (code := first_stage(plan, driver, live)):
+        return code
+    live.runs = [run]
+    return 0 if driver.drive([run]) else 1
+
+
+def tuned_words(plan: Plan) -> dict[str, str]:
+    """{label: what its tuning chose}"""
+    chosen = tuned(plan.study, plan.trials, plan.root) or {}
+    return {label: ", ".join(f"{key}={value}" for key, value in settings.items()) for label, settings in chosen.items()}
+
+
+def dry_run(plan: Plan, arguments: Namespace) -> None:
+    study, root = plan.study, plan.root
+    runs = plan.reported or runs_of(study, plan.arms, root=root)  # untuned ones cost as much
+    print(describe(study, plan.arms, runs, root))
+    slots = local_slots(arguments.jobs, arguments.device)
+    print(estimate(study, runs, root=root, device=slots[0].device, slots=len(slots), trials=len(plan.trials)))
 
 
 # --------------------------------------------------------------------------------------------------------------- the file
@@ -142,19 +183,21 @@ def brief_change(old, new) -> str:
 
 # -------------------------------------------------------------------------------------------------------------- commands
 
-def print_commands(study: Study, runs: list[Run], arguments: Namespace) -> None:
-    """One command for each run that is not done; the shared start comes first, and the others wait for it by themselves."""
-    first = init_run(study, arguments.runs_root)
-    for run in ([first] if first else []) + runs:
-        if not is_done(folder_of(arguments.runs_root, run), run.config):
-            print(command(arguments, run))
+def print_commands(plan: Plan, arguments: Namespace) -> None:
+    """One command for each run of the stage that is due; the shared start comes first, and the others wait for it by themselves."""
+    for run in plan.open([*([plan.start] if plan.start else []), *plan.current]):
+        print(shlex.join(command(arguments, run)))
+    if not plan.reported:
+        cli.note("these are the tuning trials; when they are done, the same command prints the reported runs")
 
 
-def command(arguments: Namespace, run: Run) -> str:
+def command(arguments: Namespace, run: Run) -> list[str]:
     words = [sys.executable, str(ROOT / "scripts" / "sweep.py"), str(arguments.study), "--run", run.name]
     if arguments.runs_root != Path("runs"):
         words += ["--runs_root", str(arguments.runs_root)]
-    return shlex.join([*words, *arguments.overrides])
+    if arguments.device is not None:
+        words += ["--device", arguments.device]
+    return [*words, *arguments.overrides]
 
 
 def named(name: str, runs: list[Run]) -> Run:
@@ -163,6 +206,11 @@ def named(name: str, runs: list[Run]) -> Run:
     if name not in found:
         raise ConfigError(f"--run: {unknown_name('run', name, found)}")
     return found[name]
+
+
+def code_of_today() -> str:
+    from yolact.engine.log import code_digest
+    return code_digest()
 
 
 def default_device() -> str:

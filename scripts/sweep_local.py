@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.arms import Run
-from scripts.sweep_state import claim, folder_of, is_done, read_note, release
+from scripts.sweep_state import claim, folder_of, is_done, read_note, release, twin
 from scripts.sweep_worker import Worker, finish, start
 
 RETRIES = 2  # of a run that a signal ended, the out-of-memory killer's for example
@@ -58,8 +58,9 @@ class Driver:
     """drive() trains runs; a failed one is noted and the others go on."""
 
     def __init__(self, root: Path, slots: Sequence[Slot], *, tick: Callable[[], None] = lambda: None,
-                 say: Callable[[str], None] = print) -> None:
-        self.root, self.slots, self.tick, self.say = root, list(slots), tick, say
+                 say: Callable[[str], None] = print, own_session: bool = True, code: str | None = None) -> None:
+        """own_session: see sweep_worker.start. code: digest of the code, where finished runs of other studies may be used."""
+        self.root, self.slots, self.tick, self.say, self.own_session, self.code = root, list(slots), tick, say, own_session, code
         self.began = time.time()
         self.active: dict[Slot, Worker] = {}
         self.lost: dict[Path, int] = {}
@@ -104,7 +105,7 @@ class Driver:
             if lock is None:
                 left.append(run)
                 continue
-            if self._settled(run):  # another process was quicker
+            if self._settled(run) or self._borrowed(run):  # another process was quicker
                 release(lock)
                 continue
             locks = free[0].claim()
@@ -127,9 +128,22 @@ class Driver:
         self.failed.setdefault(run.folder, note.get("error", ""))
         return True
 
+    def _borrowed(self, run: Run) -> bool:
+        """Whether another study has trained the same, with the same code; then a link leads to it."""
+        other = twin(self.root, run, self.code) if self.code else None
+        folder = self.root / run.folder
+        if folder.is_symlink() and not folder.exists():
+            folder.unlink()  # what it led to is gone
+        if other is None or folder.exists():
+            return False
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.symlink_to(os.path.relpath(other, folder.parent.resolve()), target_is_directory=True)
+        self.say(f"linked       {run.name}: {other} has trained the same")
+        return True
+
     def _start(self, run: Run, slot: Slot, locks: list[int]) -> None:
         try:
-            worker = start(self.root, run, device=slot.device, locks=locks, threads=self.threads)
+            worker = start(self.root, run, device=slot.device, locks=locks, threads=self.threads, own_session=self.own_session)
         except OSError as error:
             self.failed[run.folder] = str(error)
             self.say(f"failed       {run.name}: {error}")

@@ -22,6 +22,7 @@ from data.resolve import config_hash, load_config
 from data.schema import Config
 
 NOTE, LOG = "sweep.json", "log.txt"
+RECORDS = "results/records.npz"
 CHECKPOINTS = ("last.pth", "interrupt.pth")
 ARCHIVE = Path("docs/studies")  # finished runs without weights: docs/studies/<study>/runs/<arm>/seed<k>-<hash8>
 SHAPES = {"mask": "segm", "box": "bbox"}
@@ -105,9 +106,18 @@ def folder_of(root: Path, run: Run) -> Path:
     return places[0]
 
 
+def twin(root: Path, run: Run, code: str) -> Path | None:
+    """The finished run of another study that trained the same config with the same code. With a shared start, that has to be the same too,
+    which its path in the config says."""
+    for other in sorted(root.glob(f"*/*/{run.folder.name}")):
+        if other != root / run.folder and is_done(other, run.config) and _same_config(other, run.config) and _code(other) == code:
+            return other.resolve()
+    return None
+
+
 def is_done(folder: Path, config: Config) -> bool:
-    """Whether the validation after the last iteration is in the run's metrics."""
-    return final_validation(folder, config.train.iterations) is not None
+    """Whether the run has the validation after its last iteration, and the records of it that statistics need."""
+    return (folder / RECORDS).is_file() and final_validation(folder, config.train.iterations) is not None
 
 
 def final_validation(folder: Path, iterations: int) -> dict[str, Any] | None:
@@ -146,7 +156,7 @@ def progress(root: Path, run: Run, primary: str = "mask_ap") -> Progress:
     folder = folder_of(root, run)
     records = read_metrics(folder)
     step = records[-1]["step"] if records else 0
-    final = final_validation(folder, run.config.train.iterations)
+    final = final_validation(folder, run.config.train.iterations) if is_done(folder, run.config) else None
     training = [record for record in records if record["kind"] == "train"]
     skipped = sum(record.get("skipped") or 0 for record in training)
     if final is not None:
@@ -177,6 +187,16 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 def write_note(folder: Path, **note: Any) -> None:
     write_whole(folder / NOTE, json.dumps({**note, "time": time.time()}, indent=2) + "\n")
+
+
+def _code(folder: Path) -> str | None:
+    """The digest of the code that trained a run; None where it was resumed by other code."""
+    try:
+        record = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+        codes = {start.get("code") for start in (record, *record.get("resumed", []))}
+    except (OSError, json.JSONDecodeError, AttributeError):
+        return None
+    return codes.pop() if len(codes) == 1 else None
 
 
 def _same_config(folder: Path, config: Config) -> bool:

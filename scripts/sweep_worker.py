@@ -35,10 +35,11 @@ class Worker:
             self.process.send_signal(signal.SIGTERM)
 
 
-def start(root: Path, run: Run, *, device: str, locks: list[int], threads: int | None = None) -> Worker:
+def start(root: Path, run: Run, *, device: str, locks: list[int], threads: int | None = None, own_session: bool = True) -> Worker:
     """Starts or resumes the run. locks: descriptors that the training holds from now on, this process' share of them is given up.
 
-    The worker is in a session of its own: a terminal's Ctrl-C reaches it only through whoever started it, and it outlives that one.
+    own_session: a terminal's Ctrl-C reaches the worker only through whoever started it, and it outlives that one. A scheduler's job
+    must not have that: whoever ends the job ends all of its process group.
     """
     folder = root / run.folder
     try:
@@ -50,7 +51,7 @@ def start(root: Path, run: Run, *, device: str, locks: list[int], threads: int |
         log.write(f"$ {' '.join(command)}\n".encode())
         log.flush()
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-                                   start_new_session=True, pass_fds=locks)
+                                   start_new_session=own_session, pass_fds=locks)
     finally:
         for lock in locks:
             release(lock)

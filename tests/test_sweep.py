@@ -16,7 +16,8 @@ import torch
 from data.arms import expand, runs_of
 from data.resolve import dump_yaml
 from data.study import load_study
-from scripts import sweep, sweep_local, sweep_worker
+from scripts import sweep, sweep_local, sweep_search, sweep_worker
+from scripts.sweep_stages import plan_of
 from scripts.sweep_state import claim, claimed, is_done, is_held, metric, progress, read_metrics, release
 from tests.engine import tiny
 from yolact.engine.train import train
@@ -29,6 +30,7 @@ from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from scripts import sweep, sweep_local, sweep_worker
 sweep_worker.TRAIN, sweep.check_losses, sweep_local.POLL_OTHERS = Path({str(STUB)!r}), lambda *_: [], 0.3
+sweep.code_of_today = lambda: "stub"
 sys.exit(sweep.cli.run(sweep.main, sweep.read_arguments(sys.argv[1:])))
 """
 
@@ -42,6 +44,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_local, "POLL_OTHERS", 0.1)
     monkeypatch.setattr(sweep_local, "POLL", 0.02)
     monkeypatch.setattr(sweep, "check_losses", lambda *_: [])
+    monkeypatch.setattr(sweep, "code_of_today", lambda: "stub")
     (tmp_path / "s.yaml").write_text("base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n")
     return tmp_path
 
@@ -128,7 +131,7 @@ def test_status_print_and_single_runs(folder, capsys):
     assert re.search(r"bce +\. +\.\n", capsys.readouterr().out)
     assert run("--print") == 0
     commands = capsys.readouterr().out.splitlines()
-    assert len(commands) == 4 and commands[1].endswith(f"s.yaml --run {all_runs()[1].name}")
+    assert len(commands) == 4 and commands[1].endswith(f"s.yaml --run {all_runs()[1].name} --device cpu")
     assert run("--run", all_runs()[1].name) == 0
     assert list(journal(folder)) == [all_runs()[1].name]
     capsys.readouterr()
@@ -217,13 +220,13 @@ def test_a_lock_lives_as_long_as_who_trains(folder):
 def test_half_written_runs_start_again(folder):
     """A kill before the first checkpoint, and one in the middle of the last line."""
     one, two = (Path("runs") / r.folder for r in all_runs()[:2])
-    (one / "results").mkdir(parents=True)
+    (one / "pictures").mkdir(parents=True)
     (one / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
     assert run() == 0
     lines = (two / "metrics.jsonl").read_text()
     (two / "metrics.jsonl").write_text(lines[:-20])
     assert not is_done(two, all_runs()[1].config) and run() == 0 and is_done(two, all_runs()[1].config)
-    assert not (one / "results").exists()
+    assert not (one / "pictures").exists()
 
 
 def test_an_archived_run_counts_as_done(folder, capsys):
@@ -252,6 +255,68 @@ def test_a_failed_start_stops_the_study(folder, capsys, monkeypatch):
     assert run("init_from={iterations: 3, settings: {loss.mask: mse}}", "name=t") == 1
     assert "the checkpoint that every run starts from could not be trained: error: step 2" in capsys.readouterr().err
     assert not journal(folder)["bce"]
+
+
+@pytest.fixture
+def tuned(folder):
+    """A study with 2 trials an arm, on a data set of which images can be held out."""
+    (folder / "base.yaml").write_text(dump_yaml(tiny.config(tiny.write_dataset(folder / "data"))))
+    (folder / "s.yaml").write_text("base: base.yaml\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n"
+                                   "tune: {grid: {loss.mask_weight: [3, 12]}, budget: 3, share: 0.3}\n"
+                                   "search: {settings: {loss.mask: 'bce + {a}*dice'}, space: {a: {low: 1, high: 3}}, trials: 4,\n"
+                                   "         budget: 2}\n")
+    return folder
+
+
+def test_tuning_comes_first_and_is_written_down(tuned, capsys):
+    assert run("--print") == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 4 and "_tune/dice/seed10000-" in said.out and "these are the tuning trials" in said.err
+    assert run() == 0
+    assert "tuned: bce: loss.mask_weight=3; dice: loss.mask_weight=12" in capsys.readouterr().out
+    plan = plan_of(load_study("s.yaml"), Path("runs"))
+    assert {(r.arm.label, r.config.loss.mask_weight) for r in plan.reported} == {("bce", 3), ("dice", 12)}
+    assert all(trial.run.config.train.iterations == 3 for trial in plan.trials)
+    (tuned / "runs" / "s" / "_tune").rename(tuned / "gone")
+    assert run("added_seeds=[5]") == 0 and "_tune" not in capsys.readouterr().out, "tune.json is enough to add seeds"
+    changed = tuned / "runs" / "s" / "tune.json"
+    changed.write_text(changed.read_text().replace('"dice"', '"mse"'))
+    assert run("--status") == 2 and "is of another tuning" in capsys.readouterr().err
+
+
+def test_failed_trials_stop_before_the_reported_runs(tuned, capsys, monkeypatch):
+    monkeypatch.setenv("STUB_FAIL", "dice")
+    assert run() == 1
+    assert "the tuning is not complete, so no reported run was started" in capsys.readouterr().err
+    assert {name.split("/")[0] for name in journal(tuned)} == {"bce", "dice"} and not list((tuned / "runs" / "s").glob("bce/seed*"))
+
+
+def test_a_search_ends_goes_on_and_shares_its_journal(tuned, capsys):
+    optuna = pytest.importorskip("optuna", reason="Optuna is not installed (the extra `search`)")
+    assert run("--search", "search={settings: {loss.mask: 'bce + {a}*dice'}, space: {a: [1, 2]}, trials: 2, budget: 2}") == 0
+    text = capsys.readouterr().out
+    assert "2 trials; mask_ap on the tune split" in text and re.search(r"- \{loss.mask: 'bce \+ [12]\*dice'\}", text)
+    assert run("--search", "search={settings: {loss.mask: 'bce + {a}*dice'}, space: {a: [1, 2]}, trials: 4, budget: 2}") == 0
+    assert "4 trials" in capsys.readouterr().out, "the journal is continued"
+    assert len(journal(tuned)) <= 2, "equal configs are trained once"
+    made = load_study("s.yaml").model_copy(update={"name": "other"})
+    _, shared = sweep_search.open_journal(made, Path("runs"))
+    abandoned = shared.ask()
+    abandoned.suggest_float("a", 1, 3)
+    assert run("--search", "name=other") == 0
+    _, shared = sweep_search.open_journal(made, Path("runs"))
+    assert [trial.state for trial in shared.trials] == [optuna.trial.TrialState.COMPLETE] * 4, "a dead process' trial is taken over"
+
+
+def test_another_study_does_not_train_the_same_again(folder, capsys):
+    assert run() == 0
+    before = (folder / "journal").read_text()
+    assert run("name=second", "margin=1") == 0
+    assert (folder / "journal").read_text() == before and capsys.readouterr().out.count("linked       ") == 4
+    link = folder / "runs" / "second" / all_runs()[0].name
+    assert link.is_symlink() and (link / "config.yaml").is_file()
+    (folder / "runs" / "s" / all_runs()[0].name / "env.json").write_text('{"code": "older"}')
+    assert run("name=third") == 0 and capsys.readouterr().out.count("linked       ") == 3, "other code may train something else"
 
 
 def test_a_full_disk_fails_the_run_alone(folder, capsys, monkeypatch):

@@ -1,10 +1,13 @@
 """Study files: what they mean, what they become, and what is refused."""
 
+import json
+
 import pytest
 
-from data.arms import check_losses, differences, expand, hash8, init_run, label_of, resolve, runs_of
+from data.arms import TUNE_FOLDER, check_losses, differences, expand, hash8, init_run, label_of, resolve, runs_of
 from data.resolve import ConfigError, load_config
 from data.study import dump_study, load_study, read_study
+from data.tuning import best_settings, is_held_out, on_split, search_run, split_paths, trials_of, write_splits
 from data.yaml_text import read_yaml
 
 BASE = {"name": "s", "base": "yolact_plus_tiny_cigarettes", "arms": ["bce", "dice"], "baseline": "bce", "seeds": 3, "budget": 400}
@@ -211,3 +214,54 @@ def test_unreadable_files_are_named(tmp_path, text, message):
 def test_yaml_and_code_agree_on_numbers():
     made = read_study({**BASE, **read_yaml("arms: [bce, {train.lr: 1e-4}]")})
     assert configs(made)["lr=0.0001"].train.lr == 1e-4
+
+
+def test_the_tune_split_is_cut_by_image_id_alone(tmp_path):
+    made = read_study({**BASE, "tune": {"grid": {"train.lr": [1e-3, 1e-4]}, "share": 0.3}})
+    source = tmp_path / "train.json"
+    images = [{"id": n, "file_name": f"{n}.png", "width": 9, "height": 9} for n in range(200)]
+    annotations = [{"id": n, "image_id": n % 200, "category_id": 1} for n in range(300)]
+    source.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}))
+    config = resolve(made, expand(made)[0], 0)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"root": "", "train_annotations": str(source)})})
+    write_splits(made, [config], tmp_path, made.tune, TUNE_FOLDER)
+    rest, held = (json.loads(path.read_text()) for path in split_paths(made, config, tmp_path, 0.3, TUNE_FOLDER))
+    ids = [{image["id"] for image in part["images"]} for part in (rest, held)]
+    assert not ids[0] & ids[1] and ids[0] | ids[1] == set(range(200)) and 40 < len(ids[1]) < 80
+    assert all({a["image_id"] for a in part["annotations"]} == part_ids for part, part_ids in zip((rest, held), ids, strict=True))
+    assert ids[1] == {n for n in range(200) if is_held_out(n, 0.3)} and is_held_out(3, 0.3) == is_held_out(3, 0.3)
+    assert {n for n in range(200) if is_held_out(n, 0.1)} < ids[1], "a smaller share is part of a larger one"
+    tried = on_split(made, config, tmp_path, 0.3, TUNE_FOLDER).data
+    assert tried.val_annotations.endswith("tune.json") and tried.val_images == config.data.train_images, "never the reported images"
+    with pytest.raises(ConfigError, match="leaves no annotated image in the tune split"):
+        write_splits(made, [config], tmp_path, made.tune.model_copy(update={"share": 1e-9}), TUNE_FOLDER)
+
+
+def test_every_arm_has_its_trials_and_ties_go_to_the_first():
+    made = study(tune={"grid": {"train.lr": [1e-3, 1e-4], "loss.mask_weight": [3, 6]}, "seeds": [77, 78]})
+    trials = trials_of(made, expand(made))
+    assert len(trials) == 16 and {trial.run.seed for trial in trials} == {77, 78}
+    values = {trial.run.folder: None for trial in trials}
+    assert best_settings(trials, values) == {arm: {"train.lr": 1e-3, "loss.mask_weight": 3} for arm in ("bce", "dice")}
+    best = {"train.lr": 1e-4, "loss.mask_weight": 3}
+    values = {trial.run.folder: 2.0 if trial.settings == best and trial.run.arm.label == "dice" else 1.0 for trial in trials}
+    assert best_settings(trials, values)["dice"] == best
+    own = study(tune={"grid": {"train.lr": [1e-3, 1e-4]}}, arms=["bce", {"loss.mask": "dice", "tune": {"train.lr": [1, 2]}}])
+    assert {t.settings["train.lr"] for t in trials_of(own, expand(own)) if t.run.arm.label == "dice"} == {1, 2}
+
+
+def test_a_search_fills_placeholders_and_settings():
+    made = study(search={"settings": {"loss.mask": "bce + {a}*huber(delta={d})"},
+                         "space": {"a": {"low": 0.1, "high": 10, "log": True}, "d": [0.3, 0.5], "train.lr": {"low": 1e-4, "high": 1e-2}}})
+    found = search_run(made, {"a": 0.123456, "d": 0.3, "train.lr": 0.00123456})
+    assert found.settings == {"loss.mask": "bce + 0.1235*huber(delta=0.3)", "train.lr": 0.001235}
+    assert found.run.config.train.lr == 0.001235 and found.run.config.data.val_annotations.endswith("tune.json")
+
+
+def test_arms_with_a_base_of_their_own_keep_its_rate():
+    """A rate of an autoscaling base belongs to batch 8."""
+    arms = ["bce", {"base": "survey/bce_mse"}, {"base": "yolact_small_cigarettes"}]
+    made = study(base="yolact_plus_base_cigarettes", arms=arms, equal="images", lr_rule="linear")
+    found = {label: (c.train.lr, c.train.iterations, c.train.batch_size) for label, c in configs(made).items()}
+    assert found == {"bce": (1e-4, 400, 8), "survey/bce_mse": (2e-4, 200, 16), "yolact_small_cigarettes": (1e-3, 400, 8)}
+    assert configs(made)["survey/bce_mse"].loss.mask == load_config("survey/bce_mse").loss.mask

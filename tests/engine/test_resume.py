@@ -231,6 +231,19 @@ def test_a_second_signal_ends_at_once(data, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_sigterm_from_a_scheduler_and_from_the_parent_is_one_request(data, tmp_path, monkeypatch):
+    original = module.Updater.__call__
+
+    def twice(self, batches):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batches)
+    monkeypatch.setattr(module.Updater, "__call__", twice)
+    with pytest.raises(Interrupted):
+        train(tiny.config(data), device="cpu", run_dir=tmp_path / "run")
+    assert read_checkpoint(tmp_path / "run" / "weights" / "interrupt.pth")["step"] == 1
+
+
 def test_kill_9_at_random_moments_leaves_a_usable_checkpoint(data, tmp_path):
     """Saving at every step, so that kills fall into writes; in the end the run equals one that was left alone."""
     cfg = tiny.config(data, iterations=50, batch_size=2, save_every=1, log_every=3, validate_every=0, ema_decay=0.9)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from yolact.engine import distributed
 
+ONE_REQUEST = 0.5  # seconds in which SIGTERMs are one: schedulers signal a process and its parent, which passes it on
+
 
 class Interrupted(SystemExit):
     """Training was asked to stop and has saved its state. Left to itself it ends the process with 130 (Ctrl-C) or 143 (SIGTERM)."""
@@ -30,7 +32,7 @@ class StopRequest:
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
-        self.signum = 0
+        self.signum, self._first = 0, 0.0
         self._at_once = False
         self._process = os.getpid()
         self._before: dict = {}
@@ -48,8 +50,10 @@ class StopRequest:
         if os.getpid() != self._process:
             return  # a loader's process: Ctrl-C reaches it too, but the step that is to be finished still needs its images
         if self.signum:
+            if signum == signal.SIGTERM and time.monotonic() - self._first < ONE_REQUEST:
+                return
             raise KeyboardInterrupt
-        self.signum = signum
+        self.signum, self._first = signum, time.monotonic()
         if distributed.is_main():
             print(f"{signal.Signals(signum).name}: finishing the step and saving (once more stops at once)", file=sys.stderr, flush=True)
         if self._at_once:

@@ -1,0 +1,93 @@
+"""The stages of a study: the shared start, the tuning, the reported runs. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.arms import TUNE_FOLDER, Arm, Run, expand, init_run, resolve, runs_of
+from data.files import write_whole
+from data.resolve import ConfigError
+from data.study import Study
+from data.tuning import Trial, best_settings, trials_of, write_splits
+from scripts.sweep_state import ARCHIVE, final_validation, folder_of, is_done, metric
+
+CHOSEN = "tune.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study and all that is known of its runs by now. reported is empty until the tuning is done."""
+
+    study: Study
+    root: Path
+    arms: list[Arm]
+    start: Run | None
+    trials: list[Trial]
+    reported: list[Run]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Everything that can be trained by name."""
+        return [*([self.start] if self.start else []), *(trial.run for trial in self.trials), *self.reported]
+
+    def done(self, run: Run) -> bool:
+        return is_done(folder_of(self.root, run), run.config)
+
+    def open(self, runs: Sequence[Run]) -> list[Run]:
+        return [run for run in runs if not self.done(run)]
+
+    @property
+    def current(self) -> list[Run]:
+        """The runs of the stage that is due: trials, and once all are done the reported runs."""
+        return self.reported or [trial.run for trial in self.trials]
+
+
+def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:
+    """The plan as far as the files allow to know it."""
+    arms = expand(study) if arms is None else arms
+    trials = trials_of(study, arms, root)
+    chosen = tuned(study, trials, root) if trials else {}
+    reported = [] if chosen is None else runs_of(study, arms, chosen=chosen, root=root)
+    return Plan(study, root, arms, init_run(study, root), trials, reported)
+
+
+def prepare(plan: Plan) -> None:
+    """Writes the tune split before the first trial."""
+    if plan.trials and not plan.reported:
+        configs = [resolve(plan.study, arm, plan.study.seeds[0], root=plan.root) for arm in plan.arms]
+        write_splits(plan.study, configs, plan.root, plan.study.tune, TUNE_FOLDER)
+
+
+def tuned(study: Study, trials: Sequence[Trial], root: Path) -> dict[str, dict[str, Any]] | None:
+    """{label: tuned settings}, once every trial is done; written down then, so that later seeds need no trials. None before."""
+    counts = {label: sum(trial.run.arm.label == label for trial in trials) for label in (trial.run.arm.label for trial in trials)}
+    for path in (root / study.name / CHOSEN, ARCHIVE / study.name / CHOSEN):
+        if path.is_file():
+            return _read(path, counts)
+    values: dict[Path, float | None] = {}
+    for trial in trials:
+        final = final_validation(folder_of(root, trial.run), trial.run.config.train.iterations)
+        if final is None:
+            return None
+        values[trial.run.folder] = metric(final, study.primary)
+    chosen = best_settings(trials, values)
+    content = {label: {"chosen": chosen[label], "trials": [{"settings": t.settings, "seed": t.run.seed, study.primary: values[t.run.folder]}
+                                                           for t in trials if t.run.arm.label == label]} for label in chosen}
+    write_whole(root / study.name / CHOSEN, json.dumps(content, indent=2) + "\n")
+    return chosen
+
+
+def _read(path: Path, counts: dict[str, int]) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = {label: len(item["trials"]) for label, item in content.items()}
+        chosen = {label: item["chosen"] for label, item in content.items()}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{path} is not what a tuning writes: delete it, and the sweep makes it again from the trials") from None
+    if found != counts:
+        raise ConfigError(f"{path} is of another tuning (trials by arm: {found}, the study has {counts}): delete it to tune again")
+    return chosen
