@@ -131,7 +131,7 @@ def _read_list(path: str | Path, what: str) -> list:
 
 def _runs(dataset: CocoDataset, cfg: Config, image_ids: Sequence[Id], boxes: list[dict], masks: list[dict]) -> list[CocoRun]:
     """Boxes and masks of COCO results, matched on the given images."""
-    ground_truth = _ground_truth(dataset, cfg)
+    ground_truth = coco_ground_truth(dataset, cfg)
     return [run_coco(ground_truth, found, iou_type, cfg.eval.max_dets, image_ids=image_ids,
                      category_ids=set(dataset.category_of_label.values()))
             for found, iou_type in ((boxes, "bbox"), (masks, "segm"))]
@@ -246,7 +246,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def _ground_truth(dataset: CocoDataset, cfg: Config) -> dict:
+def coco_ground_truth(dataset: CocoDataset, cfg: Config) -> dict:
     """The annotation file's content; with label_map, its classes instead of the file's categories, under the ids that results carry."""
     _, content = read_annotations(dataset.annotation_file)
     label_map, category_of_label = cfg.data.label_map, dataset.category_of_label

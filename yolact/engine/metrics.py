@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,19 +109,28 @@ class CocoRun:
 def run_coco(ground_truth: str | Path | dict, detections: Sequence[dict], iou_type: IouType, max_dets: int = 100, *,
              image_ids: Iterable | None = None, category_ids: Iterable | None = None) -> CocoRun:
     """The matching behind coco_metrics(), which takes and raises the same."""
-    if iou_type not in ("bbox", "segm"):
-        raise ValueError(f"iou_type={iou_type!r}: use 'bbox' or 'segm'")
     if max_dets < 1:
         raise ValueError(f"max_dets={max_dets}: use at least 1")
+    ids, gt, results = coco_inputs(ground_truth, detections, iou_type, image_ids=image_ids, category_ids=category_ids)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval(_as_coco(gt), _as_coco(results), iou_type)
+        evaluator.params.maxDets = sorted({limit for limit in (1, 10, 100) if limit < max_dets} | {max_dets})
+        evaluator.evaluate()
+    return CocoRun(evaluator, iou_type, tuple(ids.images), tuple(ids.categories), ids.class_names)
+
+
+def coco_inputs(ground_truth: str | Path | dict, detections: Sequence[dict], iou_type: IouType, *, image_ids: Iterable | None = None,
+                category_ids: Iterable | None = None) -> tuple[Ids, dict, dict]:
+    """Ground truth and detections as COCO data sets that any of COCO's evaluators takes: ids from 1, areas filled in.
+
+    Takes and raises what coco_metrics() does.
+    """
+    if iou_type not in ("bbox", "segm"):
+        raise ValueError(f"iou_type={iou_type!r}: use 'bbox' or 'segm'")
     name, content = read_annotations(ground_truth)
     ids = _new_ids(name, content, image_ids, category_ids)
     gt = _renumber(name, content, iou_type, ids)
-    results = _renumber_detections(name, detections, iou_type, ids)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_as_coco(gt), _as_coco({**gt, "annotations": results}), iou_type)
-        evaluator.params.maxDets = sorted({limit for limit in (1, 10, 100) if limit < max_dets} | {max_dets})
-        evaluator.evaluate()
-    return CocoRun(evaluator, iou_type, tuple(ids.images), tuple(ids.categories), tuple(_class_names(content["categories"], ids)))
+    return ids, gt, {**gt, "annotations": _renumber_detections(name, detections, iou_type, ids)}
 
 
 def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
@@ -138,16 +148,17 @@ def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
 
 
 @dataclass(frozen=True)
-class _Ids:
+class Ids:
     """Original id -> 1..n of what is evaluated, and the ids of the file that are not."""
 
     images: dict
     categories: dict
+    class_names: tuple[str, ...]
     other_images: frozenset
     other_categories: frozenset
 
 
-def _new_ids(name: str, content: dict, image_ids: Iterable | None, category_ids: Iterable | None) -> _Ids:
+def _new_ids(name: str, content: dict, image_ids: Iterable | None, category_ids: Iterable | None) -> Ids:
     def number(what: str, key: str, chosen: Iterable | None) -> tuple[dict, frozenset]:
         listed = [entry["id"] for entry in content[key]]
         wanted = set(listed if chosen is None else chosen)
@@ -162,10 +173,10 @@ def _new_ids(name: str, content: dict, image_ids: Iterable | None, category_ids:
 
     images, other_images = number("image", "images", image_ids)
     categories, other_categories = number("category", "categories", category_ids)
-    return _Ids(images, categories, other_images, other_categories)
+    return Ids(images, categories, _class_names(content["categories"], categories), other_images, other_categories)
 
 
-def _renumber(name: str, content: dict, iou_type: str, ids: _Ids) -> dict:
+def _renumber(name: str, content: dict, iou_type: str, ids: Ids) -> dict:
     """The ground truth with new ids, of the chosen images and categories."""
     images = {image["id"]: image for image in content["images"]}
     annotations = []
@@ -183,7 +194,7 @@ def _renumber(name: str, content: dict, iou_type: str, ids: _Ids) -> dict:
             "annotations": annotations, "categories": [{"id": new} for new in ids.categories.values()]}
 
 
-def _annotation(name: str, annotation: dict, iou_type: str, ids: _Ids, size: tuple, number: int) -> dict:
+def _annotation(name: str, annotation: dict, iou_type: str, ids: Ids, size: tuple, number: int) -> dict:
     """A copy with new ids, and with area and box filled in where they are missing."""
     kept = {key: annotation[key] for key in ("segmentation", "bbox", "area", "ignore") if annotation.get(key) is not None}
     kept |= {"id": number, "image_id": ids.images[annotation["image_id"]], "category_id": ids.categories[annotation["category_id"]],
@@ -216,7 +227,7 @@ def _to_rle(name: str, annotation: dict, size: tuple) -> dict:
     return rle.merge(rle.frPyObjects(segmentation, *size))
 
 
-def _renumber_detections(name: str, detections: Sequence[dict], iou_type: str, ids: _Ids) -> list[dict]:
+def _renumber_detections(name: str, detections: Sequence[dict], iou_type: str, ids: Ids) -> list[dict]:
     """Results as pycocotools' loadRes makes them, with new ids. (loadRes refuses an empty list, and takes a box's area for a mask's.)"""
     field = "bbox" if iou_type == "bbox" else "segmentation"
     results = []
@@ -250,11 +261,12 @@ def _as_coco(dataset: dict) -> COCO:
     return coco
 
 
-def _class_names(categories: list[dict], ids: _Ids) -> list[str]:
-    """Names in the order of the new ids; the id is added where two categories share a name."""
+def _class_names(categories: list[dict], chosen: Iterable) -> tuple[str, ...]:
+    """Names of the chosen ids; the id is added where two categories share a name."""
     by_id = {category["id"]: str(category.get("name", category["id"])) for category in categories}
-    names = [by_id[original] for original in ids.categories]
-    return [name if names.count(name) == 1 else f"{name} ({original})" for name, original in zip(names, ids.categories)]
+    names = {original: by_id[original] for original in chosen}
+    repeated = Counter(names.values())
+    return tuple(name if repeated[name] == 1 else f"{name} ({original})" for original, name in names.items())
 
 
 def summarise(run: CocoRun) -> Metrics:

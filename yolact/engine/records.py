@@ -20,7 +20,7 @@ import numpy as np
 
 from data.annotations import Id
 from yolact.engine.files import writing
-from yolact.engine.metrics import THRESHOLDS, CocoRun, run_coco
+from yolact.engine.metrics import THRESHOLDS, CocoRun, read_annotations, run_coco
 
 FILE = "records.npz"
 AREAS = ("all", "small", "medium", "large")
@@ -91,7 +91,8 @@ def records_of_results(ground_truth: str | Path | dict, results: Sequence[dict],
 
     Raises ValueError as coco_metrics() does, and for results that hold neither.
     """
-    shapes = [shape for shape, key in (("mask", "segmentation"), ("box", "bbox")) if all(key in result for result in results)]
+    described = results or read_annotations(ground_truth)[1]["annotations"]  # no results are results of what the ground truth has
+    shapes = [shape for shape, key in (("mask", "segmentation"), ("box", "bbox")) if all(key in entry for entry in described)]
     if not shapes:
         raise ValueError("the results have neither a bbox each nor a segmentation each: give COCO detection results")
     return coco_records({shape: run_coco(ground_truth, results, SHAPES[shape], max_dets) for shape in shapes}, note)

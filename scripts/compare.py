@@ -1,0 +1,149 @@
+"""Which is better, and is that certain? python scripts/compare.py A B [C ...]
+
+  python scripts/compare.py runs/bce/1 runs/dice/1                      two runs (one seed each: an interval, no verdict)
+  python scripts/compare.py runs/study/bce runs/study/dice              two arms, folders that hold the runs of several seeds
+  python scripts/compare.py runs/study                                  a whole study, as its study.yaml says
+  python scripts/compare.py a.json b.json --gt instances_val2017.json   two COCO results files
+
+The first is the baseline: differences are what the others have more. docs/statistics.md says what a verdict means.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from data import cli  # noqa: E402  (runs from any folder, installed or not)
+
+Arms = Mapping[str, Mapping[int, object]]
+
+
+def parser() -> cli.Parser:
+    flags = cli.Parser(usage="compare.py A B [C ...] [flags]", description=__doc__)
+    flags.add_argument("--what", nargs="+", metavar="PATH", help="what to compare; may also be given without the flag, first")
+    flags.add_argument("--gt", type=Path, help="annotation file of COCO results")
+    flags.add_argument("--metric", help="the one metric that the verdict is about (default: mask_ap, or box_ap of boxes alone)")
+    flags.add_argument("--margin", type=float, help="difference in AP points below which arms count as equivalent (default 0.5)")
+    flags.switch("--boundary", help="also boundary AP, by faster-coco-eval; takes the mask_detections.json of runs")
+    return flags
+
+
+def main(arguments: Namespace) -> int:
+    from yolact.study import compare_arms, compare_study, load_runs
+    paths = [Path(path) for path in arguments.what or ()]
+    if arguments.overrides:
+        raise ValueError(f"{arguments.overrides[0]}: there is no config to change here")
+    if len(paths) == 1 and (paths[0] / "study.yaml").is_file():
+        study = load_runs(paths[0])
+        if arguments.metric or arguments.margin:
+            raise ValueError("a study fixes its metric and margin before it begins: to look at others, name its arms' folders instead")
+        arms, baseline = study.arms, study.baseline
+        _check(arms)
+        records = compare_study(study)
+        for label, seeds in study.unfinished.items():
+            for seed, why in seeds.items():
+                cli.note(f"{label}, seed {seed}: {why}")
+    else:
+        if len(paths) < 2:
+            raise ValueError("name two or more runs, arms or results files; the first is the baseline")
+        arms = load(paths, arguments.gt)
+        _check(arms)
+        baseline = next(iter(arms))
+        metric = arguments.metric or _default_metric(arms)
+        margin = {} if arguments.margin is None else {"margin": arguments.margin}
+        records = compare_arms(arms, baseline, primary=metric, **margin)
+    show(records, arms)
+    if arguments.boundary:
+        show_boundary(arms, arguments.gt)
+    return 0
+
+
+def load(paths: list[Path], gt: Path | None) -> Arms:
+    """{name: {seed: run}} in the order given. Single runs of different seeds are compared as they are, as seed 0."""
+    from yolact.study import load_arm, load_results, load_run
+    arms, single = {}, {}
+    for path, name in zip(paths, short_names(paths)):
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: name a run's folder, a folder of runs, a records file or a COCO results file")
+        if path.suffix == ".json":
+            if gt is None:
+                raise ValueError(f"{path}: results need their ground truth: --gt=ANNOTATIONS.json")
+            arms[name] = {0: load_results(path, gt)}
+        elif path.is_file() or (path / "results").is_dir() or (path / "weights").is_dir():
+            run = load_run(path)
+            arms[name] = {run.seed: run}
+            single[name] = run.seed
+        elif (path / "study.yaml").is_file():
+            raise ValueError(f"{path} is a whole study: name it alone, or the folders of its arms")
+        else:
+            arms[name] = load_arm(path)
+    if all(len(runs) == 1 for runs in arms.values()):
+        if len(set(single.values())) > 1:
+            cli.note(f"the runs are of different seeds: {', '.join(f'{name} {seed}' for name, seed in single.items())}")
+        return {name: {0: next(iter(runs.values()))} for name, runs in arms.items()}
+    return arms
+
+
+def short_names(paths: list[Path]) -> list[str]:
+    """The paths by as many of their last parts as tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"{next(path for path, p in zip(paths, parts) if parts.count(p) > 1)} is named twice")
+    depth = next(n for n in range(1, 1 + max(map(len, parts))) if len({p[-n:] for p in parts}) == len(parts))
+    return ["/".join(p[-depth:]) for p in parts]
+
+
+def show(records: list, arms: Arms) -> None:
+    from yolact.study.table import main_table, others_table, quality_table, reliability_table, sentence
+    first = records[0]
+    run = next(iter(arms[first.baseline].values()))
+    print(f"{first.metric} in AP points on {run.images} images; differences to {first.baseline}; margin {first.margin:g}\n")
+    print(main_table(records, arms), end="\n\n")
+    for record in records:
+        print(sentence(record))
+    print(f"\nother metrics: difference and 95 % interval, no verdicts\n{others_table(records)}")
+    print(f"\nerrors at the best score threshold (oLRP, lower is better), and scores against IoU\n{quality_table(arms)}")
+    if all("mask_ap" in run.resampled.point for runs in arms.values() for run in runs.values()):
+        print(f"\nmean mask IoU of detections by score\n{reliability_table(arms)}")
+    if run.resampled.dropped > 0:
+        print(f"\n{100 * run.resampled.dropped:.1f} % of the classes drop out of a resample on average, having no ground truth in it")
+
+
+def show_boundary(arms: Arms, gt: Path | None) -> None:
+    from yolact.study.boundary import available
+    from yolact.study.table import boundary_table
+
+    if not available():
+        cli.note("--boundary: faster-coco-eval is not installed, so boundary AP is left out (pip install -e \".[boundary]\")")
+        return
+    print(f"\nboundary AP (means over seeds)\n{boundary_table(arms, gt)}")
+
+
+def _check(arms: Arms) -> None:
+    from yolact.study.runs import check_comparable
+    runs = {f"{label}{f', seed {seed}' if len(found) > 1 else ''}": run for label, found in arms.items() for seed, run in found.items()}
+    if not runs:
+        raise ValueError("no run is finished yet: there is nothing to compare")
+    for note in check_comparable(runs):
+        cli.note(note)
+
+
+def _default_metric(arms: Arms) -> str:
+    points = [run.resampled.point for runs in arms.values() for run in runs.values()]
+    return next((name for name in ("mask_ap", "box_ap") if all(name in point for point in points)), "mask_ap")
+
+
+def read_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line, with what to compare as its first plain words."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    plain = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+    return parser().parse(["--what", *words] if plain else words)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, read_arguments()))
