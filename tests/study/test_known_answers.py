@@ -31,18 +31,13 @@ def test_one_arm(seeds, image_sd):
     assert image.mean() == pytest.approx(2 * image_sd**2 / 100, rel=0.1, abs=0.02)
 
 
-@pytest.mark.parametrize("mistake", ["images drawn per seed", "without I", "z for t"])
-def test_the_coverage_test_sees_a_mistake(mistake):
-    """Each of these would pass unnoticed if the tests above were too lenient."""
-    found = []
-    for seeds in SEEDS:
-        for image_sd in NULLS.values():
-            d, s2, image = crossed(*simulate(STUDIES, seeds, image_sd=image_sd, rng_seed=seeds,
-                                             draw_per_seed=mistake == "images drawn per seed"))
-            df = 10_000 if mistake == "z for t" else seeds - 1
-            image = 0 * image if mistake == "without I" else image
-            found.append((two_sided_p(d, s2 / seeds, image, df) >= 0.05).mean())
-    assert min(found) < 0.92
+@pytest.mark.parametrize("mistake, seeds, image_sd", [
+    ("images drawn per seed", 5, 8.0), ("without I", 5, 8.0), ("z for t", 3, 0.0), ("z for t", 5, 0.0)])
+def test_the_coverage_test_sees_a_mistake(mistake, seeds, image_sd):
+    d, s2, image = crossed(*simulate(STUDIES, seeds, image_sd=image_sd, rng_seed=seeds, draw_per_seed=mistake == "images drawn per seed"))
+    image = 0 * image if mistake == "without I" else image
+    df = 10_000 if mistake == "z for t" else seeds - 1
+    assert (two_sided_p(d, s2 / seeds, image, df) >= 0.05).mean() < 0.9
 
 
 def cases(arms):
@@ -59,7 +54,7 @@ def cases(arms):
 def test_families_of_arms(seeds, arms, case):
     sds, baseline = cases(arms)[case]
     d, s2, image = crossed(*simulate(STUDIES, seeds, truth=np.zeros(arms), seed_sd=sds, baseline_sd=baseline, noise=3.0, image_sd=3.0,
-                                     images=60, draws=200, rng_seed=100 * arms + seeds))
+                                     images=50, draws=100, rng_seed=100 * arms + seeds))
     assert wrong(judge(d, s2, image, seeds).verdict).any(1).mean() <= 0.06
     assert coverage(d, s2, image, seeds).min() >= 0.92
 
@@ -89,10 +84,9 @@ def test_no_difference_is_found_equivalent_as_often_as_the_plan_says():
     assert planned.reachable and 0.5 < found < 0.95 and found == pytest.approx(planned.equivalent, abs=0.05)
 
 
-@pytest.mark.parametrize("image_sd", NULLS.values(), ids=NULLS)
-@pytest.mark.parametrize("arms", [1, 4])
+@pytest.mark.parametrize("arms, image_sd", [(1, 0.0), (1, 8.0), (4, 3.0)])
 def test_looks_together_keep_the_level(arms, image_sd):
-    differences, draws = simulate(STUDIES, 10, truth=np.zeros(arms), image_sd=image_sd, noise=3.0, rng_seed=arms)
+    differences, draws = simulate(STUDIES, 10, truth=np.zeros(arms), image_sd=image_sd, noise=3.0, draws=100, rng_seed=arms)
     ever = np.zeros(STUDIES, bool)
     for seeds, level in zip(SEEDS, spending(SEEDS)):
         ever |= wrong(judge(*crossed(differences[..., :seeds], draws[..., :seeds]), seeds, level=level).verdict).any(1)

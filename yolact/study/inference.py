@@ -27,15 +27,25 @@ def crossed(differences: Array, draws: Array) -> tuple[Array, Array, Array]:
     One seed has no s2 (NaN); its I is the variance over images of that one pair of checkpoints.
     """
     seeds = differences.shape[-1]
-    there = ~np.isnan(draws).any(-1, keepdims=True)
-    count = there.sum(-2)  # (..., 1)
-    draws = np.where(there, draws, 0)
-    draws = np.where(there, draws - (draws.sum(-2) / count)[..., None, :], 0)
-    total = (draws.sum(-1) ** 2).sum(-1) / (count[..., 0] - 1)  # the sum of all entries of the covariance matrix C (S, S)
+    there = ~np.isnan(draws).any(-1)
+    if not there.all():
+        draws = np.where(there[..., None], draws, np.nan)
+    total = _variance(draws.sum(-1))  # the sum of all entries of the covariance matrix C (S, S)
     if seeds == 1:
         return differences[..., 0], np.full(differences.shape[:-1], np.nan), total
-    diagonal = (draws**2).sum((-1, -2)) / (count[..., 0] - 1)
+    diagonal = sum(_variance(draws[..., s]) for s in range(seeds))
     return differences.mean(-1), differences.var(-1, ddof=1), np.maximum(0, (total - diagonal) / (seeds * (seeds - 1)))
+
+
+def _variance(values: Array) -> Array:
+    """Sample variance along the last axis, without NaN; NaN for fewer than two values."""
+    if not np.isnan(values).any():
+        return values.var(-1, ddof=1)
+    there = ~np.isnan(values)
+    count = there.sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(there, values, 0).sum(-1) / count
+        return np.where(count > 1, (np.where(there, values - mean[..., None], 0) ** 2).sum(-1) / (count - 1), np.nan)
 
 
 def shared_variance(s2: Array, seeds: Array | int) -> tuple[Array, Array]:
