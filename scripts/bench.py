@@ -10,6 +10,7 @@ train       a real training step, stage by stage          loader     images a se
 inference   a picture from file pixels to masks, by stage evaluate   images a second through evaluation and COCOeval
 losses      criterion with each mask loss, as a multiple of its time with bce
 statistics  mask AP of two runs on 2,000 resamples: 200 images of 1 class; with --seconds 1 or more also 5,000 of 80 (seconds)
+rank_sort   Rank & Sort loss and its gradient, 200 positives among 20,000 logits; detail: milliseconds among 1.6 million
 
 The first four run in a process of their own each, in turn with the original's where --against is given, so that a drift of the
 machine's speed falls on both; the ratio column is ours / original. They use the same weights (drawn by name), pictures and targets.
@@ -31,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 from data.resolve import load_config  # noqa: E402
 
 PAIRED = ("forward", "detect", "criterion", "step")
-OWN = ("train", "inference", "loader", "evaluate", "losses", "statistics")
+OWN = ("train", "inference", "loader", "evaluate", "losses", "rank_sort", "statistics")
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from data.resolve import load_config
 from data.transforms import normalize
 from layers.losses.contract import variants
 from layers.losses.registry import names
+from layers.losses.rank_sort import rank_sort_loss
 from layers.targets import Targets
 from scripts.bench_inputs import ground_truth, images
 from scripts.bench_timing import peak_memory_mb, time_calls
@@ -132,6 +133,16 @@ class Bench:
             fastest = [min(times) for times in zip(*pairs[1:], strict=True)]
             relative[expression] = fastest[1] / fastest[0]
         return {"times": [fastest[0]], "relative": dict(sorted(relative.items(), key=lambda item: item[1]))}
+
+    def rank_sort(self) -> dict:
+        runs = {}
+        for count in (20_000, 1_600_000):
+            generator = torch.Generator().manual_seed(0)
+            logits = torch.randn(count, generator=generator).to(self.device).requires_grad_()
+            targets = torch.zeros(count).index_fill_(0, torch.randperm(count, generator=generator)[:200], 0.5).to(self.device)
+            runs[count] = self.timed(lambda logits=logits, targets=targets: torch.autograd.grad(
+                sum(rank_sort_loss(logits, targets, positives=200)), logits))
+        return {**runs[20_000], "detail": {"1.6M": 1e3 * median(runs[1_600_000]["times"])}}
 
     def step(self) -> dict:
         model, (x, targets) = self.model(training=True), self.inputs(2)

@@ -20,7 +20,7 @@ def test_every_section_runs(norm, tmp_path):
     assert done.returncode == 0, done.stderr
     results = {r["section"]: r for r in json.loads(out.read_text())["results"]}
     assert set(results) == {"forward", "detect", "criterion", "step", "train", "inference", "loader", "evaluate", "losses",
-                            "statistics"}
+                            "rank_sort", "statistics"}
     assert all(r["ms"] > 0 and r["peak_mb"] > 0 for r in results.values())
     assert results["losses"]["relative"].keys() >= {"bce", "dice", "lovasz(kind='softmax')"}
 
