@@ -14,8 +14,8 @@ from data.loader import build_dataset, train_loader
 from data.resolve import load_config
 from data.transforms import normalize
 from layers.losses.contract import variants
-from layers.losses.registry import names
 from layers.losses.rank_sort import rank_sort_loss
+from layers.losses.registry import names
 from layers.targets import Targets
 from scripts.bench_inputs import ground_truth, images
 from scripts.bench_timing import peak_memory_mb, time_calls

@@ -58,6 +58,32 @@ def test_plus_models(name, layers, interval):
     assert model.anchor_scales[4] == pytest.approx((384, 483.8097, 609.5620), abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [550, 700])
+def test_mayolact_recipe(size):
+    config = load(f"mayolact_{size}")
+    model, loss, train = config.model, config.loss, config.train
+    assert (model.max_size, model.backbone) == (size, "resnet50")
+    assert (model.dcn_layers, model.dcn_interval, model.dcn_groups) == ((0, 4, 6, 3), 1, 4)
+    assert model.fpn_upsample == "carafe" and model.anchors_per_location == 2 and model.anchor_offset == 0.5
+    assert model.anchor_scales == tuple(pytest.approx((4 * stride, 4 * 2**0.5 * stride)) for stride in (8, 16, 32, 64, 128))
+    assert (loss.mask, loss.box, loss.classification, loss.self_balance) == ("bce", "smooth_l1", "ohem", False)
+    assert (loss.box_weight, loss.mask_weight, loss.semantic_weight, config.eval.score_threshold) == (1.5, 8, 1, 0.05)
+    assert (train.lr, train.batch_size, train.momentum, train.weight_decay, train.clip_grad_norm) == (8e-3, 32, 0.9, 5e-4, 35)
+    assert (train.warmup_iterations, train.warmup_lr, train.schedule, train.autoscale) == (500, 8e-4, "cosine", False)
+    assert train.iterations == round(55 * 117_266 / 32)
+    assert config.assign.name == "atss(k=9, iou='maiou')"
+
+
+@pytest.mark.parametrize("size", [550, 700])
+def test_gmayolact_is_mayolact_with_rank_and_sort(size):
+    config, base = load(f"gmayolact_{size}"), load(f"mayolact_{size}")
+    assert config.assign.name == "atss(k=9, iou='gmaiou')"
+    assert (config.model, config.train, config.eval, config.augment) == (base.model, base.train, base.eval, base.augment)
+    changed = {key for key, value in config.loss.model_dump().items() if value != getattr(base.loss, key)}
+    assert changed == {"classification", "box", "mask", "self_balance", "box_weight", "mask_weight"}
+    assert all(key in NOTES[config.name] for key in ("loss.semantic_weight", "train.lr", "model.anchor_scales", "eval.score_threshold"))
+
+
 def test_darknet_divides_pixels_by_255():
     model = load("yolact_darknet53").model
     assert (model.backbone, model.pixel_mean, model.pixel_std) == ("darknet53", (0, 0, 0), (255, 255, 255))

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from data.resolve import load_config
 from data.schema import LossConfig
 from tests.engine import tiny
 from tests.sync_counter import counted_syncs
@@ -57,6 +58,24 @@ def test_rank_and_sort_waits_once_and_survives_an_empty_batch(counts):
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
     for layer in ("class_layer", "bbox_layer", "mask_layer"):
         assert bool(gradients[f"prediction_layers.0.{layer}.weight"].any()) == any(counts)
+
+
+@pytest.mark.parametrize(("preset", "mask"), [("mayolact_550", "bce"), ("gmayolact_700", "dice"), ("gmayolact_700", "bce + 0.5*mse")])
+def test_the_presets_take_a_step(preset, mask):
+    """At another size, everything they are made of: grouped deformable convolution, CARAFE, assignment by masks, their losses."""
+    cfg = load_config(preset, ["model.max_size=96", "model.backbone=resnet14", "model.backbone_width=8", "model.dcn_layers=[0,1,1,1]",
+                               "model.fpn_channels=16", "model.proto_channels=16", "model.head_channels=16", "model.pretrained=none",
+                               "train.batch_size=2", f"loss.mask={mask}", "data.class_names=[disc,bar]"])
+    state, _ = build_state(cfg, CPU, None)
+    batch = tiny.batch(cfg, state.criterion, [3, 2])
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    record = read([Updater(state, cfg, CPU)([batch])])[0]
+    assert record.problem == "" and set(record.losses) == {"box", "class", "mask", "semantic"}
+    assert all(value > 0 for value in record.losses.values())
+    moved = {name for name, p in state.model.named_parameters() if not torch.equal(p, before[name])}
+    for part in ("conv2.conv_offset_mask.weight", "content_encoder.weight", "channel_compressor.weight"):
+        assert {name for name in before if part in name} <= moved
+    assert all(any(name.startswith(part) for name in moved) for part in ("proto_net", "prediction_layers", "semantic_seg_conv"))
 
 
 def test_rank_and_sort_learns_a_batch():

@@ -65,7 +65,7 @@ def model_and_criterion(cfg: Config):
     return model, build_criterion(cfg, model)
 
 
-def targets(cfg: Config, mask_sizes, instances: int, seed: int) -> Targets:
+def targets(cfg: Config, mask_sizes, instances: int, seed: int, *, keep_full: bool = False) -> Targets:
     """Random boxes whose masks fill them."""
     generator = torch.Generator().manual_seed(seed)
     low = torch.rand((instances, 2), generator=generator) * 0.5
@@ -76,7 +76,7 @@ def targets(cfg: Config, mask_sizes, instances: int, seed: int) -> Targets:
     masks = inside[:, 1, :, None] & inside[:, 0, None, :]
     labels = torch.randint(0, cfg.num_classes, (instances,), generator=generator)
     whole = Targets(boxes, labels, torch.zeros(instances, dtype=torch.bool), masks)
-    return whole.reduce(mask_sizes, keep_full=False)
+    return whole.reduce(mask_sizes, keep_full=keep_full)
 
 
 @dataclass
@@ -96,7 +96,7 @@ def batch(cfg: Config, criterion, counts: list[int], seed: int = 0) -> FakeBatch
     generator = torch.Generator().manual_seed(seed)
     side = cfg.model.max_size
     images = torch.randint(0, 256, (len(counts), 3, side, side), generator=generator, dtype=torch.uint8)
-    found = [targets(cfg, criterion.mask_sizes, n, 100 * seed + i) for i, n in enumerate(counts)]
+    found = [targets(cfg, criterion.mask_sizes, n, 100 * seed + i, keep_full=criterion.needs_full_masks) for i, n in enumerate(counts)]
     return FakeBatch(images, found, [f"image{seed}-{i}" for i in range(len(counts))])
 
 
