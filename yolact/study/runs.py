@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data.annotations import parse_json
 from data.arms import baseline_of, expand
 from data.resolve import load_config
@@ -90,7 +92,8 @@ def load_results(path: str | Path, ground_truth: str | Path | dict, *, resamples
 def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, Run]:
     """{seed: run} of the finished runs in a folder of run folders. ValueError for none, or for two runs of one seed."""
     runs: dict[int, Run] = {}
-    for place in sorted(path for path in Path(folder).iterdir() if (path / "results" / FILE).is_file()):
+    places = sorted(path for path in Path(folder).iterdir() if (path / "results" / FILE).is_file())
+    for place in tqdm(places, desc=f"resampling {Path(folder).name}", unit="run", leave=False, disable=None):
         run = load_run(place, resamples=resamples)
         if run.seed in runs:
             raise ValueError(f"{runs[run.seed].path} and {run.path} are both of seed {run.seed}: which one counts must not depend on their "
@@ -107,7 +110,7 @@ def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
     arms = expand(study)
     found: dict[str, dict[int, Run]] = {}
     unfinished: dict[str, dict[int, str]] = {}
-    for arm in arms:
+    for arm in tqdm(arms, desc="resampling", unit="arm", leave=False, disable=None):  # slow once, then cached
         found[arm.label], unfinished[arm.label] = {}, {}
         places = [place for root in (Path(folder), Path(folder) / "runs", ARCHIVE / study.name / "runs")
                   for place in sorted((root / arm.slug).glob("seed*-*"))]
@@ -124,7 +127,7 @@ def _one_of(places: list[Path], label: str, seed: int, found: dict, unfinished: 
         try:
             finished.append(load_run(place, resamples=resamples))
         except ValueError as error:
-            why = "unfinished" if "does not exist" in str(error) else str(error)
+            why = f"unfinished (no results/{FILE})" if "does not exist" in str(error) else str(error)
     if len({(run.truth_digest, tuple(run.resampled.point.values())) for run in finished}) > 1:
         raise ValueError(f"{label}: seed {seed} has {len(finished)} finished runs ({', '.join(str(run.path) for run in finished)}): which "
                          "one counts must not depend on their results, so move the others elsewhere")
