@@ -252,7 +252,8 @@ def _batch(changes: Mapping[str, Any], reference: Config) -> int:
 def _schedule(study: Study, base: str, reference: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The base's learning rate and its steps, by the study's rules for another batch size.
 
-    An arm with a base of its own has that base's rate, which belongs to batch 8 where it autoscales and else to its own batch size.
+    An arm with a base of its own has that base's rate, which belongs to batch 8 where it autoscales and else to its own batch size. The
+    warm-up stays as it is, as with autoscale.
     """
     train, belongs_to = reference.train, reference.train.batch_size
     own = reference
@@ -263,9 +264,7 @@ def _schedule(study: Study, base: str, reference: Config, changes: Mapping[str, 
     factor = _batch(changes, own) / belongs_to
     rate = {"constant": 1.0, "linear": factor, "sqrt": sqrt(factor)}[study.lr_rule]
     length = reference.train.batch_size / _batch(changes, own) if study.equal == "images" else 1.0
-    return {"train.lr": train.lr * rate, "train.warmup_lr": train.warmup_lr * rate,
-            "train.warmup_iterations": round(train.warmup_iterations * length),
-            "train.lr_steps": sorted({max(1, round(step * length)) for step in train.lr_steps})}
+    return {"train.lr": train.lr * rate, "train.lr_steps": sorted({max(1, round(step * length)) for step in train.lr_steps})}
 
 
 def _load(base: str, settings: Mapping[str, Any], where: str) -> Config:
@@ -316,6 +315,7 @@ def _digest(text: str) -> str:
 
 def _slug(label: str) -> str:
     """A folder name that reads like the label: bce+0.5xmse-region=image."""
-    text = label.replace("*", "x").replace(" ", "").replace("'", "").replace('"', "")
+    text = label.replace("*", "x").replace("'", "").replace('"', "")
+    text = re.sub(r" *([+,=]) *", r"\1", text).replace(" ", "_")
     text = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", text).strip("-._") or "arm"
     return text if len(text) <= LONGEST_SLUG else f"{text[:LONGEST_SLUG - 7]}-{_digest(label)}"

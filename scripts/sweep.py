@@ -28,7 +28,7 @@ from data.resolve import ConfigError  # noqa: E402
 from data.study import Study, dump_study, load_study, read_study  # noqa: E402
 from data.yaml_text import read_yaml  # noqa: E402
 from scripts.sweep_local import Driver, Slot, Stopped, local_slots  # noqa: E402
-from scripts.sweep_plan import describe, estimate  # noqa: E402
+from scripts.sweep_plan import describe, estimate, power_of  # noqa: E402
 from scripts.sweep_stages import Plan, plan_of, prepare, tuned  # noqa: E402
 from scripts.sweep_table import LiveTable, table  # noqa: E402
 
@@ -39,6 +39,8 @@ def parser() -> cli.Parser:
     flags = cli.Parser(usage="sweep.py FILE [flags] [key=value ...]", description=__doc__)
     flags.add_argument("--study", help="the study file; may also be given without the flag")
     flags.switch("--dry_run", help="show arms, differences and cost, and stop")
+    flags.add_argument("--sd", type=float, help="with --dry_run and --floor: the power, for this sd of differences over seeds, in points")
+    flags.add_argument("--floor", type=float, help="with --sd: half-width of the interval that the images alone leave, in points")
     flags.switch("--status", help="show how far the study is, and stop")
     flags.switch("--print", help="print one command a run, and stop")
     flags.add_argument("--run", metavar="NAME", help="train this run only: <arm's folder>/seed<k>-<hash>")
@@ -61,6 +63,8 @@ def main(arguments: Namespace) -> int:
         return 0
     for line in check_losses(study, plan.arms):
         cli.note(line)
+    if (arguments.sd is None) != (arguments.floor is None) or (arguments.sd is not None and not arguments.dry_run):
+        raise ConfigError("--sd and --floor belong together, and to --dry_run")
     if arguments.dry_run:
         dry_run(plan, arguments)
         return 0
@@ -134,6 +138,8 @@ def dry_run(plan: Plan, arguments: Namespace) -> None:
     study, root = plan.study, plan.root
     runs = plan.reported or runs_of(study, plan.arms, root=root)  # untuned ones cost as much
     print(describe(study, plan.arms, runs, root))
+    if arguments.sd is not None and arguments.floor is not None:
+        print(power_of(study, plan.arms, arguments.sd, arguments.floor))
     slots = local_slots(arguments.jobs, arguments.device)
     print(estimate(study, runs, root=root, device=slots[0].device, slots=len(slots), trials=len(plan.trials)))
 

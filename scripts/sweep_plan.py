@@ -16,7 +16,7 @@ from data.study import Study
 
 TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 4
 START = 5.0  # seconds until a training has imported and read what it needs, a guess
-FOLLOWS_BATCH = {"train.batch_size", "train.lr", "train.warmup_lr", "train.iterations", "train.lr_steps", "train.warmup_iterations"}
+FOLLOWS_BATCH = {"train.batch_size", "train.lr", "train.iterations", "train.lr_steps"}
 LR_RULES = {"constant": "the base's, whatever the batch size", "linear": "the base's times b / its batch size",
             "sqrt": "the base's times the root of b / its batch size"}
 
@@ -60,6 +60,14 @@ def what_differs(configs: dict[str, Config], baseline: Arm, arm: Arm) -> str:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def power_of(study: Study, arms: Sequence[Arm], sd: float, floor: float) -> str:
+    """What the plan can find. sd: of the difference to the baseline over seeds, and floor: the half-width that the images alone leave, both
+    in points of the primary metric, as a report of a similar study prints them."""
+    from yolact.study.plan import power
+    found = power(study.looks or len(study.seeds), arms=len(arms) - 1, seed_sd=sd, floor=floor, margin=study.margin)
+    return f"power      for a seed sd of {sd:g} and a floor of {floor:g}: {found}"
 
 
 # --------------------------------------------------------------------------------------------------------------------- cost

@@ -342,6 +342,21 @@ def test_the_final_weights_count_and_not_the_best(folder):
     assert metric(read_metrics(one)[1], "box_ap") == 90
 
 
+def test_a_dry_run_shows_arms_cost_and_power_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text(dump_yaml(tiny.config(tiny.write_dataset(tmp_path / "data"))))
+    (tmp_path / "s.yaml").write_text("base: base.yaml\narms: [bce, {train.batch_size: 2}]\nbaseline: bce\nseeds: 3\nbudget: 100\n"
+                                     "equal: images\nlr_rule: linear\ninit_from: {iterations: 10}\n")
+    assert run("--dry_run", "--sd=0.5", "--floor=0.1") == 0
+    out = capsys.readouterr().out
+    assert "bce           batch 4, 100 iterations, lr 0.001 (baseline)" in out
+    assert "batch_size=2  batch 2, 200 iterations, lr 0.0005: train.batch_size=2 (and so iterations, lr, lr_steps)" in out
+    assert re.search(r"power      for a seed sd of 0.5 and a floor of 0.1: a difference as large as the margin is found with \d+ %", out)
+    assert re.search(r"about [\d.]+ minutes for 6 runs, the shared start, 1 at a time on cpu", out)
+    assert not (tmp_path / "runs").exists()
+    assert run("--sd=0.5") == 2 and "--sd and --floor belong together" in capsys.readouterr().err
+
+
 def test_a_real_training_is_killed_and_resumed(tmp_path, monkeypatch):
     """kill -9 in the middle of a real run: the sweep resumes it, and its metrics are those of an uninterrupted one."""
     monkeypatch.chdir(tmp_path)

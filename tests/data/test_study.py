@@ -1,6 +1,7 @@
 """Study files: what they mean, what they become, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -76,10 +77,11 @@ def test_only_the_axis_differs_between_arms():
 def test_equal_images_and_equal_iterations():
     arms = {"grid": {"train.batch_size": [2, 8, 16]}}
     steps = {"train.lr_steps": [100, 300], "train.warmup_iterations": 40}
-    for equal, expected in (("iterations", [(400, 40, (100, 300))] * 3),
-                            ("images", [(1600, 160, (400, 1200)), (400, 40, (100, 300)), (200, 20, (50, 150))])):
+    for equal, expected in (("iterations", [(400, (100, 300))] * 3),
+                            ("images", [(1600, (400, 1200)), (400, (100, 300)), (200, (50, 150))])):
         found = configs(study(arms=arms, baseline="batch_size=8", equal=equal, settings=steps)).values()
-        assert [(c.train.iterations, c.train.warmup_iterations, c.train.lr_steps) for c in found] == expected
+        assert [(c.train.iterations, c.train.lr_steps) for c in found] == expected
+        assert {c.train.warmup_iterations for c in found} == {40}
         assert [c.train.lr for c in found] == [1e-3] * 3
 
 
@@ -88,7 +90,6 @@ def test_learning_rate_rules():
     for rule, factors in (("constant", (1, 1, 1)), ("linear", (0.25, 1, 4)), ("sqrt", (0.5, 1, 2))):
         found = configs(study(arms=arms, baseline="batch_size=8", lr_rule=rule)).values()
         assert [c.train.lr for c in found] == pytest.approx([1e-3 * f for f in factors])
-        assert [c.train.warmup_lr for c in found] == pytest.approx([1e-4 * f for f in factors])
     own = study(arms=["bce", {"train.batch_size": 16, "train.lr": 5e-4}], lr_rule="linear")
     assert configs(own)["batch_size=16, lr=0.0005"].train.lr == 5e-4, "a rate of the arm itself stays"
 
@@ -265,3 +266,30 @@ def test_arms_with_a_base_of_their_own_keep_its_rate():
     found = {label: (c.train.lr, c.train.iterations, c.train.batch_size) for label, c in configs(made).items()}
     assert found == {"bce": (1e-4, 400, 8), "survey/bce_mse": (2e-4, 200, 16), "yolact_small_cigarettes": (1e-3, 400, 8)}
     assert configs(made)["survey/bce_mse"].loss.mask == load_config("survey/bce_mse").loss.mask
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_studies_hold(file):
+    made = load_study(file)
+    arms = expand(made)
+    assert made.name == file.stem and made.description and len(arms) >= 3
+    check_losses(made, arms)
+    assert len({run.folder for run in runs_of(made, arms)}) == len(arms) * len(made.seeds)
+    documented = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    assert f"`{file.stem}`" in documented and str(len(arms) * len(made.seeds)) in documented
+
+
+def test_the_replay_trains_what_the_presets_do():
+    made = load_study(SHIPPED[[path.stem for path in SHIPPED].index("survey_replay")])
+    for label, config in configs(made).items():
+        preset = load_config(label, check_names=False)
+        assert set(differences(preset, config)) <= {"train.autoscale", "train.on_nonfinite"}
+
+
+def test_the_hybrids_are_those_of_table_3():
+    labels_ = {arm.label for arm in expand(load_study(SHIPPED[[path.stem for path in SHIPPED].index("hybrid_losses")]))}
+    pairs = (("mse", "bce"), ("mse", "huber"), ("huber", "bce"))
+    assert labels_ == {"bce"} | {f"{a}*{x} + {y}" for a in ("0.5", "2", "3") for x, y in pairs}

@@ -44,16 +44,16 @@ def pycocotools(gt, detections, shape):
 def test_weights_are_copies(shape):
     detections = distinct(shape)
     records = records_of_results(GT, detections)
-    drawn = image_weights(records.image_ids, 1)
+    drawn = image_weights(records.image_ids, 2)
     found = weighted_ap(records, shape, np.vstack([np.ones((1, 100), int), drawn, 3 * drawn[:1]])).values
     for weights, values in zip((None, *drawn), found):
         expected = pycocotools(*((GT, detections) if weights is None else
                                  copied(detections, dict(zip(records.image_ids, weights.tolist())))), shape)
         assert values == pytest.approx(expected, abs=1e-9, nan_ok=True)
-    assert found[2] == pytest.approx(found[1], abs=1e-9)  # every image three times
+    assert found[3] == pytest.approx(found[1], abs=1e-9)  # every image three times
 
 
-@pytest.mark.parametrize("shape", ["box"])
+@pytest.mark.parametrize("shape", ["mask", "box"])
 def test_ties_as_they_stand_are_pycocotools_too(shape):
     detections = json.loads((EVAL100 / f"instances_val2014_fake{SHAPES[shape]}100_results.json").read_text())
     found = resample(records_of_results(GT, [{**d, "score": round(d["score"], 1)} for d in detections]), 3)
