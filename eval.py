@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from data import cli
+from data.files import write_whole
 from data.resolve import list_configs, load_config
 from data.schema import Config
 
@@ -109,7 +111,7 @@ def main(arguments: Namespace) -> None:
                                   progress=progress, **drawing(arguments))
         print(f"{len(written)} pictures in {arguments.display_folder}")
     elif arguments.benchmark:
-        time_stages(arguments, predictor, progress)
+        time_stages(arguments, predictor, progress, records_place(arguments, weights, step)[0])
     else:
         evaluate_model(arguments, predictor, progress, *records_place(arguments, weights, step))
 
@@ -274,8 +276,9 @@ def draw_video(arguments: Namespace, predictor, progress: bool) -> None:
     print(f"{frames} frames{f' in {output}' if output else ''}")
 
 
-def time_stages(arguments: Namespace, predictor, progress: bool) -> None:
-    """--benchmark: the validation images, where they are there."""
+def time_stages(arguments: Namespace, predictor, progress: bool, records_file: Path | None) -> None:
+    """--benchmark: the validation images, where they are there. Of a run's last weights, the times are kept beside its records, for
+    reports: results/benchmark.json."""
     from data.loader import build_dataset
     from yolact.engine.benchmark import benchmark
     images, count = None, arguments.max_images if arguments.max_images > 0 else 100
@@ -284,8 +287,13 @@ def time_stages(arguments: Namespace, predictor, progress: bool) -> None:
         images = [dataset.load_image(i) for i in range(min(count, len(dataset), 50))]
     except (ValueError, OSError) as error:
         cli.note(f"timing on noise, not on validation images: {cli.one_line(error)}")
-    print(benchmark(predictor.model, predictor.cfg, device=predictor.device, precision=arguments.precision, images=images or None,
-                    iterations=count, progress=progress).table())
+    result = benchmark(predictor.model, predictor.cfg, device=predictor.device, precision=arguments.precision, images=images or None,
+                       iterations=count, progress=progress)
+    print(result.table())
+    if records_file is not None and records_file.name == "records.npz":
+        path = records_file.with_name("benchmark.json")
+        write_whole(path, json.dumps(result.to_dict(), indent=2) + "\n")
+        print(f"times in {path}")
 
 
 def evaluate_model(arguments: Namespace, predictor, progress: bool, records_file: Path | None, note: dict) -> None:
