@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,25 +81,23 @@ class IntegralImages:
 
     def count(self, rects: Tensor) -> Tensor:
         """(N,K,4) rectangles -> (N,K): the mask's pixels inside each, its edges moved to the nearest pixel edges (halves to even)."""
-        x1, y1, x2, y2 = rects.round().long().unbind(-1)  # (N,K) each
-        left, right = self._into(x1, self.left, self.width), self._into(x2, self.left, self.width)
-        top, bottom = self._into(y1, self.top, self.height), self._into(y2, self.top, self.height)
+        left, top, right, bottom = self._into(rects.round()).long().unbind(-1)  # (N,K) each
         inside = self._at(bottom, right) + self._at(top, left) - self._at(top, right) - self._at(bottom, left)
         return inside.to(rects.dtype)
 
     def coverage(self, rects: Tensor) -> Tensor:
         """(N,K,4) rectangles -> (N,K): the area of the mask inside each, parts of pixels included."""
         # Inside a pixel the integral of a constant is bilinear, so interpolating the table is exact. In float64: its entries are large.
-        x1, y1, x2, y2 = rects.double().unbind(-1)
-        left, right = self._into(x1, self.left, self.width), self._into(x2, self.left, self.width)
-        top, bottom = self._into(y1, self.top, self.height), self._into(y2, self.top, self.height)
+        left, top, right, bottom = self._into(rects.double()).unbind(-1)
         between = self._between
         inside = between(bottom, right) + between(top, left) - between(top, right) - between(bottom, left)
         return inside.to(rects.dtype)
 
-    @staticmethod
-    def _into(position: Tensor, start: Tensor, length: Tensor) -> Tensor:
-        return (position - start).clamp_(min=0).minimum(length)
+    def _into(self, rects: Tensor) -> Tensor:
+        """Rectangles of the mask -> the part of each that lies in the window, in the window's pixels."""
+        corner, size = torch.cat((self.left, self.top), 1), torch.cat((self.width, self.height), 1)  # (N,2) each
+        inside = (rects - corner.repeat(1, 2)[:, None]).clamp_(min=0)
+        return inside.minimum(size.repeat(1, 2)[:, None].to(inside.dtype))
 
     def _at(self, y: Tensor, x: Tensor) -> Tensor:
         return self.values[self.start + y * (self.width + 1) + x]
@@ -132,12 +132,12 @@ def windows(masks: Tensor) -> IntegralImages:
     entries = (height + 1) * (width + 1)
     start = entries.cumsum(0) - entries
     values = torch.zeros(int(entries.sum()), dtype=torch.int32)
+    table, pixels = values.numpy(), masks.view(torch.uint8).numpy()
     places = torch.stack((start, top, bottom, left, right), 1).tolist()
-    for mask, (first, y1, y2, x1, x2) in zip(masks, places, strict=True):
-        if y2 > y1:
+    for mask, (first, y1, y2, x1, x2) in zip(pixels, places, strict=True):
+        if y2 > y1:  # OpenCV makes this table in a sixth of the time of two cumulative sums
             size = (y2 - y1 + 1, x2 - x1 + 1)
-            table = values[first:first + size[0] * size[1]].view(size)[1:, 1:]
-            torch.cumsum(mask[y1:y2, x1:x2].cumsum(1, dtype=torch.int32), 0, dtype=torch.int32, out=table)
+            cv2.integral(mask[y1:y2, x1:x2], table[first:first + size[0] * size[1]].reshape(size), cv2.CV_32S)
     return IntegralImages(values, *(t[:, None] for t in (start, top, left, height, width)))
 
 
@@ -148,11 +148,10 @@ def tight_windows(masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     pixels = masks.view(torch.uint8)  # of which a maximum takes a tenth of the time of any()
     rows = pixels.amax(2) if w else pixels.new_zeros((n, h))  # (N,h)
     top, bottom = _extent(rows)
-    columns = pixels.new_zeros((n, w))
-    for mask, band, y1, y2 in zip(pixels, columns, top.tolist(), bottom.tolist(), strict=True):
-        if y2 > y1:
-            torch.amax(mask[y1:y2], 0, out=band)  # the band alone: reading the masks is what takes the time
-    return top, bottom, *_extent(columns)
+    columns = np.zeros((n, w), np.uint8)
+    for mask, band, y1, y2 in zip(pixels.numpy(), columns, top.tolist(), bottom.tolist(), strict=True):
+        mask[y1:y2].any(0, out=band.view(bool))  # the band alone: reading the masks is what takes the time
+    return top, bottom, *_extent(torch.from_numpy(columns))
 
 
 def _extent(marks: Tensor) -> tuple[Tensor, Tensor]:

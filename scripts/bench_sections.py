@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +18,7 @@ from layers.losses.contract import variants
 from layers.losses.rank_sort import rank_sort_loss
 from layers.losses.registry import names
 from layers.targets import Targets
+from scripts.bench_assign import assigner_times, milliseconds
 from scripts.bench_inputs import ground_truth, images
 from scripts.bench_timing import peak_memory_mb, time_calls
 from tests.reference_cases.recipe import make_state
@@ -145,6 +147,10 @@ class Bench:
         return {**runs[20_000], "detail": {"1.6M": 1e3 * median(runs[1_600_000]["times"])}}
 
     def step(self) -> dict:
+        return self.timed(self._step())
+
+    def _step(self) -> Callable[[], None]:
+        """A training step of two images."""
         model, (x, targets) = self.model(training=True), self.inputs(2)
         train_step = TrainStep(model, build_criterion(self.cfg, model).to(self.device), precision=self.precision)
         optimizer = torch.optim.SGD([p for p in train_step.parameters() if p.requires_grad], lr=1e-6, momentum=0.9, weight_decay=5e-4)
@@ -153,7 +159,18 @@ class Bench:
             optimizer.zero_grad()
             sum(train_step(x, [_without_reduced(t) for t in targets], step=1).values()).backward()
             optimizer.step()
-        return self.timed(work)
+        return work
+
+    def assign(self) -> dict:
+        """Anchor assignment of one image by every assigner, and what GmaIoU-ATSS costs beside IoU-ATSS and in a step of two images."""
+        anchors, level_sizes = self.model(training=True).anchors_for(self.cfg.model.max_size)
+        rows = assigner_times(anchors, level_sizes, self.cfg.model.max_size, self.device, self.seconds)
+        one_step = self._step()
+        with self.autocast:
+            step = min(milliseconds(one_step, self.device) for _ in range(3))
+        plain, masked = rows["atss(iou='iou')"], rows["atss(iou='gmaiou')"]
+        ratios = {f"gmaiou/iou at {key.split()[-1]}": masked[key] / plain[key] for key in plain}
+        return {"times": [masked["ms at 8"] / 1e3], "rows": rows, "detail": {**ratios, "% of a step": 200 * masked["ms at 8"] / step}}
 
     def train(self) -> dict:
         """A real step at the config's batch size on a generated set; per stage the median milliseconds."""

@@ -19,9 +19,10 @@ def test_every_section_runs(norm, tmp_path):
                            "--json", out, "--set", *SMALL, f"model.norm={norm}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = {r["section"]: r for r in json.loads(out.read_text())["results"]}
-    assert set(results) == {"forward", "detect", "criterion", "step", "train", "inference", "loader", "evaluate", "losses",
+    assert set(results) == {"forward", "detect", "criterion", "step", "train", "inference", "loader", "evaluate", "losses", "assign",
                             "rank_sort", "statistics"}
     assert all(r["ms"] > 0 and r["peak_mb"] > 0 for r in results.values())
+    assert set(results["assign"]["rows"]) >= {"max_iou", "atss(iou='gmaiou')", "brute force"}
     assert results["losses"]["relative"].keys() >= {"bce", "dice", "lovasz(kind='softmax')"}
 
 
