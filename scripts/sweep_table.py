@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -28,9 +29,10 @@ class LiveTable:
     def __call__(self) -> None:
         if self.live and time.monotonic() - self.drawn >= REFRESH:
             self._erase()
-            text = table(self.root, self.runs, self.primary)
-            print(text, flush=True)
-            self.drawn, self.lines = time.monotonic(), text.count("\n") + 1
+            width = shutil.get_terminal_size().columns  # a line that wraps would be two to erase
+            lines = [line[:width - 1] for line in table(self.root, self.runs, self.primary).splitlines()]
+            print("\n".join(lines), flush=True)
+            self.drawn, self.lines = time.monotonic(), len(lines)
 
     def say(self, text: str) -> None:
         """A line above the table."""

@@ -357,20 +357,23 @@ def test_a_dry_run_shows_arms_cost_and_power_and_writes_nothing(tmp_path, monkey
     assert run("--sd=0.5") == 2 and "--sd and --floor belong together" in capsys.readouterr().err
 
 
+def kill_once(driver, folder):
+    """kill -9 of the first training, once it has saved and gone on."""
+    if not driver.lost and driver.active and len(read_metrics(folder)) >= 3 and (folder / "weights" / "last.pth").exists():
+        for worker in driver.active.values():
+            worker.process.kill()
+
+
 def test_a_real_training_is_killed_and_resumed(tmp_path, monkeypatch):
     """kill -9 in the middle of a real run: the sweep resumes it, and its metrics are those of an uninterrupted one."""
     monkeypatch.chdir(tmp_path)
     data = tiny.write_dataset(tmp_path / "data")
     (tmp_path / "base.yaml").write_text(dump_yaml(tiny.config(data, iterations=8, save_every=2, log_every=1)))
     (tmp_path / "s.yaml").write_text("base: base.yaml\narms: [bce]\nbaseline: bce\nseeds: 1\nbudget: 40\n")
-    words = [sys.executable, str(ROOT / "scripts" / "sweep.py"), "s.yaml", "--device=cpu"]
-    one, environment = Path("runs") / all_runs()[0].folder, {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-    wait_for(lambda: (one / "weights" / "last.pth").exists() and len(read_metrics(one)) >= 3)
-    killed = int(subprocess.run(["pgrep", "-P", str(process.pid), "-f", "train.py"], capture_output=True, text=True).stdout.split()[0])
-    os.kill(killed, signal.SIGKILL)
-    out = process.communicate(timeout=300)[0]
-    assert process.returncode == 0 and "lost " in out and "1 done" in out, out
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one, root, said = Path("runs") / all_runs()[0].folder, Path("runs"), []
+    driver = sweep_local.Driver(root, [sweep_local.Slot("cpu", 0)], say=said.append, tick=lambda: kill_once(driver, one))
+    assert driver.drive(all_runs()) and [line.split()[0] for line in said] == ["started", "lost", "started", "done"]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
