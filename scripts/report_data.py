@@ -145,7 +145,8 @@ def _arm_report(arm: Arm, runs: Mapping[int, Trained], comparison: Comparison | 
     config = first.config if first else resolve(study, arm, study.seeds[0])
     metrics = first.run.resampled.point if first else ()
     estimates = {metric: estimate([run.run for run in runs.values()], metric) for metric in metrics}
-    return ArmReport(arm, config, runs, comparison, estimates, _fps(runs.values()), published(config))
+    theirs = published(config) if study.primary.startswith("mask") else None
+    return ArmReport(arm, config, runs, comparison, estimates, _fps(runs.values()), theirs)
 
 
 def estimate(runs: Sequence[Run], metric: str, base: Sequence[Run] = ()) -> Estimate:

@@ -205,6 +205,8 @@ def curves(report: Report) -> bytes | None:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            panel.set_ylim(bottom=0)
         panel.grid(alpha=0.25)
     handles = [Line2D([], [], color=look[label][0], linestyle=look[label][1], label=short(label)) for label in data]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=9)

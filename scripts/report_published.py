@@ -6,7 +6,7 @@ percent on 200 images, one training a row. What a row computed is said by its pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.schema import Config
 from data.survey import PREFIX, presets
@@ -40,7 +40,8 @@ def published(config: Config, *, batch_sizes: bool = False) -> Published | None:
         return None
     row = _BY_LOSS.get(_key(config.loss.mask))
     if batch_sizes:
-        return {8: _ROWS["bce"], 16: _ROWS["bce_batch16"]}.get(config.train.batch_size) if row == _ROWS[BASELINE] else None
+        same = {8: replace(baseline(), computed="BCE"), 16: _ROWS["bce_batch16"]}
+        return same.get(config.train.batch_size) if row == baseline() else None
     return row
 
 

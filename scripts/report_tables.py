@@ -11,7 +11,6 @@ from scripts.report_published import ALL, BASELINE, SOME, Published, baseline, p
 from yolact.study.verdict import LEAST_SEEDS
 
 NOTHING = "–"
-VERDICT = ("n", "difference", "verdict")
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ def batch_sizes(report: Report) -> Table | None:
         train = arm.config.train
         rows.append(_row(report, arm, [arm.label, str(train.batch_size), f"{train.lr:g}", str(train.iterations),
                                        str(train.iterations * train.batch_size)], (0, 50, 75, 90)))
-        theirs = published(arm.config, batch_sizes=True)
+        theirs = published(arm.config, batch_sizes=True) if arm.published else None
         if theirs:
             rows.append(_published_row(report, theirs, [f"published: {theirs.title}", str(train.batch_size), NOTHING, NOTHING, NOTHING],
                                        (0, 50, 75, 90)))
     rule = {"constant": "not scaled", "linear": "scaled with the batch size", "sqrt": "scaled with its root"}[report.study.lr_rule]
-    header = ["arm", "batch size", "lr", "iterations", "images seen", "AP", "AP50", "AP75", "AP90", *VERDICT]
+    header = ["arm", "batch size", "lr", "iterations", "images seen", "AP", "AP50", "AP75", "AP90", *_verdict(report)]
     notes = [f"At equal {report.study.equal}; learning rate {rule}.", *_published_note(rows)]
     return Table("batch", "Table I: batch size", header, rows, notes)
 
@@ -103,8 +102,9 @@ def combinations(report: Report) -> Table | None:
             theirs = weights if added else [NOTHING, NOTHING]
             rows.append(_published_row(report, arm.published, [f"published: {arm.published.title}", *theirs, number(arm.published.fps)],
                                        (0, *SOME)))
-    return Table("hybrid", "Table III: combinations of losses", ["loss", "α", "β", "FPS", "all", *(f"AP{t}" for t in SOME), *VERDICT], rows,
-                 ["β weights the first term, α those added to it.", *_published_note(rows)])
+    header = ["loss", "α", "β", "FPS", "all", *(f"AP{t}" for t in SOME), *_verdict(report)]
+    notes = ["β weights the first term, α those added to it.", *_published_note(rows)]
+    return Table("hybrid", "Table III: combinations of losses", header, rows, notes)
 
 
 def readme(report: Report) -> Table:
@@ -142,8 +142,8 @@ def _losses(report: Report, key: str, title: str, arms: Sequence[ArmReport], *, 
                      "inference.")
     else:
         notes.append("FPS: median ± distance to the rate that 95 % of the images reach, one image at a time.")
-    return Table(key, title, ["loss" if _differ_in_loss(report) else "arm", "FPS", "all", *(f"AP{t}" for t in ALL), *VERDICT], rows,
-                 [*notes, *_published_note(rows)])
+    header = ["loss" if _differ_in_loss(report) else "arm", "FPS", "all", *(f"AP{t}" for t in ALL), *_verdict(report)]
+    return Table(key, title, header, rows, [*notes, *_published_note(rows)])
 
 
 def _row(report: Report, arm: ArmReport, first: Sequence[str], thresholds: Sequence[int]) -> Row:
@@ -169,6 +169,12 @@ def _published_note(rows: Sequence[Row]) -> list[str]:
     return ["Published: github.com/selamikarakas/YolactLossSurvey and its paper, one training a row on the real Cigarette-butts set, "
             "200 test images; its absolute figures are not comparable with those of another set, size or length. docs/survey.md says "
             "what each row computed."]
+
+
+def _verdict(report: Report) -> tuple[str, str, str]:
+    """The last three columns; the difference is of the primary metric, whatever the columns before show."""
+    usual = report.metric in ("mask_ap", "box_ap")
+    return "n", "difference" if usual else f"difference of {metric_title(report.metric)}", "verdict"
 
 
 def _differ_in_loss(report: Report) -> bool:

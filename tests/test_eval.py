@@ -1,5 +1,7 @@
 """eval.py on a checkpoint: what it reads, runs and overwrites."""
 
+import json
+
 import pytest
 
 import eval as eval_program
@@ -57,3 +59,17 @@ def test_results_under_other_names_leave_earlier_ones_alone_and_score_what_was_e
     expected = table()
     assert expected and run(weights, "--resume", *files) == 0
     assert table() == expected
+
+
+def test_times_of_a_runs_last_weights_are_kept_for_reports(weights, tmp_path):
+    place = tmp_path / "run" / "weights"
+    for folder in (place, place.parent / "results"):
+        folder.mkdir(parents=True)
+    for name in ("last.pth", "best.pth"):
+        (place / name).write_bytes(weights.read_bytes())
+    kept = place.parent / "results" / "benchmark.json"
+    assert run(place / "best.pth", "--benchmark") == 0 and not kept.exists()
+    assert run(place / "last.pth", "--benchmark", "--max_images=1") == 0 and not kept.exists()
+    assert run(place / "last.pth", "--benchmark") == 0
+    found = json.loads(kept.read_text())
+    assert found["fps"] == pytest.approx(1000 / found["median_ms"]["total"]) and found["p95_ms"]["total"] >= found["median_ms"]["total"]

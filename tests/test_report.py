@@ -121,6 +121,24 @@ def test_interval_of_one_seed_is_that_of_the_images(study):
     assert run_report(study) == 0
 
 
+@pytest.mark.parametrize("gone", [["dice"], ["bce"], ["bce", "dice"]])
+def test_arms_without_a_finished_run(study, gone):
+    for arm in gone:
+        for seed in range(3):
+            shutil.rmtree(place(study, arm, seed))
+    assert run_report(study) == 0
+    rows = {row["arm"]: row["verdict"] for row in read_csv(study / "report" / "comparison.csv")}
+    failed = {"dice"} if gone == ["dice"] else {"dice", HYBRID}
+    assert {arm for arm, verdict in rows.items() if verdict == "failed"} == failed and rows["bce"] == "baseline"
+
+
+def test_times_that_eval_left_are_in_the_tables(study):
+    for seed, (fps, slow) in enumerate(((20.0, 100.0), (30.0, 50.0))):  # images/s, and ms of the slow images
+        (place(study, "dice", seed) / "results" / "benchmark.json").write_text(json.dumps({"fps": fps, "p95_ms": {"total": slow}}))
+    rows = next(table for table in tables(collect(study)) if table.key == "single").rows
+    assert [row.cells[1] for row in rows] == ["–", "25.0 ± 10.0"]
+
+
 def test_batch_sizes_at_equal_images(tmp_path):
     content = {**STUDY, "arms": {"grid": {"train.batch_size": [2, 8, 16]}}, "baseline": "batch_size=8", "equal": "images", "seeds": 1}
     labels = [f"batch_size={size}" for size in (2, 8, 16)]
@@ -339,6 +357,8 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     assert not any("somebody" in path.read_text() for path in kept.rglob("env.json"))
     assert len(list(kept.glob("runs/*/*/results/gallery.json"))) == 3  # of the first seed
     planned = runs_of(load_study(study), expand(load_study(study)), root="runs")
+    shutil.rmtree(place(study, "dice", 2))
+    assert len(collect(study).runs) == 9  # a study may grow in runs/ while its older runs are kept
     before = {row["arm"] + row["seed"]: row for row in read_csv(kept / "report" / "results.csv")}
     unstable = [row["verdict"] for row in read_csv(kept / "report" / "comparison.csv")]
     shutil.rmtree("runs")
