@@ -17,9 +17,9 @@ from yolact.study.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED,
 SHOWN_SETTINGS = ("model.backbone", "model.max_size", "data.name", "train.batch_size", "train.lr", "train.precision", "train.ema_decay")
 MEANING = {
     BETTER: "the difference is above 0 at the 5 % level, after paying for the number of arms; “(< margin)”: but surely small",
-    WORSE: "the same below 0",
+    WORSE: "the difference is below 0, by the same test",
     EQUIVALENT: "the difference is surely smaller than the margin, whichever its sign",
-    UNDECIDED: "neither: there may be a difference or none, more seeds or images are needed",
+    UNDECIDED: "none of these: there may be a difference or none, more seeds or images are needed",
     IDENTICAL: "the runs are the same, which says nothing about the losses",
     NONE: "fewer than three seeds"}
 STYLE = """
@@ -153,9 +153,9 @@ def _left_out(report: Report) -> list[str]:
 
 
 def _reading(report: Report) -> str:
-    used = dict.fromkeys(arm.comparison.verdict for arm in report.arms if arm.comparison is not None)
+    used = {arm.comparison.verdict for arm in report.arms if arm.comparison is not None}
     meanings = "".join(f'<dt><span class="verdict {css_class(name)}">{html.escape(name)}</span></dt><dd>{html.escape(MEANING[name])}.</dd>'
-                       for name in used if name in MEANING)
+                       for name in MEANING if name in used)
     return (f"<dl>{meanings}</dl><p class=\"note\">Arms are paired: runs of one seed share initial weights, order of the images and "
             "augmentation. Intervals count both seeds and images, and images are shared by all runs. An interval can leave 0 out while the "
             "verdict is undecided: the interval speaks of one arm by itself, the verdict pays for all of them. Details: "
