@@ -29,6 +29,6 @@ def lovasz(logits: Tensor, target: Tensor, weight: Tensor, *, kind: Literal["hin
     jaccard = ratio(wrong, on[:, -1:] + off)  # (N,HW)
     if kind == "softmax":
         has_object, has_background = ((total[:, -1:] > 0).to(errors.dtype) for total in (on, off))
-        both = has_object * jaccard + has_background * ratio(wrong, off[:, -1:] + on)
-        jaccard = ratio(both, has_object + has_background)
+        share = ratio(torch.ones_like(has_object), has_object + has_background)
+        jaccard = jaccard.mul_(has_object * share).add_(ratio(wrong, off[:, -1:] + on).mul_(has_background * share))
     return (errors * torch.cat((jaccard[:, :1], jaccard.diff(dim=1)), 1)).sum(1)

@@ -33,10 +33,11 @@ class Areas(NamedTuple):
 
 
 def areas(logits: Tensor, target: Tensor, weight: Tensor) -> Areas:
-    """1 - p is sigmoid(-logit), which keeps its digits where p rounds to 1."""
-    on, off = logits.sigmoid(), (-logits).sigmoid()
+    """The errors keep their digits where p rounds to 1; what is right is the rest of the constant areas of object and background."""
+    error = absolute_error(logits, target)
     inside, outside = weight * target, weight * (1 - target)
-    return Areas(*((mask * value).sum((1, 2)) for mask, value in ((inside, on), (outside, on), (inside, off), (outside, off))))
+    fn, fp = (inside * error).sum((1, 2)), (outside * error).sum((1, 2))
+    return Areas((inside.sum((1, 2)) - fn).clamp(min=0), fp, fn, (outside.sum((1, 2)) - fp).clamp(min=0))
 
 
 @region_loss("dice", "1 - Dice coefficient", bounds={"smooth": SMOOTH}, source="V-Net (Milletari et al., 3DV 2016), section 3")

@@ -72,13 +72,19 @@ def test_erosion_counts_deep_errors_more_than_scattered_ones():
 
 
 def test_boundary_agreement_by_hand():
-    # A 3x3 square against one a pixel further right, p sure. Inner contours have 8 pixels each, 4 of them common: two of the upper row and
-    # two of the lower one. Outer contours have 16 each, 8 of them common: four of the upper row and four of the lower one.
+    # A 3x3 square against one a pixel further right, p sure. To the right each takes 3 steps up and 3 down, all in other places: 12 errors
+    # of 12. Downwards each takes 3 up and 3 down, of which 2 and 2 are common: 4 errors of 12.
     target = square().double()
     ones = torch.ones_like(target)
     value = boundary_agreement(50 * (2 * target.roll(1, 2) - 1), target, ones, smooth=0.0)
-    assert value.item() == pytest.approx((1 - 4 / 8 + 1 - 8 / 16) / 2)
+    assert value.item() == pytest.approx((12 + 4) / 24)
     assert boundary_agreement(50 * (2 * target - 1), target, ones).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_boundary_agreement_tells_an_object_from_its_hole():
+    target = square().double()
+    hole = boundary_agreement(50 * (1 - 2 * target), target, torch.ones_like(target), smooth=0.0)
+    assert hole.item() == pytest.approx(2)  # every step has the other sign
 
 
 def test_a_wider_contour_forgives_a_shift():
