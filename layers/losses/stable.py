@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -23,15 +26,17 @@ def log_cosh(x: Tensor) -> Tensor:
 
 
 class _LogCosh(torch.autograd.Function):
-    """log cosh x = log(1 + 2 sinh(x/2)^2), for which sinh would overflow at large x: from BEND on it is x - log 2 in any precision."""
-
-    BEND = 40.0
+    """Written out, because differentiating both branches costs four times as much."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        bent = x.clamp(max=_LogCosh.BEND).mul_(0.5).sinh_().square_().mul_(2).log1p_()
-        return bent.add_((x - _LogCosh.BEND).clamp_(min=0))
+        square = x * x
+        near = square * (-17 / 2520)  # Taylor, in place: the next term is below 1e-15
+        for coefficient in (1 / 45, -1 / 12, 1 / 2):
+            near.add_(coefficient).mul_(square)
+        far = F.softplus(x * -2).add_(x).sub_(math.log(2))
+        return torch.where(x < 0.05, near, far)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
