@@ -10,6 +10,7 @@ from data.schema import AssignConfig
 from layers.assign import build_assigner
 from layers.boxes import corners
 from tests.engine import tiny
+from yolact.engine.assignment import changed_by_prototype_masks, prototype_mask_note
 from yolact.engine.state import build_state
 from yolact.engine.step import Updater, read
 
@@ -49,3 +50,19 @@ def test_a_step_learns_from_masks_that_workers_deliver(folder, assigner, carries
         losses = read([update([batch])])[0].losses
         assert all(torch.isfinite(torch.tensor(value)) for value in losses.values())
     assert positives > 0
+
+
+def test_a_note_says_what_prototype_masks_change(folder):
+    cfg, state, dataset = setup(folder, "atss(iou='gmaiou', masks='prototype')")
+    criterion, (anchors, levels) = state.criterion, state.model.anchors_for(64)
+    _, twin, full_set = setup(folder, "atss(iou='gmaiou')")
+    changed = positives = 0
+    for i in range(len(full_set)):
+        full = twin.criterion.assign(anchors, levels, [full_set[0, i].targets]).gt_index[0]
+        small = criterion.assign(anchors, levels, [dataset[0, i].targets]).gt_index[0]
+        changed, positives = changed + int((full != small).sum()), positives + int((full >= 0).sum())
+    assert changed_by_prototype_masks(criterion, anchors, levels, [full_set[0, i].targets for i in range(10)]) == (changed, positives)
+    assert 0 < changed < positives
+    line, = prototype_mask_note(criterion, anchors, levels, dataset)
+    assert f"on 10 training images {changed} anchors" in line and f"{positives} positives" in line and "masks of 16x16" in line
+    assert prototype_mask_note(twin.criterion, anchors, levels, full_set) == [] and criterion.assigner.prototype_masks

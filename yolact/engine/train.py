@@ -15,6 +15,7 @@ from data.loader import TrainOrder, build_dataset, explain_worker_failure, train
 from data.schema import Config
 from yolact.checkpoint import save_checkpoint
 from yolact.engine import distributed
+from yolact.engine.assignment import prototype_mask_note
 from yolact.engine.evaluate import evaluate
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
@@ -50,6 +51,7 @@ def train(cfg: Config, *, run_dir: str | Path | None = None, resume: str | Path 
         run = distributed.first_run_by_main(lambda: _open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root)))
         if distributed.is_main():
             write_run_files(run, cfg, device, distributed.world_size(), step if checkpoint else None)
+            notes += prototype_mask_note(state.criterion, *state.model.anchors_for(cfg.model.max_size), trainset)
             _print_summary(cfg, run, state, device, trainset, valset, [*notes, *loaded])
         with StopRequest() as stop:
             Trainer(cfg, state, run, device, trainset, valset, stop).run()
