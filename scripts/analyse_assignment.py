@@ -77,8 +77,9 @@ def resolve(source: str, changes: list[str]) -> Config:
 
 
 def label(source: str) -> str:
-    """A name for legends and files: the last parts of a path."""
-    return "_".join(Path(source).with_suffix("").parts[-2:])
+    """A name for legends and files: a file's own, of a folder the last two parts, as in NAME_1 for a run."""
+    path = Path(source)
+    return path.stem if path.suffix in (".yaml", ".yml") else "_".join(path.parts[-2:])
 
 
 if __name__ == "__main__":
