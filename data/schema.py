@@ -138,7 +138,7 @@ class AugmentConfig(Section):
 
 
 class AssignConfig(Section):
-    name: str = Field("max_iou", description="anchor assigner (docs/assigners.md): max_iou(positive=0.5, negative=0.4), atss(k=9, iou='gmaiou')")
+    name: str = Field("max_iou", description="anchor assigner: max_iou(positive=0.5, negative=0.4), atss(k=9, iou='gmaiou')")
 
 
 class LossConfig(Section):
