@@ -215,3 +215,15 @@ def test_canonical_expression(text, expression):
 def test_mistakes_are_named(text, message):
     with pytest.raises(ValueError, match=message):
         build_assigner(text)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("measure", MEASURES)
+def test_cuda_assigns_as_the_cpu_does(measure):
+    boxes, valid, crowd = batch_of_images(0.0)
+    masks = [ellipses(b[v]) for b, v in zip(boxes, valid, strict=True)]
+    assigner = build_assigner(f"atss(iou='{measure}')")
+    here = assigner.batch(ANCHORS, LEVELS, boxes, valid, crowd, masks)
+    there = assigner.batch(*(ANCHORS.cuda(), LEVELS, boxes.cuda(), valid.cuda(), crowd.cuda()), [m.cuda() for m in masks])
+    assert torch.equal(here.gt_index, there.gt_index.cpu())
+    torch.testing.assert_close(here.overlap, there.overlap.cpu())
