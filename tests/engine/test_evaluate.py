@@ -140,6 +140,7 @@ def test_training_goes_on_after_evaluation(tmp_path):
     run(model, cfg)
     predictions = model(torch.zeros(2, 3, 256, 256))
     (predictions.box_deltas * predictions.anchors).sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 # ---------------------------------------------------------------- the table
