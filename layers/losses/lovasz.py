@@ -23,7 +23,7 @@ def lovasz(logits: Tensor, target: Tensor, weight: Tensor, *, kind: Literal["hin
     g, w = target.flatten(1), weight.flatten(1)  # (N,HW)
     x = logits.flatten(1)
     errors = (1 - x * (2 * g - 1)).relu() if kind == "hinge" else absolute_error(x, g)
-    errors, order = errors.sort(dim=1, descending=True)
+    errors, order = errors.masked_fill(w == 0, 0).sort(dim=1, descending=True)  # equal errors sort fast
     on, off = (mask.gather(1, order).cumsum(1) for mask in (w * g, w * (1 - g)))  # weights of object and background, largest error first
     wrong = on + off
     jaccard = ratio(wrong, on[:, -1:] + off)  # (N,HW)

@@ -160,6 +160,7 @@ class MaskLoss(nn.Module):
                      for i, (part, weight) in enumerate(zip(self.parts, found, strict=True))]
         return found
 
+    @torch.no_grad()
     def changing_weights(self, step: int) -> dict[str, float]:
         """{label: weight at this step} of the terms whose weight is not a constant. Waits for the device where training finds one."""
         return {part.label: float(weight) for part, weight in zip(self.parts, self.weights(step), strict=True)

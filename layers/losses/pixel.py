@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layers.losses.registry import Bound, pixel_loss
-from layers.losses.stable import focusing, log_cosh
+from layers.losses.stable import focal_bce, log_cosh
 
 
 @pixel_loss("bce", "binary cross-entropy", source="YOLACT (Bolya et al., ICCV 2019), section 3.1")
@@ -39,8 +39,7 @@ def focal(logits: Tensor, target: Tensor, *, alpha: float | None = 0.25, gamma: 
     """-alpha_t (1 - p_t)^gamma log p_t, with alpha_t = alpha on object pixels and 1 - alpha on background; None: alpha_t = 1.
 
     gamma   >= 0; 0 is weighted cross-entropy"""
-    value = bce(logits, target)
-    value = value * focusing(logits, target, value, gamma)
+    value = focal_bce(logits, target, gamma)
     return value if alpha is None else value * (target * alpha + (1 - target) * (1 - alpha))
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layers.losses.registry import Bound, region_loss
-from layers.losses.stable import absolute_error, focusing, log_cosh, mean, power, ratio
+from layers.losses.stable import absolute_error, focal_bce, log_cosh, mean, power, ratio
 
 SMOOTH = Bound("[0, inf)")
 FACTOR = Bound("(0, inf)", "at 0 errors of that kind would cost nothing")
@@ -35,7 +35,8 @@ class Areas(NamedTuple):
 def areas(logits: Tensor, target: Tensor, weight: Tensor) -> Areas:
     """The errors keep their digits where p rounds to 1; what is right is the rest of the constant areas of object and background."""
     error = absolute_error(logits, target)
-    inside, outside = weight * target, weight * (1 - target)
+    inside = weight * target
+    outside = weight - inside
     fn, fp = (inside * error).sum((1, 2)), (outside * error).sum((1, 2))
     return Areas((inside.sum((1, 2)) - fn).clamp(min=0), fp, fn, (outside.sum((1, 2)) - fp).clamp(min=0))
 
@@ -131,15 +132,15 @@ def unified_focal(logits: Tensor, target: Tensor, weight: Tensor, *, form: Liter
     delta   0 < delta < 1, weight of the object in one part and of false negatives in the other
     gamma   0 <= gamma < 1; 0 has no focusing"""
     symmetric = form == "symmetric"
-    entropy = _bce(logits, target)  # (N,H,W)
-    focus = focusing(logits, target, entropy, gamma if symmetric else gamma * (1 - target))
-    pixels = entropy * focus * (1 - delta + (2 * delta - 1) * target)
+    focal = focal_bce(logits, target, gamma if symmetric else gamma - gamma * target)  # (N,H,W)
+    share = (target * (2 * delta - 1)).add_(1 - delta).mul_(weight)  # w d_t
+    entropy = ratio((share * focal).sum((1, 2)), weight.sum((1, 2)))
     tp, fp, fn, tn = areas(logits, target, weight)
     missed = delta * fn + (1 - delta) * fp
     invaded = delta * fp + (1 - delta) * fn  # the background's false negatives are the object's false positives
     front = power(ratio(missed, tp + missed), 1 - gamma)
     back = power(ratio(invaded, tn + invaded), 1 - gamma if symmetric else 1)
-    return mix * (front + back) / 2 + (1 - mix) * mean(pixels, weight)
+    return mix * (front + back) / 2 + (1 - mix) * entropy
 
 
 def _bce(logits: Tensor, target: Tensor) -> Tensor:

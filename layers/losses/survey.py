@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layers.losses.registry import Bound, pixel_loss
-from layers.losses.stable import log_cosh
+from layers.losses.stable import clamped_bce, log_cosh
 
 SMOOTH = 0.1
 SOURCE = "YolactLossSurvey, commit 2d73b33"
@@ -38,7 +38,7 @@ def survey_log_cosh_dice(logits: Tensor, target: Tensor, *, unsummed: bool = Fal
             pooled_when=UNSUMMED)
 def survey_log_cosh_bce(logits: Tensor, target: Tensor, *, unsummed: bool = False) -> Tensor:
     """log cosh of -t log p - (1-t) log(1-p), logarithms clamped at -100. The original overflows to infinity from 89 on, this does not."""
-    return _shared(log_cosh(F.binary_cross_entropy(logits.sigmoid(), target, reduction="none")), unsummed)
+    return _shared(log_cosh(clamped_bce(logits, target)), unsummed)
 
 
 @pixel_loss("survey_huber", "survey replay: Huber loss with any delta", source=SOURCE, bounds={"delta": Bound("(0, inf)")})
@@ -51,7 +51,7 @@ def survey_huber(logits: Tensor, target: Tensor, *, delta: float = 1.0) -> Tenso
 
 def _dice(logits: Tensor, target: Tensor) -> Tensor:
     p = logits.sigmoid()
-    return 1 - (2 * p * target + SMOOTH) / (p + target + SMOOTH)
+    return F.l1_loss(p, target, reduction="none") / (p + target + SMOOTH)  # p + t - 2 p t = |p - t|, t being 0 or 1
 
 
 def _shared(pixels: Tensor, unsummed: bool) -> Tensor:

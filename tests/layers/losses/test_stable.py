@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layers.losses.stable import absolute_error, focusing, log_cosh, mean, neighbourhood_max, power, ratio
+from layers.losses.stable import absolute_error, clamped_bce, focal_bce, log_cosh, mean, neighbourhood_max, power, ratio
 
 
 def test_log_cosh_at_both_ends():
@@ -16,7 +16,10 @@ def test_log_cosh_at_both_ends():
 def test_log_cosh_against_its_definition():
     x = torch.linspace(0, 20, 4001, dtype=torch.float64, requires_grad=True)
     torch.testing.assert_close(log_cosh(x), x.cosh().log(), rtol=0, atol=1e-14)
-    assert torch.autograd.gradcheck(log_cosh, torch.tensor([1e-3, 0.0499, 0.0501, 1, 9], dtype=torch.float64, requires_grad=True))
+    small, large = torch.tensor([1e-4, 1e30])
+    torch.testing.assert_close(log_cosh(small), small**2 / 2)
+    assert log_cosh(large) == large
+    assert torch.autograd.gradcheck(log_cosh, torch.tensor([1e-3, 0.1, 1, 9, 19.9, 20.1], dtype=torch.float64, requires_grad=True))
 
 
 def test_absolute_error_keeps_its_digits():
@@ -25,11 +28,22 @@ def test_absolute_error_keeps_its_digits():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focusing_is_the_power_of_what_is_missing(gamma):
-    logits = torch.linspace(-12, 12, 49, dtype=torch.float64)
+def test_focal_bce_against_its_definition(gamma):
+    logits = torch.linspace(-12, 12, 49, dtype=torch.float64, requires_grad=True)
     for target in (torch.zeros_like(logits), torch.ones_like(logits)):
-        entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        torch.testing.assert_close(focusing(logits, target, entropy, gamma), (logits.sigmoid() - target).abs() ** gamma)
+        plain = (logits.sigmoid() - target).abs() ** gamma * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        torch.testing.assert_close(focal_bce(logits, target, gamma), plain)
+        ours, theirs = (torch.autograd.grad(value.sum(), logits)[0] for value in (focal_bce(logits, target, gamma), plain))
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_clamped_bce_is_pytorchs(dtype):
+    logits = torch.cat((torch.linspace(-60, 60, 481), torch.tensor([-1e4, 1e4]))).to(dtype).requires_grad_()
+    for target in (torch.zeros_like(logits), torch.ones_like(logits)):
+        values = clamped_bce(logits, target), F.binary_cross_entropy(logits.sigmoid(), target, reduction="none")
+        torch.testing.assert_close(*values)
+        torch.testing.assert_close(*(torch.autograd.grad(value.sum(), logits)[0] for value in values))
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 9), (2, 1, 5), (1, 1, 1), (2, 2, 1)])
