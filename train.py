@@ -140,8 +140,10 @@ def show_list(kind: str) -> None:
             for info in losses:
                 print(f"  {info.signature:{width}} {info.kind:8} {info.summary}")
     else:
-        from layers.assign import assigner_names
-        print("\n".join(assigner_names()))
+        from layers.assign import assigner_signatures
+        signatures = assigner_signatures()
+        for signature, summary in signatures.items():
+            print(f"{signature:{max(map(len, signatures))}} {summary}")
 
 
 def main(arguments: Namespace) -> None:

@@ -142,9 +142,10 @@ for _name, (_assigner, _published) in ASSIGNERS.items():
         derive("yolact_resnet50", name=f"assigners/{_name}_{_size}", note=f"ablation of assigners; published mask AP: {_ap}", **{
             **ABLATION, "model.max_size": _size, "assign.name": _assigner})
 
-# YOLACT with mask-aware assignment (docs/gmayolact.md): anchors 4 and 4 sqrt(2) times the stride.
+# YOLACT with mask-aware assignment (docs/gmayolact.md): anchors 4 and 4 sqrt(2) times the stride, and every block of C3 to C5 deformable
+# (dcn_layers counts from the last block back, so 23 covers any ResNet).
 MAYOLACT = {
-    "model.dcn_layers": (0, 4, 6, 3), "model.dcn_groups": 4, "model.fpn_upsample": "carafe",
+    "model.dcn_layers": (0, 4, 23, 3), "model.dcn_groups": 4, "model.fpn_upsample": "carafe",
     "model.anchor_scales": octaves(32, 2), "model.anchor_ratios": (1,), "assign.name": "atss(k=9, iou='maiou')",
     "loss.box_weight": 1.5, "loss.mask_weight": 8, "loss.semantic_weight": 1, "eval.score_threshold": 0.05, "train.autoscale": False,
     "train.batch_size": 32, "train.lr": 8e-3, "train.momentum": 0.9, "train.weight_decay": 5e-4, "train.clip_grad_norm": 35,
@@ -159,7 +160,7 @@ for _size, _ap, _generalised_ap in ((550, "35.2", "not known"), (700, "37.7", "3
     _ma = derive("yolact_resnet50", name=f"mayolact_{_size}", note=f"published mask AP on COCO test-dev: {_ap}", **{
         **MAYOLACT, "model.max_size": _size})
     derive(_ma, name=f"gmayolact_{_size}", note=f"published mask AP on COCO test-dev: {_generalised_ap}; "
-           "some settings are not from the paper (docs/gmayolact.md)", **GMAYOLACT)
+           "semantic_weight, lr, warmup_lr, anchor_scales and score_threshold are not from the paper", **GMAYOLACT)
 
 # Cigarette butts: the mask-loss survey's schedule (its lr steps lie beyond the last iteration) and its paper's learning rate.
 SURVEY = {"dataset": "cigarettes", "model.max_size": 512, "train.lr": 1e-4, "train.iterations": 4_000, "train.validate_every": 500}

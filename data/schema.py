@@ -62,7 +62,7 @@ class ModelConfig(Section):
     @classmethod
     def _middle_or_corner(cls, value):
         if value not in (0, 0.5):
-            raise ValueError(f"anchor_offset={value:g} must be 0.5 or 0")
+            raise ValueError("must be 0.5 (anchors in the middle of their cells) or 0 (on multiples of the stride)")
         return value
 
     @model_validator(mode="after")
@@ -72,7 +72,8 @@ class ModelConfig(Section):
         if len({len(scales) for scales in self.anchor_scales}) != 1:
             raise ValueError("anchor_scales needs the same number of scales on every level: the prediction head is shared")
         if self.backbone == "darknet53" and (any(self.dcn_layers) or self.backbone_width != 64):
-            raise ValueError("dcn_layers and backbone_width belong to ResNets; darknet53 has neither")
+            raise ValueError("dcn_layers and backbone_width belong to ResNets: with darknet53, set dcn_layers=[0,0,0,0], "
+                             "backbone_width=64")
         odd = [self.backbone_width << stage for stage, blocks in enumerate(self.dcn_layers) if blocks]
         if any(channels % self.dcn_groups for channels in odd):
             raise ValueError(f"dcn_groups={self.dcn_groups} does not divide the {odd[0]} channels of the first deformable stage: use a "

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from layers.boxes import area, iou_from_intersection, pairwise_intersection
-from layers.losses.expr import format_value, parse_call
+from layers.losses.expr import Call, format_value, parse_call
 from layers.losses.registry import suggest
 
 BACKGROUND = -1
@@ -30,6 +30,10 @@ class Assignment:
 
     gt_index: Tensor
     overlap: Tensor
+
+    def image(self, b: int) -> Assignment:
+        """One image of a batch."""
+        return Assignment(self.gt_index[b], self.overlap[b])
 
 
 class Assigner(ABC):
@@ -113,6 +117,16 @@ def build_assigner(expression: str) -> Assigner:
     return assigner
 
 
+def assigner_signatures() -> dict[str, str]:
+    """{call with every parameter at its default: one line about it}, by name."""
+    found = {}
+    for name in assigner_names():
+        cls = _REGISTRY[name]
+        values = ", ".join(f"{key}={format_value(parameter.default)}" for key, parameter in _parameters(cls).items())
+        found[f"{name}({values})" if values else name] = inspect.getdoc(cls).split("\n\n")[0].split("\n")[0]
+    return found
+
+
 def _parameters(cls: type[Assigner]) -> dict[str, inspect.Parameter]:
     if cls.__init__ is object.__init__:
         return {}
@@ -125,6 +139,8 @@ def _typed(name: str, key: str, value: object, default: object) -> object:
     kind = type(default)
     if kind is float and type(value) is int:
         return float(value)
+    if kind is str and type(value) is Call and not value.args and not value.params:
+        raise ValueError(f"assigner {name!r}: write {key}={value.name!r}, in quotes (and the whole in others, for the shell)")
     if type(value) is not kind:
         raise ValueError(f"assigner {name!r}: {key} must be of type {kind.__name__}, as its default {default!r}, got {value!r}")
     return value
@@ -166,7 +182,7 @@ class MaxIoU(Assigner):
         boxes = torch.cat((gt_boxes, crowd_boxes))[None]  # (1,M+Mc,4)
         crowd = (torch.arange(boxes.shape[1], device=boxes.device) >= gt_boxes.shape[0])[None]
         both = self.batch(anchors, level_sizes, boxes, torch.ones_like(crowd), crowd)
-        return Assignment(both.gt_index[0], both.overlap[0])
+        return both.image(0)
 
     @torch.no_grad()
     def batch(self, anchors: Tensor, level_sizes: Sequence[int], boxes: Tensor, valid: Tensor, crowd: Tensor,

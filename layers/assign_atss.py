@@ -62,8 +62,10 @@ class ATSS(Assigner):
                  crowd_boxes: Tensor) -> Assignment:
         boxes = torch.cat((gt_boxes, crowd_boxes))[None]  # (1,M+Mc,4)
         crowd = (torch.arange(boxes.shape[1], device=boxes.device) >= gt_boxes.shape[0])[None]
+        if gt_masks is not None and gt_masks.shape[0] != gt_boxes.shape[0]:
+            raise ValueError(f"{gt_boxes.shape[0]} ground-truth boxes, but {gt_masks.shape[0]} masks")
         both = self.batch(anchors, level_sizes, boxes, torch.ones_like(crowd), crowd, None if gt_masks is None else [gt_masks])
-        return Assignment(both.gt_index[0], both.overlap[0])
+        return both.image(0)
 
     @torch.no_grad()
     def batch(self, anchors: Tensor, level_sizes: Sequence[int], boxes: Tensor, valid: Tensor, crowd: Tensor,
@@ -72,7 +74,7 @@ class ATSS(Assigner):
         assert sum(level_sizes) == anchors.shape[0], f"levels of {tuple(level_sizes)} anchors do not make {anchors.shape[0]}"
         if self.needs_masks and (masks is None or any(m is None for m in masks)):
             raise ValueError(f"assigner {self.expression or type(self).__name__!r} compares anchors with masks, but these targets have "
-                             "none: use atss(iou='iou'), or a data set with masks (build_dataset(..., needs_full_masks=True))")
+                             "none: use atss(iou='iou'), or a data set with masks")
         step = max(1, CHUNK_ELEMENTS // max(1, boxes.shape[1] * anchors.shape[0]))
         anchors, boxes = anchors.float(), boxes.float()
         parts = []

@@ -23,6 +23,7 @@ from layers.boxes import area, pairwise_intersection
 
 POLYGONS = ("box", "mask")
 ROUNDINGS = ("reference", "exact")
+SNAP = 2**12  # parts of a pixel
 
 
 def gma_iou(anchors: Tensor, boxes: Tensor, masks: Tensor, *, polygon: str = "mask", rounding: str = "reference") -> Tensor:
@@ -33,11 +34,13 @@ def gma_iou(anchors: Tensor, boxes: Tensor, masks: Tensor, *, polygon: str = "ma
               'exact' counts covered parts of pixels. Every other area is that of the unrounded box.
 
     Anchors and boxes may reach outside the image, where no mask has pixels. An empty mask gives 0. ValueError for an unknown option or
-    counts that differ.
+    counts or types that differ.
     """
     check_options(polygon, rounding)
     if boxes.shape[0] != masks.shape[0] or masks.dim() != 3:
         raise ValueError(f"{boxes.shape[0]} boxes and masks of shape {tuple(masks.shape)}: give one (h,w) mask a box")
+    if masks.dtype != torch.bool or not (anchors.is_floating_point() and boxes.is_floating_point()):
+        raise ValueError(f"anchors and boxes must be floating-point and masks bool, got {anchors.dtype}, {boxes.dtype}, {masks.dtype}")
     each = anchors[None].expand(boxes.shape[0], -1, -1)  # (M,A,4)
     return mask_overlap(each, boxes, masks, polygon=polygon, rounding=rounding)
 
@@ -81,7 +84,8 @@ class IntegralImages:
 
     def count(self, rects: Tensor) -> Tensor:
         """(N,K,4) rectangles -> (N,K): the mask's pixels inside each, its edges moved to the nearest pixel edges (halves to even)."""
-        left, top, right, bottom = self._into(rects.round()).long().unbind(-1)  # (N,K) each
+        edges = (rects * SNAP).round_().div_(SNAP).round_()  # an edge halfway between pixels may have left it by a bit of float32
+        left, top, right, bottom = self._into(edges).long().unbind(-1)  # (N,K) each
         inside = self._at(bottom, right) + self._at(top, left) - self._at(top, right) - self._at(bottom, left)
         return inside.to(rects.dtype)
 

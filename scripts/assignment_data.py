@@ -18,7 +18,7 @@ from data.coco import CocoDataset
 from data.loader import split_paths
 from data.schema import Config
 from data.transforms import eval_transform, normalize
-from layers.assign import Assignment, build_assigner, gma_iou
+from layers.assign import gma_iou
 from layers.boxes import corners, encode, pairwise_iou
 from layers.losses.mask import build_mask_loss
 from layers.masks import assemble
@@ -121,14 +121,6 @@ def anchor_losses(model, cfg: Config, samples: Iterator[tuple[Tensor, Targets]])
                                  mask_loss(masks, targets.mask_at(h, w)[gt].float(), boxes))))
     iou, ratio, label, box, mask = torch.cat([torch.zeros(5, 0), *rows], 1).double().numpy()
     return AnchorLosses(iou, ratio, {"class": label, "box": box, "mask": mask})
-
-
-def positives(expression: str, anchors: Tensor, level_sizes: Sequence[int], size: int, targets: Targets) -> Assignment:
-    """The assignment of one image; anchors (A,4) cx,cy,w,h relative."""
-    assigner = build_assigner(expression)
-    none = targets.boxes[:0]
-    scale = 1 if assigner.scale_free else size
-    return assigner(corners(anchors) * scale, level_sizes, targets.boxes * scale, targets.masks if assigner.needs_masks else None, none)
 
 
 def _ratio(targets: Targets, size: int) -> Tensor:

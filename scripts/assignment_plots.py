@@ -50,8 +50,7 @@ def overlap_scatter(name: str, found: Pairs, out: Path) -> Path:
                                 rasterized=True)
             each.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle="--")
             each.set(xlabel=x_name, ylabel=y_name, xlim=(0, 1), ylim=(0, top if "box" in y_name else 1))
-        dots.set_alpha(1)
-        figure.colorbar(dots, ax=axes, label=RATIO, shrink=0.9)
+        figure.colorbar(dots, ax=axes, label=RATIO, shrink=0.9).solids.set_alpha(1)
         figure.suptitle(f"{name}: {len(found.iou)} anchors that touch an object's box", fontsize=11)
     return _figure(out, (13, 4.2), 3, draw)
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from data.coco import CocoDataset
 from data.schema import Config
 from layers.boxes import corners
-from scripts.assignment_data import anchor_losses, instances, mask_over_box, open_split, pairs, positives, sample
+from layers.losses.criterion import Criterion
+from scripts.assignment_data import anchor_losses, instances, mask_over_box, open_split, pairs, sample
 from scripts.assignment_plots import loss_by_ratio, overlap_scatter, ratio_histogram, side_by_side
 from yolact.build import build_criterion, build_model
 from yolact.checkpoint import load_weights
@@ -33,6 +34,7 @@ class Report:
         """Measures one source and prints its table. ValueError where data or weights cannot be read."""
         arguments = self.arguments
         dataset = open_split(cfg, arguments.split)
+        chosen = _chosen(dataset, arguments.picture) if arguments.picture else []
         ratios = mask_over_box(dataset, sample(dataset, arguments.annotated))
         if len(ratios) == 0:
             raise ValueError(f"{dataset.annotation_file} has no instance that is not a crowd: there is nothing to analyse")
@@ -51,7 +53,7 @@ class Report:
             losses = anchor_losses(model.eval(), cfg, self._read(dataset, indices, "losses"))
             self.written.append(loss_by_ratio(name, losses, self.out / f"{name}_losses.png"))
         if arguments.picture:
-            self._picture(name, cfg, anchors, level_sizes, dataset)
+            self._picture(name, cfg, model, anchors, level_sizes, dataset, chosen)
 
     def finish(self) -> list[Path]:
         return [ratio_histogram(self.ratios, self.out / "ratio.png"), *self.written]
@@ -63,11 +65,10 @@ class Report:
                      indices: list[int]) -> None:
         """A table: positives of each assigner, and how many anchors masks at prototype size send elsewhere."""
         rows = {text: np.zeros(5, np.int64) for text in self.arguments.assigners}  # positives, objects, without, changed, compared
-        criteria = {text: build_criterion(cfg.model_copy(update={"assign": cfg.assign.model_copy(update={"name": text})}), model)
-                    for text in rows}
+        criteria = self._criteria(cfg, model)
         for _, targets in self._read(dataset, indices, "assignments"):
             for text, row in rows.items():
-                index = positives(text, anchors, level_sizes, cfg.model.max_size, targets).gt_index
+                index = criteria[text].assign(anchors, level_sizes, [targets]).gt_index[0]
                 counts = torch.bincount(index[index >= 0], minlength=len(targets))
                 row[:3] += int(counts.sum()), len(targets), int((counts == 0).sum())
                 if criteria[text].assigner.needs_masks:
@@ -78,22 +79,30 @@ class Report:
             note = f"   masks of {cfg.model.prototype_size} px change {changed} of {compared}" if compared else ""
             print(f"{text:<{width}}{found / max(1, objects):>18.2f}{100 * without / max(1, objects):>16.1f} %{note}")
 
-    def _picture(self, name: str, cfg: Config, anchors: Tensor, level_sizes: tuple[int, ...], dataset: CocoDataset) -> None:
-        image, targets = next(instances(dataset, [_index_of(dataset, self.arguments.picture)]), (None, None))
+    def _criteria(self, cfg: Config, model: Yolact) -> dict[str, Criterion]:
+        """{assigner: the config's criterion with it}."""
+        return {text: build_criterion(cfg.model_copy(update={"assign": cfg.assign.model_copy(update={"name": text})}), model)
+                for text in self.arguments.assigners}
+
+    def _picture(self, name: str, cfg: Config, model: Yolact, anchors: Tensor, level_sizes: tuple[int, ...], dataset: CocoDataset,
+                 chosen: list[int]) -> None:
+        image, targets = next(instances(dataset, chosen), (None, None))
         if targets is None:
             raise ValueError(f"image {self.arguments.picture} of {dataset.annotation_file} has no instance: choose another --picture")
-        assigned = {text: positives(text, anchors, level_sizes, cfg.model.max_size, targets) for text in self.arguments.assigners}
+        criteria = self._criteria(cfg, model)
+        assigned = {text: criterion.assign(anchors, level_sizes, [targets]).image(0) for text, criterion in criteria.items()}
         pixels = image.permute(1, 2, 0).clamp(0, 255).byte().numpy()
         rects = (corners(anchors) * cfg.model.max_size).numpy()
         out = self.out / f"{name}_positives_{self.arguments.picture}.png"
         self.written.append(side_by_side(pixels, targets, rects, assigned, out))
 
 
-def _index_of(dataset: CocoDataset, image_id: str) -> int:
+def _chosen(dataset: CocoDataset, image_id: str) -> list[int]:
+    """The index of an image; for 'first' all, of which the first with an instance is taken."""
     if image_id == "first":
-        return 0
+        return list(range(len(dataset)))
     known = {str(key): index for index, key in enumerate(dataset.image_ids)}
     if image_id not in known:
         raise ValueError(f"{dataset.annotation_file} has no annotated image of id {image_id}: give one that it lists, such as "
                          f"{', '.join(list(known)[:3])}, or first")
-    return known[image_id]
+    return [known[image_id]]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 SCALE = 2
-CHUNKS = 4  # bands of rows that are worked on one after another
+BAND_ELEMENTS = 1 << 24  # gathered at a time, at least one row of a batch: 64 MB
 
 
 class Carafe(nn.Module):
@@ -16,7 +16,8 @@ class Carafe(nn.Module):
 
     The weights, one softmax over k*k for each output pixel and shared by all channels, come from a 1x1 convolution to `compressed`
     channels and an encoder_kernel x encoder_kernel convolution to 4 k*k. Pixels outside the map count as zero, with their weight.
-    Modules are named as in mmcv's CARAFEPack. The encoder should start near zero, at equal weights (see yolact.build.initialize).
+    torch.export takes it at a fixed height and width. Modules are named as in mmcv's CARAFEPack. The encoder should start near zero, at
+    equal weights (see yolact.build.initialize).
     """
 
     def __init__(self, channels: int, *, kernel: int = 5, encoder_kernel: int = 3, compressed: int = 64):
@@ -52,7 +53,7 @@ class _WeightedWindows(torch.autograd.Function):
     def forward(ctx, x: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(x, weights)
         padded = _pad(x, weights)
-        return torch.cat([weights[:, band] @ _windows(padded, band, weights) for band in _bands(x)], 1)
+        return torch.cat([weights[:, band] @ _windows(padded, band, weights) for band in _bands(x, _kernel(weights))], 1)
 
     @staticmethod
     @once_differentiable
@@ -61,7 +62,7 @@ class _WeightedWindows(torch.autograd.Function):
         padded = _pad(x, weights)
         grad_padded, grad_weights = torch.zeros_like(padded), torch.empty_like(weights)
         kernel, width = _kernel(weights), x.shape[2]
-        for band in _bands(x):
+        for band in _bands(x, kernel):
             grad = grad_out[:, band]  # (B,rows,W,4,C)
             grad_weights[:, band] = grad @ _windows(padded, band, weights).transpose(-1, -2)
             grad_windows = weights[:, band].transpose(-1, -2) @ grad  # (B,rows,W,kk,C)
@@ -81,9 +82,9 @@ def _pad(x: Tensor, weights: Tensor) -> Tensor:
     return F.pad(x, (0, 0, *[_kernel(weights) // 2] * 4))
 
 
-def _bands(x: Tensor) -> list[slice]:
-    height = x.shape[1]
-    rows = -(-height // CHUNKS)
+def _bands(x: Tensor, kernel: int) -> list[slice]:
+    batch, height, width, channels = x.shape
+    rows = max(1, BAND_ELEMENTS // (batch * width * channels * kernel**2))
     return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 

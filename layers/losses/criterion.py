@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from layers.assign import BACKGROUND, Assigner, Assignment
-from layers.boxes import corners
+from layers.boxes import area, corners
 from layers.losses.auxiliary import MaskIoULoss, semantic_loss
 from layers.losses.balance import factor_to, top_probability
 from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
@@ -118,13 +118,14 @@ class Criterion(nn.Module):
     def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
         """anchors (A,4) cx,cy,w,h relative, level_sizes their counts per level -> Assignment of (B,A); gt_index counts along padded M."""
         truth = _collate(targets)
+        valid = truth.valid & (area(truth.boxes) > 0)  # no offsets lead to a box without area
         size, masks = 1 if self.assigner.scale_free else self.image_size, None  # see Assigner: pixels round differently
         if self.needs_full_masks:
             masks = [t.masks for t in targets]
         elif self.assigner.prototype_masks:
             size, masks = self.mask_sizes[0][0], [t.mask_at(*self.mask_sizes[0]) for t in targets]
         sizes = tuple(level_sizes) or (anchors.shape[0],)
-        return self.assigner.batch(corners(anchors.float()) * size, sizes, truth.boxes * size, truth.valid, truth.crowd, masks)
+        return self.assigner.batch(corners(anchors.float()) * size, sizes, truth.boxes * size, valid, truth.crowd, masks)
 
     @torch.no_grad()
     def normalizers(self, assignments: Sequence[Assignment]) -> Normalizers:
@@ -303,8 +304,10 @@ def _assemble(prototypes: Tensor, coeffs: Tensor, counts: list[int]) -> Tensor:
     logits = torch.bmm(padded, prototypes.reshape(batch, h * w, k).transpose(1, 2))  # (B,most,HW)
     most = padded.shape[1]
     if any(count != most for count in counts):
-        kept = [b * most + i for b, count in enumerate(counts) for i in range(count)]
-        logits = logits.flatten(0, 1).index_select(0, torch.tensor(kept, dtype=torch.int64).to(logits.device, non_blocking=True))
+        own = torch.tensor(counts)
+        padding = torch.arange(batch) * most - (own.cumsum(0) - own)  # rows of padding before each image
+        kept = torch.arange(len(coeffs)) + padding.repeat_interleave(own, output_size=len(coeffs))
+        logits = logits.flatten(0, 1).index_select(0, kept.to(logits.device, non_blocking=True))
     return logits.reshape(-1, h, w)
 
 

@@ -63,7 +63,7 @@ def test_mayolact_recipe(size):
     config = load(f"mayolact_{size}")
     model, loss, train = config.model, config.loss, config.train
     assert (model.max_size, model.backbone) == (size, "resnet50")
-    assert (model.dcn_layers, model.dcn_interval, model.dcn_groups) == ((0, 4, 6, 3), 1, 4)
+    assert (model.dcn_layers, model.dcn_interval, model.dcn_groups) == ((0, 4, 23, 3), 1, 4)
     assert model.fpn_upsample == "carafe" and model.anchors_per_location == 2 and model.anchor_offset == 0.5
     assert model.anchor_scales == tuple(pytest.approx((4 * stride, 4 * 2**0.5 * stride)) for stride in (8, 16, 32, 64, 128))
     assert (loss.mask, loss.box, loss.classification, loss.self_balance) == ("bce", "smooth_l1", "ohem", False)
@@ -81,7 +81,7 @@ def test_gmayolact_is_mayolact_with_rank_and_sort(size):
     assert (config.model, config.train, config.eval, config.augment) == (base.model, base.train, base.eval, base.augment)
     changed = {key for key, value in config.loss.model_dump().items() if value != getattr(base.loss, key)}
     assert changed == {"classification", "box", "mask", "self_balance", "box_weight", "mask_weight"}
-    assert "not from the paper (docs/gmayolact.md)" in NOTES[config.name]
+    assert "anchor_scales and score_threshold are not from the paper" in NOTES[config.name]
 
 
 def test_darknet_divides_pixels_by_255():

@@ -61,16 +61,19 @@ def test_rank_and_sort_waits_once_and_survives_an_empty_batch(counts):
 
 
 @pytest.mark.parametrize(("preset", "mask"), [("mayolact_550", "bce"), ("gmayolact_700", "dice"), ("gmayolact_700", "bce + 0.5*mse")])
-def test_the_presets_take_a_step(preset, mask):
+@pytest.mark.parametrize("rescored", [False, True])
+def test_the_presets_take_a_step(preset, mask, rescored):
     """At another size, everything they are made of: grouped deformable convolution, CARAFE, assignment by masks, their losses."""
-    cfg = load_config(preset, ["model.max_size=96", "model.backbone=resnet14", "model.backbone_width=8", "model.dcn_layers=[0,1,1,1]",
+    cfg = load_config(preset, [f"model.max_size={256 if rescored else 96}", "model.backbone=resnet14", "model.backbone_width=8",
+                               "model.dcn_layers=[0,1,1,1]",
                                "model.fpn_channels=16", "model.proto_channels=16", "model.head_channels=16", "model.pretrained=none",
-                               "train.batch_size=2", f"loss.mask={mask}", "data.class_names=[disc,bar]"])
+                               "train.batch_size=2", f"loss.mask={mask}", "data.class_names=[disc,bar]",
+                               f"model.mask_iou_net={rescored}"])
     state, _ = build_state(cfg, CPU, None)
     batch = tiny.batch(cfg, state.criterion, [3, 2])
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
     record = read([Updater(state, cfg, CPU)([batch])])[0]
-    assert record.problem == "" and set(record.losses) == {"box", "class", "mask", "semantic"}
+    assert record.problem == "" and set(record.losses) == {"box", "class", "mask", "semantic"} | ({"mask_iou"} if rescored else set())
     assert all(value > 0 for value in record.losses.values())
     moved = {name for name, p in state.model.named_parameters() if not torch.equal(p, before[name])}
     for part in ("conv2.conv_offset_mask.weight", "content_encoder.weight", "channel_compressor.weight"):

@@ -203,6 +203,7 @@ def test_canonical_expression(text, expression):
     ("max_iou(postive=0.5)", "did you mean positive"),
     ("max_iou(positive='high')", "positive must be of type float"),
     ("max_iou(positive=True)", "positive must be of type float"),
+    ("atss(iou=gmaiou)", "write iou='gmaiou', in quotes"),
     ("max_iou(positive=1.5)", "positive=1.5 must be"),
     ("max_iou(negative=0.6)", "negative=0.6 must lie between 0 and positive=0.5"),
     ("max_iou(crowd=-1)", "crowd"),

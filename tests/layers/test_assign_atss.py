@@ -106,6 +106,11 @@ def test_a_ground_truth_with_an_empty_mask_gets_nothing(measure):
         f"atss(iou='{measure}')", boxes[1:], masks[1:]).gt_index])
 
 
+def test_every_box_needs_its_mask():
+    with pytest.raises(ValueError, match="2 ground-truth boxes, but 1 masks"):
+        build_assigner("atss(iou='gmaiou')")(ANCHORS, LEVELS, torch.rand(2, 4), torch.zeros(1, SIDE, SIDE, dtype=torch.bool), NONE)
+
+
 def test_crowds_silence_background_but_not_positives():
     boxes, crowds = torch.tensor([[20.0, 20.0, 44.0, 44.0]]), torch.tensor([[0.0, 0.0, 64.0, 64.0]])
     alone, crowded = assign("atss", boxes), assign("atss", boxes, crowds=crowds)

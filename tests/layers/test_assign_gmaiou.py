@@ -46,6 +46,25 @@ def test_by_hand():
     assert gma_iou(anchor, box, mask, polygon="box").item() == pytest.approx(16 / 8 * 6 / (12 + 16 - 9))
 
 
+def test_half_a_pixel_rounds_alike_after_a_detour_through_relative_boxes():
+    """Anchors reach the assigner as fractions of the input; at 400 px many of YOLACT's edges lie between two pixels."""
+    size = 400
+    low = torch.arange(0, 300).repeat(2)[:, None] + torch.tensor([0.5, 0.5])
+    anchors = torch.cat((low, low + 17), 1)
+    mask = torch.rand(1, size, size, generator=torch.Generator().manual_seed(0)) < 0.5
+    boxes = boxes_of(mask).float()
+    relative = (anchors / size).float() * size
+    assert (relative != anchors).any()
+    torch.testing.assert_close(gma_iou(relative, boxes, mask), gma_iou(anchors, boxes, mask), rtol=1e-5, atol=0)
+
+
+def test_other_types_are_refused():
+    box, mask = torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.ones(1, 8, 8, dtype=torch.bool)
+    for wrong in ((box, box, mask.float()), (box, box, mask.to(torch.uint8) * 255), (box.long(), box, mask)):
+        with pytest.raises(ValueError, match="floating-point and masks bool"):
+            gma_iou(*wrong)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["box", "mask"]), st.sampled_from(["reference", "exact"]))
 def test_agrees_with_the_definition(seed, polygon, rounding):

@@ -10,6 +10,7 @@ from data.config import CONFIGS
 from data.resolve import ConfigError, load_config
 from layers.boxes import corners
 from yolact import build_model
+from yolact.dcn import DeformConv2d
 
 STORED = Path(__file__).parents[1] / "reference" / "assigners_losses" / "2_atss"
 ABLATION = sorted(name for name in CONFIGS if name.startswith("assigners/"))
@@ -51,5 +52,18 @@ def test_the_head_follows_the_anchors(scales, per_location):
 
 
 def test_other_offsets_are_refused():
-    with pytest.raises(ConfigError, match="anchor_offset=0.25 must be 0.5 or 0"):
+    with pytest.raises(ConfigError, match="anchor_offset=0.25: must be 0.5"):
         load_config("yolact_base", ["model.anchor_offset=0.25"])
+
+
+@pytest.mark.parametrize(("backbone", "blocks"), [("resnet18", (0, 2, 2, 2)), ("resnet50", (0, 4, 6, 3)), ("resnet101", (0, 4, 23, 3))])
+def test_every_block_of_c3_to_c5_is_deformable_on_any_resnet(backbone, blocks):
+    model = build_model(load_config("mayolact_550", [*SMALL, f"model.backbone={backbone}"]))
+    stages = [sum(isinstance(module, DeformConv2d) for module in stage.modules()) for stage in model.backbone.layers]
+    assert tuple(stages) == blocks
+
+
+def test_the_presets_run_on_darknet_without_deformable_convolution():
+    with pytest.raises(ConfigError, match=r"set dcn_layers=\[0,0,0,0\]"):
+        load_config("gmayolact_550", ["model.backbone=darknet53"])
+    assert load_config("gmayolact_550", ["model.backbone=darknet53", "model.dcn_layers=[0,0,0,0]"]).model.backbone == "darknet53"

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from data.schema import Config
-from yolact import build_model
+from yolact import build_model, carafe
 from yolact.carafe import Carafe, reassemble
 from yolact.fpn import FPN
 
@@ -33,14 +33,18 @@ def inputs(shape, k=5, dtype=torch.float64):
 
 
 @pytest.mark.parametrize(("shape", "k"), [((2, 3, 6, 5), 5), ((1, 2, 1, 1), 5), ((1, 1, 9, 2), 5), ((1, 2, 4, 3), 3), ((1, 2, 3, 3), 1)])
-def test_equals_the_definition(shape, k):
+@pytest.mark.parametrize("gathered", [1, carafe.BAND_ELEMENTS])
+def test_equals_the_definition(shape, k, gathered, monkeypatch):
+    monkeypatch.setattr(carafe, "BAND_ELEMENTS", gathered)  # 1: a row at a time
     x, kernels = inputs(shape, k)
     expected = torch.stack([by_definition(image, kernel, k) for image, kernel in zip(x, kernels, strict=True)])
     torch.testing.assert_close(reassemble(x, kernels), expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize(("shape", "k"), [((1, 2, 3, 2), 5), ((2, 1, 5, 1), 3), ((1, 1, 1, 2), 1)])
-def test_gradients_equal_finite_differences(shape, k):
+@pytest.mark.parametrize("gathered", [1, carafe.BAND_ELEMENTS])
+def test_gradients_equal_finite_differences(shape, k, gathered, monkeypatch):
+    monkeypatch.setattr(carafe, "BAND_ELEMENTS", gathered)
     x, kernels = (t.requires_grad_() for t in inputs(shape, k))
     assert torch.autograd.gradcheck(reassemble, (x, kernels))
 
@@ -73,6 +77,15 @@ def test_no_gathered_neighbourhoods_are_kept():
     assert out.grad_fn is not None
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // 4 for t in saved}
     assert sum(storages.values()) <= x.numel() + 3 * kernels.numel()  # 25 times x otherwise
+
+
+def test_what_is_gathered_at_a_time_is_bounded(monkeypatch):
+    gathered, windows = [], carafe._windows
+    monkeypatch.setattr(carafe, "BAND_ELEMENTS", 50_000)
+    monkeypatch.setattr(carafe, "_windows", lambda *some: gathered.append(windows(*some)) or gathered[-1])
+    x, kernels = (t.requires_grad_() for t in inputs((2, 16, 24, 24), dtype=torch.float32))  # 25 * 18,432 elements in all
+    reassemble(x, kernels).sum().backward()
+    assert len(gathered) == 24 and max(t.numel() for t in gathered) <= 50_000
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

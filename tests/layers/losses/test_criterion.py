@@ -144,6 +144,16 @@ def test_without_positives_every_gradient_is_there_and_finite(targets, least):
     assert bool(found["class_logits"].abs().sum(2).count_nonzero(1).eq(least).all())  # an empty image's hardest anchors
 
 
+@pytest.mark.parametrize("assigner", ["max_iou", "atss", "atss(iou='gmaiou')"])
+def test_a_box_without_area_gets_no_anchor(assigner):
+    criterion, _ = make_criterion(assigner=assigner)
+    predictions, targets = make_predictions(1), make_targets(3)
+    targets.boxes[1, 2] = targets.boxes[1, 0]
+    index = criterion.assign(predictions.anchors, predictions.level_sizes, [targets]).gt_index
+    assert not (index == 1).any() and (index == 0).any()
+    assert all(value.isfinite() for value in criterion(predictions, [targets]).values())
+
+
 def test_an_empty_image_adds_only_its_hardest_anchors():
     targets = [make_targets(4), make_targets(0)]
     predictions = make_predictions(2)
