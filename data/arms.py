@@ -14,7 +14,7 @@ from typing import Any
 from data.names import unknown_name
 from data.resolve import AUTOSCALE_BATCH, ConfigError, config_hash, load_config
 from data.schema import Config
-from data.study import ArmEntry, InitRun, Study
+from data.study import SEED_STRIDE, ArmEntry, InitRun, Study
 from data.yaml_text import write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 
@@ -24,12 +24,14 @@ LONGEST_SLUG = 60
 
 @dataclass(frozen=True)
 class Arm:
-    """label: how tables name it; slug: its folder; changes: {setting: value} that make it, with 'base' where it has one of its own."""
+    """label: how tables name it; slug: its folder; changes: {setting: value} that make it, with 'base' where it has one of its own; number:
+    its place among the arms."""
 
     label: str
     slug: str
     changes: dict[str, Any]
     tune: dict[str, list]
+    number: int = 0
 
     def __str__(self) -> str:
         return self.label
@@ -37,7 +39,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """One training. folder: its path below runs/; config: what it trains. Equal hashes train the same."""
+    """One training. seed: as the study counts it, train.seed where arms are paired; folder: its path below runs/; config: what it
+    trains. Equal hashes train the same."""
 
     arm: Arm
     seed: int
@@ -67,7 +70,7 @@ def expand(study: Study) -> list[Arm]:
         if slug.lower() in slugs:  # differ in what a folder name cannot hold
             slug = f"{slug}-{_digest(label)}"
         slugs[slug.lower()] = label
-        arms[label] = Arm(label, slug, changes, entry.tune or (study.tune.grid if study.tune else {}))
+        arms[label] = Arm(label, slug, changes, entry.tune or (study.tune.grid if study.tune else {}), len(arms))
     baseline_of(study, list(arms.values()))
     _check_trials(study, list(arms.values()))
     _check_equal(study, list(arms.values()))
@@ -106,7 +109,8 @@ def resolve(study: Study, arm: Arm, seed: int, *, extra: Mapping[str, Any] | Non
             budget: int | None = None) -> Config:
     """The config of one run. extra: settings on top of the arm's own; budget: in place of the study's.
 
-    Iterations and learning rate follow the study's budget, equal and lr_rule; a learning rate of the arm itself stays as it is.
+    Iterations and learning rate follow the study's budget, equal and lr_rule; a learning rate of the arm itself stays as it is. Arms that
+    are not paired train with seeds of their own.
     """
     changes = {**arm.changes, **(extra or {})}
     base = changes.pop("base", study.base)
@@ -117,7 +121,8 @@ def resolve(study: Study, arm: Arm, seed: int, *, extra: Mapping[str, Any] | Non
         batch = _batch(changes, reference if base == study.base else _load(base, study.settings, study.name))
         iterations = max(1, round(iterations * reference.train.batch_size / batch))
     start = {"train.init_from": init_checkpoint(study, root)} if study.init_from else {}
-    fixed = {"name": f"{study.name}/{arm.slug}", "train.seed": seed, "train.iterations": iterations, "train.autoscale": False}
+    own = seed if study.paired else seed + SEED_STRIDE * arm.number
+    fixed = {"name": f"{study.name}/{arm.slug}", "train.seed": own, "train.iterations": iterations, "train.autoscale": False}
     return _load(base, {**_study_settings(study), **schedule, **start, **changes, **fixed}, f"{study.name}: {arm.label}")
 
 
@@ -163,21 +168,21 @@ def init_checkpoint(study: Study, root: str | Path = "runs") -> str:
 # ----------------------------------------------------------------------------------------------------------------- refusals
 
 def check_losses(study: Study, arms: list[Arm]) -> list[str]:
-    """Checks names and parameters of losses and assigners, and refuses arms that differ only in the form of one loss, unless
-    allow_copies. Returns notes on losses that agree but in rare places. Imports torch."""
+    """Checks names and parameters of losses and assigners, and refuses arms that are equal once defaults are left out. Refuses arms that
+    differ only in the form of one loss too, unless allow_copies. Returns notes on losses that agree but in rare places. Imports torch."""
     from layers.losses.compare import copies
     groups: dict[str, dict[str, tuple[Arm, Config]]] = {}
+    seen: dict[str, Arm] = {}
     for arm in arms:
-        config = resolve(study, arm, study.seeds[0])
-        load_config(config.model_dump())  # names, parameters, plugins
+        config = _canonical_config(load_config(_at_one_seed(study, arm).model_dump()))  # refuses unknown names, parameters, plugins
+        _refuse_equal(study, seen, arm, config)
         blank = config.model_copy(update={"loss": config.loss.model_copy(update={"mask": "-", "mask_weight": 0.0})})
         groups.setdefault(config_hash(identity(blank)), {})[config.loss.mask] = (arm, config)
     notes = []
     for group in groups.values():
         plugins = next(iter(group.values()))[1].loss.plugins
-        canonical = {_canonical_loss(text, plugins): arm for text, (arm, _) in group.items()}
         for found in copies(group, plugins=plugins):
-            first, second = canonical[found.first], canonical[found.second]
+            first, second = group[found.first][0], group[found.second][0]
             if found.except_at:
                 notes.append(f"{first} and {second} are nearly one loss: {found}")
             elif not study.allow_copies:
@@ -188,9 +193,13 @@ def check_losses(study: Study, arms: list[Arm]) -> list[str]:
     return notes
 
 
-def _canonical_loss(text: str, plugins: tuple[str, ...]) -> str:
+def _canonical_config(config: Config) -> Config:
+    """The config with its loss and its assigner written without defaults."""
+    from layers.assign import build_assigner
     from layers.losses.mask import build_mask_loss
-    return build_mask_loss(text, plugins).expression
+    loss = config.loss.model_copy(update={"mask": build_mask_loss(config.loss.mask, config.loss.plugins).expression})
+    assign = config.assign.model_copy(update={"name": build_assigner(config.assign.name).expression})
+    return config.model_copy(update={"loss": loss, "assign": assign})
 
 
 def differences(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
@@ -201,16 +210,25 @@ def differences(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _check_equal(study: Study, arms: list[Arm]) -> None:
-    """Refuses two arms that train the same."""
+    """Refuses two arms that train the same, as far as can be told without torch."""
     seen: dict[str, Arm] = {}
     for arm in arms:
-        config = resolve(study, arm, study.seeds[0])
-        loss = config.loss.model_copy(update={"mask": " + ".join(unordered(parse(config.loss.mask)))})
+        config = _at_one_seed(study, arm)
         assign = config.assign.model_copy(update={"name": _canonical("assign.name", config.assign.name)})
-        normal = config.model_copy(update={"loss": loss, "assign": assign})
-        other = seen.setdefault(hash8(normal), arm)
-        if other is not arm:
-            raise ConfigError(f"{study.name}: the arms {other.label!r} and {arm.label!r} resolve to the same config: remove one of them")
+        _refuse_equal(study, seen, arm, config.model_copy(update={"assign": assign}))
+
+
+def _refuse_equal(study: Study, seen: dict[str, Arm], arm: Arm, config: Config) -> None:
+    """ConfigError where an arm of `seen` {hash: arm} trains the same, in whatever order its loss is written."""
+    loss = config.loss.model_copy(update={"mask": " + ".join(unordered(parse(config.loss.mask)))})
+    other = seen.setdefault(hash8(config.model_copy(update={"loss": loss})), arm)
+    if other is not arm:
+        raise ConfigError(f"{study.name}: the arms {other.label!r} and {arm.label!r} resolve to the same config: remove one of them")
+
+
+def _at_one_seed(study: Study, arm: Arm) -> Config:
+    """The arm's config at the first seed, also where arms are not paired."""
+    return resolve(study.model_copy(update={"paired": True}), arm, study.seeds[0])
 
 
 def _check_trials(study: Study, arms: list[Arm]) -> None:

@@ -33,6 +33,7 @@ DECIDED = {"name": "name: of the study", "train.seed": "seeds:", "train.iteratio
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 PRIMARY = re.compile(rf"(mask|box)_({'|'.join(METRICS)})")
 TUNE_SEED = 10_000  # far from the seeds that people report
+SEED_STRIDE = 1000  # between the training seeds of two arms with paired: false
 
 Seeds = tuple[NonNegativeInt, ...]
 Settings = dict[str, Any]  # {"section.field": value}; an arm's may also hold "base"
@@ -132,6 +133,7 @@ class Study(Section):
     equal: Literal["iterations", "images"] = Field("iterations", description="what arms of different batch sizes have in common")
     lr_rule: Literal["constant", "linear", "sqrt"] = Field(
         "constant", description="learning rate of an arm of batch b: the base's, or that times b / base's batch, or times its root")
+    paired: bool = Field(True, description="arms share their seeds; false = each trains with seeds of its own, as an A/A test needs")
     primary: str = Field("mask_ap", description="the metric that verdicts are about: mask_ap, mask_ap50, box_ap, ...")
     margin: Positive = Field(0.5, description="differences of the primary metric below this many points count as equivalent")
     looks: tuple[PositiveInt, ...] = Field((), description="numbers of seeds after which one looks, [3, 5, 10]; empty = once, at the end")
@@ -175,6 +177,9 @@ class Study(Section):
             raise ValueError(f"seeds: {next(s for s in seeds if seeds.count(s) > 1)} is listed more than once")
         if list(self.looks) != sorted(set(self.looks)):
             raise ValueError(f"looks must ascend, got {list(self.looks)}")
+        if not self.paired and max(seeds) >= SEED_STRIDE:
+            raise ValueError(f"seeds: with paired: false they must be below {SEED_STRIDE}, which tells the arms' own seeds apart, "
+                             f"got {max(seeds)}")
         if self.looks and self.looks[-1] != len(self.seeds):
             raise ValueError(f"the last of looks is the number of seeds, {len(self.seeds)}, got {list(self.looks)}")
         if self.tune and set(self.tune.seeds) & set(seeds):

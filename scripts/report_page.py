@@ -156,7 +156,8 @@ def _reading(report: Report) -> str:
     used = {arm.comparison.verdict for arm in report.arms if arm.comparison is not None}
     meanings = "".join(f'<dt><span class="verdict {css_class(name)}">{html.escape(name)}</span></dt><dd>{html.escape(MEANING[name])}.</dd>'
                        for name in MEANING if name in used)
-    return (f"<dl>{meanings}</dl><p class=\"note\">Arms are paired: runs of one seed share initial weights, order of the images and "
-            "augmentation. Intervals count both seeds and images, and images are shared by all runs. An interval can leave 0 out while the "
-            "verdict is undecided: the interval speaks of one arm by itself, the verdict pays for all of them. Details: "
-            "docs/statistics.md.</p>")
+    paired = ("Arms are paired: runs of one seed share initial weights, order of the images and augmentation" if report.study.paired else
+              "Arms are not paired: each trained with seeds of its own, and what they share is the start, if the study has one")
+    return (f"<dl>{meanings}</dl><p class=\"note\">{paired}. Intervals count both seeds and images, and images are shared by all runs. An "
+            "interval can leave 0 out while the verdict is undecided: the interval speaks of one arm by itself, the verdict pays for all "
+            "of them. Details: docs/statistics.md.</p>")

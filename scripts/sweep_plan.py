@@ -33,7 +33,9 @@ def describe(study: Study, arms: Sequence[Arm], runs: Sequence[Run], root: Path)
     lines += [
         f"verdict    {study.primary} of the last iteration's weights (their average with train.ema_decay) against {baseline.label}, "
         f"margin {study.margin:g}, looked at {plan}",
-        f"equal      initial weights ({start}), order of the images, augmentation and the keys that choose positives: by seed",
+        f"equal      initial weights ({start}), order of the images, augmentation and the keys that choose positives: by seed"
+        if study.paired else f"equal      nothing but {f'the start ({start})' if study.init_from else 'the data set'}: each arm trains "
+        "with seeds of its own (paired: false)",
         f"length     equal {study.equal}: {study.budget} iterations"
         + (" at the base's batch size" if study.equal == "images" else ""),
         f"lr rule    {study.lr_rule}: {LR_RULES[study.lr_rule]}, unless an arm sets train.lr itself"]

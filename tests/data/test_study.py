@@ -10,6 +10,7 @@ from data.resolve import ConfigError, load_config
 from data.study import dump_study, load_study, read_study
 from data.tuning import best_settings, is_held_out, on_split, search_run, split_paths, trials_of, write_splits
 from data.yaml_text import read_yaml
+from scripts.sweep_plan import describe
 
 BASE = {"name": "s", "base": "yolact_plus_tiny_cigarettes", "arms": ["bce", "dice"], "baseline": "bce", "seeds": 3, "budget": 400}
 
@@ -72,6 +73,25 @@ def test_only_the_axis_differs_between_arms():
     assert differences(found["bce"], found["dice"]) == {"loss.mask": ("bce", "dice")}
     assert (found["bce"].train.iterations, found["bce"].train.batch_size, found["bce"].train.on_nonfinite) == (400, 4, "skip")
     assert configs(study(settings={"train.on_nonfinite": "stop"}))["bce"].train.on_nonfinite == "stop"
+
+
+def test_arms_that_are_not_paired_share_the_start_alone():
+    copies = dict(arms=["survey_huber(delta=1)", "survey_huber(delta=2)", "survey_huber(delta=3)"], baseline="survey_huber(delta=1)",
+                  allow_copies=True, seeds=[4, 7], init_from={"iterations": 50})
+    paired, apart = study(**copies), study(**copies, paired=False)
+    runs = {made.paired: runs_of(made, expand(made)) for made in (paired, apart)}
+    assert [run.config.train.seed for run in runs[True]] == [4, 4, 4, 7, 7, 7]
+    assert [run.config.train.seed for run in runs[False]] == [4, 1004, 2004, 7, 1007, 2007]
+    assert [run.seed for run in runs[False]] == [4, 4, 4, 7, 7, 7] and all(f"/seed{run.seed}-" in f"/{run.name}" for run in runs[False])
+    assert {run.config.train.init_from for run in runs[True]} == {run.config.train.init_from for run in runs[False]}
+    assert len({run.config.train.init_from for run in runs[False]}) == 1 and init_run(apart) == init_run(paired)
+    equal = [describe(made, expand(made), runs[made.paired], Path("runs")) for made in (paired, apart)]
+    assert "order of the images, augmentation" in equal[0] and "nothing but the start (runs/s/_init/" in equal[1]
+    assert "one loss in two arms" in check_losses(apart, expand(apart))[0], "their seeds do not hide that they are one loss"
+    with pytest.raises(ConfigError, match="resolve to the same config"):
+        expand(study(arms=["bce", {"label": "again", "loss.mask": "bce"}], paired=False))
+    with pytest.raises(ConfigError, match="seeds: with paired: false they must be below 1000, .* got 1000"):
+        study(seeds=[0, 1000], paired=False)
 
 
 def test_equal_images_and_equal_iterations():
@@ -194,6 +214,17 @@ def test_one_loss_in_two_forms_is_refused_unless_meant():
         check_losses(scaled, expand(scaled))
     apart = study(arms=["bce", {"loss.mask": "2*bce", "train.batch_size": 2}, {"loss.mask": "bce", "loss.mask_weight": 3}])
     assert check_losses(apart, expand(apart)) == [], "another batch size, another weight: that is what the study is about"
+
+
+@pytest.mark.parametrize("arms", [
+    ["bce", "focal", "focal(gamma=2)"],
+    ["bce", {"assign.name": "max_iou"}, {"assign.name": "max_iou(positive=0.5, negative=0.4)"}],
+    ["bce", {"assign.name": "max_iou(positive=0.6, negative=0.3)"}, {"assign.name": "max_iou(negative=0.3, positive=0.6)"}],
+], ids=["loss", "assigner", "order"])
+def test_defaults_written_out_make_no_other_arm(arms):
+    made = study(arms=arms, allow_copies=True)
+    with pytest.raises(ConfigError, match="resolve to the same config: remove one of them"):
+        check_losses(made, expand(made))
 
 
 def test_unknown_losses_are_named_before_anything_runs():

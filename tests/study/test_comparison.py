@@ -191,6 +191,8 @@ def test_a_study_from_its_folder(study):
 
 def test_an_arm_from_its_folder(study, tmp_path):
     assert list(load_arm(study / "bce", resamples=DRAWS)) == [0, 1, 2]
+    write_run(tmp_path / "unpaired" / "seed2-01234567", 1002)
+    assert list(load_arm(tmp_path / "unpaired", resamples=DRAWS)) == [2], "as the study counts it, and not as it trained"
     with pytest.raises(ValueError, match="holds no finished run"):
         load_arm(tmp_path)
     for name in ("a", "b"):

@@ -70,7 +70,8 @@ def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> Run:
     seed, skipped = 0, 0
     if folder and (folder / "config.yaml").is_file():
         config = load_config(folder / "config.yaml", check_names=False)
-        seed, skipped = config.train.seed, _skipped(folder / "metrics.jsonl")
+        counted = _SEED_FOLDER.match(folder.name)  # a study with paired: false counts seeds otherwise than its runs train with
+        seed, skipped = int(counted[1]) if counted else config.train.seed, _skipped(folder / "metrics.jsonl")
         if records.note.get("step") != config.train.iterations:
             raise ValueError(f"{file} is of step {records.note.get('step')}, but the run has {config.train.iterations} iterations: finish "
                              f"it (train.py --resume={folder}), or evaluate its end (eval.py --trained_model={folder}/weights/last.pth)")
