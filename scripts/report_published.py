@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from data.schema import Config
 from data.survey import PREFIX, presets
-from layers.losses.expr import parse
+from layers.losses.expr import Term, parse
 
 ALL = (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
 SOME = (50, 60, 70, 80, 90, 95)  # the columns of the table of combinations
@@ -50,6 +50,16 @@ def baseline() -> Published:
     return _ROWS[BASELINE]
 
 
+def reference_loss(row: Published) -> str:
+    """The loss that beta weights in a row alpha*L1 + L2: the survey added the other to it."""
+    return plain_name(parse(_LOSSES[row.name])[0])
+
+
+def plain_name(term: Term) -> str:
+    """The loss that a term is a form of."""
+    return term.name.removeprefix("survey_")
+
+
 def _key(loss: str) -> frozenset:
     """{(loss, coefficient)} of an expression, the same for the survey's form of a loss and the loss that it is named after."""
     try:
@@ -57,7 +67,7 @@ def _key(loss: str) -> frozenset:
     except ValueError:
         return frozenset()
     plain = all(set(term.params) <= _FORMS for term in terms)
-    return frozenset((term.name.removeprefix("survey_"), term.coefficient) for term in terms) if plain else frozenset()
+    return frozenset((plain_name(term), term.coefficient) for term in terms) if plain else frozenset()
 
 
 def _rows() -> dict[str, Published]:

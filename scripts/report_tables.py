@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from layers.losses.expr import Term, parse
 from scripts.report_data import ArmReport, Report, is_number, quality, seeds_text
-from scripts.report_published import ALL, BASELINE, SOME, Published, baseline, published
+from scripts.report_published import ALL, BASELINE, SOME, Published, baseline, plain_name, published, reference_loss
 from yolact.study.verdict import LEAST_SEEDS
 
 NOTHING = "–"
@@ -95,15 +95,16 @@ def combinations(report: Report) -> Table | None:
         return None
     arms, rows = mixed if report.base in mixed else [report.base, *mixed], []
     for arm in arms:
-        first, *added = terms(arm)
-        weights = [", ".join(f"{term.coefficient:g}" for term in added) or NOTHING, f"{first.coefficient:g}"]
+        reference, *added = by_role(arm, report.base)
+        weights = [", ".join(f"{term.coefficient:g}" for term in added) or NOTHING, f"{reference.coefficient:g}"]
         rows.append(_row(report, arm, [arm.label, *weights, fps(arm)], (0, *SOME)))
         if arm.published:
             theirs = weights if added else [NOTHING, NOTHING]
             rows.append(_published_row(report, arm.published, [f"published: {arm.published.title}", *theirs, number(arm.published.fps)],
                                        (0, *SOME)))
     header = ["loss", "α", "β", "FPS", "all", *(f"AP{t}" for t in SOME), *_verdict(report)]
-    notes = ["β weights the first term, α those added to it.", *_published_note(rows)]
+    notes = ["α L1 + β L2: β weights the baseline's loss, or where that takes no part the term of weight 1; α weights what is added to it, "
+             "in whatever order the loss is written.", *_published_note(rows)]
     return Table("hybrid", "Table III: combinations of losses", header, rows, notes)
 
 
@@ -183,6 +184,14 @@ def _differ_in_loss(report: Report) -> bool:
 
 def terms(arm: ArmReport) -> tuple[Term, ...]:
     return parse(arm.config.loss.mask)
+
+
+def by_role(arm: ArmReport, base: ArmReport) -> list[Term]:
+    """The terms of an arm's loss: the one that beta weights, then those that alpha does. The written order says nothing, as 0.5*mse + bce
+    is bce + 0.5*mse. Beta's is the survey's where it has the combination, else the baseline's loss, else the term of weight 1."""
+    alone = terms(base)
+    wanted = reference_loss(arm.published) if arm.published else plain_name(alone[0]) if len(alone) == 1 else ""
+    return sorted(terms(arm), key=lambda term: (plain_name(term) != wanted, term.coefficient != 1, -term.coefficient, str(term)))
 
 
 # ------------------------------------------------------------------------------------------------------------------- cells

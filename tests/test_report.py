@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from scripts import report, report_archive, sweep_state
 from scripts.report_data import collect
 from scripts.report_gallery import view
 from scripts.report_published import _ROWS, published
-from scripts.report_tables import tables
+from scripts.report_tables import by_role, tables
 from scripts.report_text import escape_latex, latex, markdown
 from tests.engine import tiny
 from tests.made_runs import ENV, make_study, write_detections, write_run
@@ -110,6 +111,21 @@ def test_tables_hold_the_same_numbers(finished):
     assert len({len(row.cells) for row in made["thresholds"].rows} | {len(made["thresholds"].header)}) == 1
 
 
+@pytest.mark.parametrize("loss, base, alpha, beta", [
+    ("0.5*mse + bce", "bce", "0.5", "1"), ("bce + 0.5*mse", "bce", "0.5", "1"), (HYBRID, "bce", "0.5", "1"),  # a row of the survey
+    ("2*mse + huber", "bce", "2", "1"), ("survey_huber(outside='charge') + 2*mse", "bce", "2", "1"), ("3*huber + bce", "mse", "3", "1"),
+    ("dice + 2*bce", "bce", "1", "2"), ("2*bce + dice", "bce", "1", "2"),  # the baseline's loss
+    ("0.3*focal + dice", "bce", "0.3", "1"), ("dice + 0.3*focal", "bce", "0.3", "1"),  # the term of weight 1
+    ("0.3*focal + 0.7*dice", "bce + mse", "0.3", "0.7"), ("0.7*dice + 0.3*focal", "bce + mse", "0.3", "0.7"),
+    ("0.5*mse + dice + bce", "bce", "1, 0.5", "1"), ("bce + dice + 0.5*mse", "bce", "1, 0.5", "1")])
+def test_alpha_weights_what_is_added_in_whatever_order(loss, base, alpha, beta):
+    def arm(text):
+        config = load_config("yolact_plus_tiny_cigarettes", [f"loss.mask={text}"])
+        return SimpleNamespace(config=config, published=published(config))
+    reference, *added = by_role(arm(loss), arm(base))
+    assert (", ".join(f"{term.coefficient:g}" for term in added), f"{reference.coefficient:g}") == (alpha, beta)
+
+
 def test_interval_of_one_seed_is_that_of_the_images(study):
     for arm in SKILLS:
         for seed in (1, 2):
@@ -182,7 +198,8 @@ def test_published_rows_are_marked(tmp_path):
     found = collect(make_study(tmp_path, {**STUDY, "seeds": 1}, SKILLS, images=10))
     table = next(table for table in tables(found) if table.key == "hybrid")
     row = next(row for row in table.rows if row.cells[0] == "published: 0.5MSE + BCE")
-    assert row.kind == "published" and row.cells[4] == "84.43" and row.cells[-3:] == ["1", "+0.78", "one run, no interval"]
+    assert row.kind == "published" and row.cells[1:3] == ["0.5", "1"] and row.cells[4] == "84.43"
+    assert row.cells[-3:] == ["1", "+0.78", "one run, no interval"]
     assert row.remark == "computed: BCE + 0.5 MSE, the latter uncropped"
 
 
