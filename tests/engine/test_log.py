@@ -13,16 +13,18 @@ from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
 
-def step(number, box, *, skipped=False):
-    return ReadStep(number, {"box": box, "class": 2.0}, {"bce": box / 2}, 1.0, skipped, "")
+def step(number, box, *, skipped=False, problem=""):
+    return ReadStep(number, {"box": box, "class": 2.0}, {"bce": box / 2}, 1.0, skipped, problem)
 
 
 def test_meter_means_leave_out_skipped_steps():
     meter = Meter()
-    for found in (step(1, 1.0), step(2, 3.0), step(3, float("nan"), skipped=True)):
+    overflow = step(4, 5.0, skipped=True)  # of fp16's loss scale: the loss is finite
+    for found in (step(1, 1.0), step(2, 3.0), step(3, float("nan"), skipped=True, problem="box = nan"), overflow, overflow):
         meter.add(found)
-    assert meter.take() == {"losses": {"box": 2.0, "class": 2.0}, "terms": {"bce": 1.0}, "grad_norm": 1.0, "skipped": 1}
-    assert meter.take() == {"losses": {}, "terms": {}, "grad_norm": None, "skipped": 0}
+    assert meter.state()["skipped"] == 1 and Meter(meter.state()).state() == meter.state()
+    assert meter.take() == {"losses": {"box": 2.0, "class": 2.0}, "terms": {"bce": 1.0}, "grad_norm": 1.0, "skipped": 1, "overflows": 2}
+    assert meter.take() == {"losses": {}, "terms": {}, "grad_norm": None, "skipped": 0, "overflows": 0}
 
 
 def test_meter_continues_from_its_state():

@@ -31,17 +31,19 @@ PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pydantic", "opencv-
 
 class Meter:
     """Means of the losses over the steps since the last logged line that had them. Its state goes into checkpoints, so that a resumed run
-    logs the same numbers. Skipped steps count as skipped and enter no mean."""
+    logs the same numbers. Steps that were skipped enter no mean: `skipped` counts those that were not finite, which mark a run as unstable,
+    `overflows` those that fp16's loss scale was too large for, which are ordinary."""
 
     def __init__(self, state: dict | None = None):
         state = state or {}
         self.sums: dict[str, float] = dict(state.get("sums", {}))
         self.counts: dict[str, int] = dict(state.get("counts", {}))
-        self.skipped = state.get("skipped", 0)
+        self.skipped, self.overflows = state.get("skipped", 0), state.get("overflows", 0)
 
     def add(self, step: ReadStep) -> None:
         if step.skipped:
-            self.skipped += 1
+            self.skipped += bool(step.problem)
+            self.overflows += not step.problem
             return
         numbers = {**{f"losses/{k}": v for k, v in step.losses.items()}, **{f"terms/{k}": v for k, v in step.terms.items()},
                    "grad_norm": step.grad_norm}
@@ -50,14 +52,15 @@ class Meter:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def state(self) -> dict:
-        return {"sums": dict(self.sums), "counts": dict(self.counts), "skipped": self.skipped}
+        return {"sums": dict(self.sums), "counts": dict(self.counts), "skipped": self.skipped, "overflows": self.overflows}
 
     def take(self) -> dict:
-        """{"losses": {...}, "terms": {...}, "grad_norm", "skipped"}: the means, none where every step was skipped; and a fresh start."""
+        """{"losses": {...}, "terms": {...}, "grad_norm", "skipped", "overflows"}: the means, none where every step was skipped; and a fresh
+        start."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
         taken = {group: {name.removeprefix(f"{group}/"): v for name, v in means.items() if name.startswith(f"{group}/")}
                  for group in ("losses", "terms")}
-        taken |= {"grad_norm": means.get("grad_norm"), "skipped": self.skipped}
+        taken |= {"grad_norm": means.get("grad_norm"), "skipped": self.skipped, "overflows": self.overflows}
         self.__init__()
         return taken
 
@@ -111,6 +114,8 @@ class RunLog:
                  f"lr {record['lr']:.2e}", f"{record['images_per_s']:.1f} img/s", f"ETA {eta}"]
         if record["skipped"]:
             parts.append(f"skipped {record['skipped']}")
+        if record["overflows"]:
+            parts.append(f"fp16 overflows {record['overflows']}")
         if "memory_mb" in record:
             parts.append(f"{record['memory_mb'] / 1024:.1f} GB")
         return " | ".join(parts)

@@ -51,7 +51,8 @@ class StepRecord:
     losses, terms   0-d each, this rank's share of the global loss (the shares of all ranks add up to it)
     gradients       (4,) each, Criterion.last_gradients, in the steps that measure them; they add up likewise
     skipped         0-d, 1 where the weights were left as they were
-    bad             0-d, 1 where the loss or gradient was not finite (an fp16 overflow of the scaled gradient is not bad)
+    bad             0-d, 1 where the loss or gradient was not finite (an fp16 overflow of the scaled gradient is not bad: the scale falls
+                    and training goes on, so it is no sign of divergence)
     """
 
     step: int
@@ -173,7 +174,7 @@ def _add(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
 @dataclass
 class ReadStep:
     """A StepRecord on the host, its losses and terms summed over the ranks, with the shares of the gradient (gradients.shares) among the
-    terms where they were measured. `problem` says what was not finite, or is empty."""
+    terms where they were measured. `problem` says what was not finite, or is empty; skipped without one: fp16's loss scale overflowed."""
 
     step: int
     losses: dict[str, float]

@@ -40,7 +40,7 @@ class Comparison:
     level            that the verdict was reached or missed at; decided_at: seeds of the look that decided, None where none did
     exploratory      why the verdict is no planned one; empty where it is
     sign_flip        exact sign-flip p on these images, from 6 seeds; a check that decides nothing
-    unstable         runs of the arm among `seeds` that had steps without a finite loss
+    unstable         runs of the arm among `seeds` that had steps whose loss or gradient was not finite
     """
 
     arm: str

@@ -26,7 +26,7 @@ _SEED_FOLDER = re.compile(r"seed(\d+)-")
 class Run:
     """One evaluated training: AP on the images and on their resamples, and what it takes to tell whether two runs can be compared.
 
-    skipped: training steps whose loss was not finite.
+    skipped: training steps whose loss or gradient was not finite; overflows of fp16's loss scale are none.
     """
 
     path: Path

@@ -120,5 +120,5 @@ def sentence(record: Comparison) -> str:
     if record.exploratory and record.verdict not in (NONE, FAILED):
         parts.append(f"exploratory: {record.exploratory}")
     if record.unstable:
-        parts.append(f"unstable: {record.unstable} of {len(record.seeds)} runs had steps without a finite loss")
+        parts.append(f"unstable: {record.unstable} of {len(record.seeds)} runs had steps whose loss or gradient was not finite")
     return "; ".join([*parts, *record.notes])
