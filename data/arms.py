@@ -40,12 +40,18 @@ class Arm:
 @dataclass(frozen=True)
 class Run:
     """One training. seed: as the study counts it, train.seed where arms are paired; folder: its path below runs/; config: what it
-    trains. Equal hashes train the same."""
+    trains, equal hashes the same; tried: what a tuning trial sets."""
 
     arm: Arm
     seed: int
     config: Config
     folder: Path
+    tried: str = ""
+
+    @property
+    def label(self) -> str:
+        """How a table names its row."""
+        return f"{self.arm}: {self.tried}" if self.tried else self.arm.label
 
     @property
     def name(self) -> str:
@@ -60,6 +66,8 @@ def expand(study: Study) -> list[Arm]:
     for unwanted in study.exclude:
         if not any(_matches(changes, unwanted) for _, changes in entries):
             raise ConfigError(f"{study.name}: exclude: no arm has {_words(unwanted)}")
+    if not kept:
+        raise ConfigError(f"{study.name}: exclude: leaves no arm")
     arms: dict[str, Arm] = {}
     slugs: dict[str, str] = {}
     for entry, changes in kept:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -87,7 +88,7 @@ class Tune(Section):
     @field_validator("seeds", mode="before")
     @classmethod
     def _listed(cls, value):
-        return (value,) if isinstance(value, int) else value
+        return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Range(Section):
@@ -149,6 +150,15 @@ class Study(Section):
             if value < 1:
                 raise ValueError("needs at least one seed")
             return tuple(range(value))
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be a number of seeds, or a list of seeds")
+        return value
+
+    @field_validator("seeds", "added_seeds", "budget", "margin", "looks", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value):
+        if any(isinstance(item, bool) for item in (value if isinstance(value, (list, tuple)) else [value])):
+            raise ValueError("must be a number, not true or false")
         return value
 
     @field_validator("primary")
@@ -225,6 +235,16 @@ def _grid(value: Any, where: str) -> dict[str, list]:
     return _settings(value, where, base=True)
 
 
+def _tune_grid(value: Any, where: str) -> dict[str, list]:
+    grid = _grid(value, where)
+    if not grid:
+        raise ValueError(f"{where}: needs settings to try, such as {{train.lr: [1e-4, 3e-4]}}")
+    for axis, values in grid.items():
+        if twice := [item for number, item in enumerate(values) if item in values[:number]]:
+            raise ValueError(f"{where}: {axis} lists {brief(twice[0])} twice: a trial is made once")
+    return grid
+
+
 def _entry(value: Any, number: int) -> Any:
     where = f"arm {number}"
     if isinstance(value, str):
@@ -236,8 +256,9 @@ def _entry(value: Any, number: int) -> Any:
     for key in ("grid", "zip", "tune"):
         if key in content:
             found = content.pop(key)
-            entry[key] = _grid(found, f"{where}: {key}") if found else {}
-    return {**entry, "settings": _settings(content | value.get("settings", {}), where, base=True)}
+            entry[key] = (_tune_grid if key == "tune" else _grid)(found, f"{where}: {key}") if found else {}
+    more = _settings(value.get("settings", {}), f"{where}: settings", base=True)
+    return {**entry, "settings": {**_settings(content, where, base=True), **more}}
 
 
 def _arms(value: Any) -> Any:
@@ -247,30 +268,50 @@ def _arms(value: Any) -> Any:
 
 
 def _tune(value: Any) -> Any:
-    if isinstance(value, dict) and "grid" in value:
-        return {**value, "grid": _grid(value["grid"], "tune.grid")}
-    return value
+    if isinstance(value, dict):
+        return {**value, "grid": _tune_grid(value["grid"], "tune.grid")} if "grid" in value else value
+    return _nothing_but(value, Tune, "{grid: {train.lr: [1e-4, 3e-4]}}")
 
 
 def _search(value: Any) -> Any:
     if not isinstance(value, dict):
-        return value
-    space = value.get("space")
-    if isinstance(space, dict):
-        _settings({key: item for key, item in space.items() if "." in str(key)}, "search.space")
+        return _nothing_but(value, Search, "{settings: {...}, space: {...}}")
+    space = value.get("space", {})
+    if not isinstance(space, dict) or ("space" in value and not space):
+        raise ValueError(f"search.space: needs what is searched, such as {{alpha: {{low: 0.1, high: 10}}}}, got {brief(space)}")
+    for name, item in space.items():
+        if not isinstance(item, (dict, Range)) and not (isinstance(item, (list, tuple)) and item):
+            raise ValueError(f"search.space: {name} needs a range, {{low: 0.1, high: 10}}, or a list of values, got {brief(item)}")
+    _settings({key: item for key, item in space.items() if "." in str(key)}, "search.space")
     return {**value, "settings": _settings(value.get("settings", {}), "search.settings")}
 
 
 def _init(value: Any) -> Any:
-    if isinstance(value, dict) and "settings" in value:
-        return {**value, "settings": _settings(value["settings"], "init_from.settings")}
+    if isinstance(value, dict):
+        return {**value, "settings": _settings(value["settings"], "init_from.settings")} if "settings" in value else value
+    if isinstance(value, (str, NoneType)):
+        return value or ""
+    return _nothing_but(value, InitRun, "{iterations: 500, settings: {...}}, or a checkpoint's path")
+
+
+def _nothing_but(value: Any, section: type[Section], example: str) -> Any:
+    if value is not None and not isinstance(value, section):
+        raise ValueError(f"must be {example}")
     return value
 
 
+def _exclude(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        return value
+    for number, item in enumerate(value, 1):
+        if not item:
+            raise ValueError(f"exclude {number}: names no setting, so it would leave out every arm")
+    return [_settings(item, "exclude", base=True) for item in value]
+
+
 _READERS = {
-    "arms": _arms, "tune": _tune, "search": _search, "init_from": _init,
+    "arms": _arms, "tune": _tune, "search": _search, "init_from": _init, "exclude": _exclude,
     "settings": lambda value: _settings(value, "settings"),
-    "exclude": lambda value: [_settings(item, "exclude", base=True) for item in value] if isinstance(value, (list, tuple)) else value,
 }
 
 
@@ -297,7 +338,8 @@ def read_study(content: dict[str, Any], origin: str = "study") -> Study:
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {'; '.join(_message(item) for item in error.errors()[:3])}") from None
+        meant = [item for item in error.errors() if not (isinstance(item["input"], dict) and _OTHER_FORM.match(str(*item["loc"][-1:])))]
+        raise ConfigError(f"{origin}: {'; '.join(_message(item) for item in meant[:3])}") from None
 
 
 def dump_study(study: Study) -> str:
@@ -305,6 +347,7 @@ def dump_study(study: Study) -> str:
     return write_yaml(study.model_dump())
 
 
+_OTHER_FORM = re.compile(r"str$|list\[")  # of a union: how pydantic calls what a mapping was not meant to be
 _PARTS = {"tune": Tune, "search": Search, "init_from": InitRun, "arms": ArmEntry}
 
 
@@ -313,11 +356,10 @@ def _message(item: dict) -> str:
     path = [part for part in item["loc"] if part not in ("InitRun", "Range") and not str(part).startswith(("list[", "function-"))]
     key = ".".join(map(str, path))
     if item["type"] == "extra_forbidden":
-        model = Study if len(path) == 1 else _PARTS.get(path[0], Range)
-        return f"unknown key {key}{did_you_mean(str(path[-1]), model.model_fields)}"
+        return f"unknown key {key}{did_you_mean(str(path[-1]), _section(path).model_fields)}"
     why = reason(item)
     if item["type"] == "missing":
-        return f"{key}: {why}: {_field(path)}"
+        return f"{key}: {why}: {_section(path).model_fields[path[-1]].description or 'give a value'}"
     return why if not key or why.startswith(key) else f"{key}={brief(item['input'])}: {why}" if _plain(item["input"]) else f"{key}: {why}"
 
 
@@ -325,6 +367,6 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float))
 
 
-def _field(path: list) -> str:
-    fields = Study.model_fields if len(path) == 1 else _PARTS.get(path[0], Range).model_fields
-    return fields[path[-1]].description or "give a value"
+def _section(path: list) -> type[Section]:
+    """Whose key the last of a path is."""
+    return Study if len(path) == 1 else Range if path[:2] == ["search", "space"] else _PARTS[path[0]]

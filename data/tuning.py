@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.annotations import read_json
-from data.arms import SEARCH_FOLDER, TUNE_FOLDER, Arm, Run, combos, hash8, resolve
+from data.arms import SEARCH_FOLDER, TUNE_FOLDER, Arm, Run, combos, hash8, label_of, resolve
 from data.files import write_whole
 from data.resolve import ConfigError
 from data.schema import Config
@@ -36,7 +36,7 @@ def trials_of(study: Study, arms: Iterable[Arm], root: str | Path = "runs") -> l
                 config = on_split(study, resolve(study, arm, seed, extra=settings, root=root, budget=study.tune.budget), root,
                                   study.tune.share, TUNE_FOLDER)
                 folder = Path(study.name) / TUNE_FOLDER / arm.slug / f"seed{seed}-{hash8(config)}"
-                trials.append(Trial(settings, Run(arm, seed, config, folder)))
+                trials.append(Trial(settings, Run(arm, seed, config, folder, label_of(settings))))
     return trials
 
 

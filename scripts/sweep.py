@@ -1,6 +1,6 @@
 """Run a study: python scripts/sweep.py configs/sweeps/NAME.yaml [key=value ...]
 
-  --dry_run     show the arms, how their configs differ, and what the study will cost
+  --dry_run     show the arms, how their configs differ, the runs, and what the study will cost; with --run NAME that run's config
   --status      how far it is (from any terminal)
   --print       one command a line, to be run anywhere that sees the same files
   --run NAME    train one run of the study, as those commands do
@@ -24,12 +24,13 @@ sys.path.insert(0, str(ROOT))
 from data import cli  # noqa: E402  (runs from any folder, installed or not)
 from data.arms import Run, check_losses, runs_of  # noqa: E402
 from data.files import write_whole  # noqa: E402
-from data.resolve import ConfigError  # noqa: E402
+from data.resolve import ConfigError, dump_yaml  # noqa: E402
 from data.study import Study, dump_study, load_study, read_study  # noqa: E402
 from data.yaml_text import read_yaml  # noqa: E402
 from scripts.sweep_local import Driver, Slot, Stopped, local_slots  # noqa: E402
-from scripts.sweep_plan import describe, estimate, power_of  # noqa: E402
+from scripts.sweep_plan import describe, estimate, names, power_of  # noqa: E402
 from scripts.sweep_stages import Plan, plan_of, prepare, tuned  # noqa: E402
+from scripts.sweep_state import archive  # noqa: E402
 from scripts.sweep_table import LiveTable, table  # noqa: E402
 
 FREE = {"description", "added_seeds", "amended", "search"}  # keys of a study that may change once it has begun
@@ -43,7 +44,7 @@ def parser() -> cli.Parser:
     flags.add_argument("--floor", type=float, help="with --sd: half-width of the interval that the images alone leave, in points")
     flags.switch("--status", help="show how far the study is, and stop")
     flags.switch("--print", help="print one command a run, and stop")
-    flags.add_argument("--run", metavar="NAME", help="train this run only: <arm's folder>/seed<k>-<hash>")
+    flags.add_argument("--run", metavar="NAME", help="train this run only (with --dry_run: show its config): <arm>/seed<k>-<hash>")
     flags.switch("--slurm", help="submit the runs to SLURM, and stop")
     flags.add_argument("--sbatch", default="", metavar="OPTIONS", help="of the jobs: 'partition=gpu gpus_per_node=1 time=600' (minutes)")
     flags.switch("--search", help="search the best values of the search section on a tune split, with Optuna")
@@ -59,7 +60,7 @@ def main(arguments: Namespace) -> int:
     root = arguments.runs_root
     plan = plan_of(study, root)
     if arguments.status:
-        print(table(root, plan.current, study.primary))
+        print(table(root, plan.due, study.primary))
         return 0
     for line in check_losses(study, plan.arms):
         cli.note(line)
@@ -114,7 +115,7 @@ def first_stage(plan: Plan, driver: Driver, live: LiveTable) -> int:
     """Trains what every run starts from. 0 if it is there."""
     if plan.start is None or plan.done(plan.start):
         return 0
-    live.runs = [plan.start]
+    live.runs = plan.due
     if driver.drive([plan.start]):
         return 0
     print(f"error: the checkpoint that every run starts from could not be trained: {driver.failed[plan.start.folder]}", file=sys.stderr)
@@ -137,9 +138,15 @@ def tuned_words(plan: Plan) -> dict[str, str]:
 def dry_run(plan: Plan, arguments: Namespace) -> None:
     study, root = plan.study, plan.root
     runs = plan.reported or runs_of(study, plan.arms, root=root)  # untuned ones cost as much
+    if arguments.run is not None:
+        print(dump_yaml(named(arguments.run, plan.runs).config), end="")
+        return
     print(describe(study, plan.arms, runs, root))
     if arguments.sd is not None and arguments.floor is not None:
         print(power_of(study, plan.arms, arguments.sd, arguments.floor))
+    print(names(plan.runs))
+    if not plan.reported:
+        print("the reported runs get their names once these trials have chosen their settings")
     slots = local_slots(arguments.jobs, arguments.device)
     print(estimate(study, runs, root=root, device=slots[0].device, slots=len(slots), trials=len(plan.trials)))
 
@@ -162,20 +169,21 @@ def with_changes(study: Study, overrides: list[str], origin: str) -> Study:
 
 
 def begin(study: Study, root: Path, *, amend: bool) -> None:
-    """Writes down the study before its first run, in <root>/<study>/study.yaml, and refuses another one there later.
+    """Writes down the study before its first run, in <root>/<study>/study.yaml, and refuses another one later, there or among those kept.
 
     What was decided is not changed after results were seen; added_seeds may grow, and --amend records what else was changed."""
     path = root / study.name / "study.yaml"
-    if path.exists():
-        old = load_study(path)
+    begun = next((place for place in (path, archive(study.name) / "study.yaml") if place.exists()), None)
+    if begun is not None:
+        old = load_study(begun)
         changed = [key for key in Study.model_fields if key not in FREE and getattr(old, key) != getattr(study, key)]
         if changed and not amend:
             what = "; ".join(f"{key}: {brief_change(getattr(old, key), getattr(study, key))}" for key in changed)
             hint = "write more seeds as added_seeds:, " if changed == ["seeds"] else ""
-            raise ConfigError(f"{path} was begun with other settings ({what}): {hint}give this study another name:, or accept the change "
+            raise ConfigError(f"{begun} was begun with other settings ({what}): {hint}give this study another name:, or accept the change "
                               "with --amend, which marks its verdicts as exploratory")
         amended = (*old.amended, *(key for key in changed if key not in old.amended))
-        if not changed and old.added_seeds == study.added_seeds:
+        if begun == path and not changed and old.added_seeds == study.added_seeds:
             return
         study = study.model_copy(update={"amended": amended})
     path.parent.mkdir(parents=True, exist_ok=True)

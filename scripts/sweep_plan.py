@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -50,6 +51,18 @@ def describe(study: Study, arms: Sequence[Arm], runs: Sequence[Run], root: Path)
         given = f"batch {train.batch_size}, {train.iterations} iterations, lr {train.lr:g}"
         lines.append(f"  {arm.label:{width}}  {given}{' (baseline)' if arm == baseline else what_differs(configs, baseline, arm)}")
     return "\n".join(lines)
+
+
+def names(runs: Sequence[Run]) -> str:
+    """The runs by folder, as --run names them."""
+    folders: dict[str, list[str]] = {}
+    for run in runs:
+        place, _, name = run.name.rpartition("/")
+        folders.setdefault(f"{place}/", []).append(name)
+    width = max(map(len, folders))
+    lines = [textwrap.fill(" ".join(found), 140, initial_indent=f"  {place:{width}} ", subsequent_indent=" " * (width + 3))
+             for place, found in folders.items()]
+    return "\n".join(["runs (--dry_run --run FOLDER/NAME shows the whole config of one):", *lines])
 
 
 def what_differs(configs: dict[str, Config], baseline: Arm, arm: Arm) -> str:

@@ -39,27 +39,32 @@ class Resumable:
 
 
 def submit(plan: Plan, command: Callable[[Run], list[str]], options: str, say: Callable[[str], None]) -> int:
-    """Submits the runs of the stage that is due, as one job array behind the shared start. Runs that are queued already are left alone.
+    """Submits the runs of the stage that is due, as one job array behind the shared start. Runs that are queued already are left alone,
+    unless the start that they wait for was lost: then all are submitted again.
 
     options: "partition=gpu gpus_per_node=1 time=600", parameters of submitit's SlurmExecutor.
     """
     submitit = _submitit()
     folder = plan.root / plan.study.name / FOLDER
-    queued = queued_jobs(folder)
+    ids, queued = dict(read_jobs(folder)), queued_jobs(folder)
     start = plan.start if plan.start and not plan.done(plan.start) else None
+    if start is not None and start.name not in queued and queued:
+        _cancel([ids[name] for name in queued])
+        say(f"cancelled    {len(queued)} jobs that waited for {start.name}, which is neither done nor in the queue")
+        queued = set()
     waiting = [run for run in plan.open(plan.current) if run.name not in queued]
     if not waiting:
         say("nothing to submit: every run is done or in the queue")
         return 0
     parameters = read_options(options)
-    ids = dict(read_jobs(folder))
     if start is not None and start.name not in queued:
         with _refusals():
             ids[start.name] = _executor(submitit, folder, plan, parameters).submit(Resumable(command(start))).job_id
         write_whole(folder / JOBS, json.dumps(ids, indent=2) + "\n")
         say(f"submitted    {start.name} as job {ids[start.name]}")
     if start is not None:
-        parameters = {**parameters, "dependency": f"afterok:{ids[start.name]}"}
+        more = {**parameters.get("additional_parameters", {}), "kill_on_invalid_dep": "yes"}  # no job waits for a failed start for ever
+        parameters = {**parameters, "dependency": f"afterok:{ids[start.name]}", "additional_parameters": more}
     executor = _executor(submitit, folder, plan, parameters)
     with _refusals(), executor.batch():
         jobs = [executor.submit(Resumable(command(run))) for run in waiting]
@@ -95,6 +100,13 @@ def queued_jobs(folder: Path) -> set[str]:
         if state in QUEUED:
             live |= {array, job}
     return {name for name, job in jobs.items() if job in live}
+
+
+def _cancel(jobs: list[str]) -> None:
+    try:
+        subprocess.run(["scancel", *jobs], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(f"--slurm: scancel {' '.join(jobs)} failed ({error})") from None
 
 
 def read_options(text: str) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from data.files import write_whole
 from data.resolve import ConfigError
 from data.study import Study
 from data.tuning import Trial, best_settings, trials_of, write_splits
-from scripts.sweep_state import ARCHIVE, final_validation, folder_of, is_done, metric
+from scripts.sweep_state import archive, final_validation, folder_of, is_done, metric
 
 CHOSEN = "tune.json"
+DECIDES = {"base", "settings", "budget", "equal", "lr_rule", "paired", "primary", "init_from", "tune"}  # keys that trials follow from
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Plan:
         """The runs of the stage that is due: trials, and once all are done the reported runs."""
         return self.reported or [trial.run for trial in self.trials]
 
+    @property
+    def due(self) -> list[Run]:
+        """Those, behind the shared start while it is not done."""
+        return [*self.open([self.start] if self.start else []), *self.current]
+
 
 def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:
     """The plan as far as the files allow to know it."""
@@ -64,10 +70,10 @@ def prepare(plan: Plan) -> None:
 
 def tuned(study: Study, trials: Sequence[Trial], root: Path) -> dict[str, dict[str, Any]] | None:
     """{label: tuned settings}, once every trial is done; written down then, so that later seeds need no trials. None before."""
-    counts = {label: sum(trial.run.arm.label == label for trial in trials) for label in (trial.run.arm.label for trial in trials)}
-    for path in (root / study.name / CHOSEN, ARCHIVE / study.name / CHOSEN):
+    plan = _plan(study, trials)
+    for path in (root / study.name / CHOSEN, archive(study.name) / CHOSEN):
         if path.is_file():
-            return _read(path, counts)
+            return _read(path, plan)
     values: dict[Path, float | None] = {}
     for trial in trials:
         final = final_validation(folder_of(root, trial.run), trial.run.config.train.iterations)
@@ -75,19 +81,26 @@ def tuned(study: Study, trials: Sequence[Trial], root: Path) -> dict[str, dict[s
             return None
         values[trial.run.folder] = metric(final, study.primary)
     chosen = best_settings(trials, values)
-    content = {label: {"chosen": chosen[label], "trials": [{"settings": t.settings, "seed": t.run.seed, study.primary: values[t.run.folder]}
-                                                           for t in trials if t.run.arm.label == label]} for label in chosen}
+    tried = {label: [{"settings": t.settings, "seed": t.run.seed, study.primary: values[t.run.folder]} for t in trials
+                     if t.run.arm.label == label] for label in chosen}
+    content = {"plan": plan, "chosen": chosen, "trials": tried}
     write_whole(root / study.name / CHOSEN, json.dumps(content, indent=2) + "\n")
     return chosen
 
 
-def _read(path: Path, counts: dict[str, int]) -> dict[str, dict[str, Any]]:
+def _plan(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+    """What decides a tuning's outcome, as JSON holds it. Not the hashes of its configs: a later version of the settings changes those."""
+    arms = {trial.run.arm.label: {"changes": trial.run.arm.changes, "grid": trial.run.arm.tune} for trial in trials}
+    return json.loads(json.dumps({**study.model_dump(mode="json", include=DECIDES), "arms": arms}))
+
+
+def _read(path: Path, plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = {label: len(item["trials"]) for label, item in content.items()}
-        chosen = {label: item["chosen"] for label, item in content.items()}
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        old, chosen = dict(content["plan"]), dict(content["chosen"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
         raise ConfigError(f"{path} is not what a tuning writes: delete it, and the sweep makes it again from the trials") from None
-    if found != counts:
-        raise ConfigError(f"{path} is of another tuning (trials by arm: {found}, the study has {counts}): delete it to tune again")
+    changed = [key for key in plan if plan[key] != old.get(key)]
+    if changed:
+        raise ConfigError(f"{path} is of another tuning, of other {', '.join(changed)}: delete it to tune again")
     return chosen

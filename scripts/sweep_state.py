@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.arms import Run, identity
+from data.arms import INIT_FOLDER, TUNE_FOLDER, Run, identity
 from data.files import write_whole
 from data.resolve import config_hash, load_config
 from data.schema import Config
@@ -24,8 +24,9 @@ from data.schema import Config
 NOTE, LOG = "sweep.json", "log.txt"
 RECORDS = "results/records.npz"
 CHECKPOINTS = ("last.pth", "interrupt.pth")
-ARCHIVE = Path("docs/studies")  # finished runs without weights: docs/studies/<study>/runs/<arm>/seed<k>-<hash8>
+ARCHIVE = Path(__file__).resolve().parents[1] / "docs" / "studies"  # finished runs without weights: <study>/runs/<arm>/seed<k>-<hash8>
 SHAPES = {"mask": "segm", "box": "bbox"}
+_READ: dict[Path, tuple[tuple[int, int, int], list[dict[str, Any]]]] = {}  # metrics.jsonl: what it was when it was read, and its lines
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,16 @@ def lock_file(root: Path, run: Run) -> Path:
 
 # ------------------------------------------------------------------------------------------------------------------ progress
 
+def archive(study: str) -> Path:
+    """Where the plan, the tuning and the finished runs of a study are kept."""
+    return ARCHIVE / study
+
+
 def folder_of(root: Path, run: Run) -> Path:
     """Where the run is: its archived copy if that is finished, or else its folder under root. A folder whose hash was made by another
     version of the settings is found by the config in it."""
     study, *rest = run.folder.parts
-    places = (root / run.folder, ARCHIVE / study / "runs" / Path(*rest))
+    places = (root / run.folder, archive(study) / "runs" / Path(*rest))
     for place in places:
         if is_done(place, run.config):
             return place
@@ -107,10 +113,15 @@ def folder_of(root: Path, run: Run) -> Path:
 
 
 def twin(root: Path, run: Run, code: str) -> Path | None:
-    """The finished run of another study that trained the same config with the same code. With a shared start, that has to be the same too,
-    which its path in the config says."""
-    for other in sorted(root.glob(f"*/*/{run.folder.name}")):
-        if other != root / run.folder and is_done(other, run.config) and _same_config(other, run.config) and _code(other) == code:
+    """The finished run of another study, kept ones too, that trained the same config with the same code. With a shared start, that has to
+    be the same too, which its path in the config says. What is to be a start needs its weights."""
+    name = f"seed*-{run.folder.name.rpartition('-')[2]}"
+    others = [*sorted(root.glob(f"*/*/{name}")), *sorted(root.glob(f"*/{TUNE_FOLDER}/*/{name}")), *sorted(ARCHIVE.glob(f"*/runs/*/{name}"))]
+    is_start = INIT_FOLDER in run.folder.parts
+    for other in others:
+        if other == root / run.folder or (is_start and not has_checkpoint(other)):
+            continue
+        if is_done(other, run.config) and _same_config(other, run.config) and _code(other) == code:
             return other.resolve()
     return None
 
@@ -128,12 +139,17 @@ def final_validation(folder: Path, iterations: int) -> dict[str, Any] | None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; one that a kill left unfinished is left out."""
-    records = []
+    """The lines of metrics.jsonl; one that a kill left unfinished is left out. They are read again once the file has changed."""
+    path = (folder / "metrics.jsonl").absolute()
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        found = path.stat()
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if path in _READ and _READ[path][0] == stamp:
+            return _READ[path][1]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
+    records = []
     for line in lines:
         try:
             record = json.loads(line)
@@ -141,6 +157,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             continue
         if isinstance(record, dict) and {"kind", "step"} <= record.keys():
             records.append(record)
+    _READ[path] = stamp, records
     return records
 
 

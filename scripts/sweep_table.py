@@ -1,4 +1,4 @@
-"""The status of a study as a table: a row an arm, a column a seed. Imports no torch."""
+"""The status of a study as a table: a row an arm (of a tuning, a trial), a column a seed. Imports no torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def table(root: Path, runs: Sequence[Run], primary: str) -> str:
     seeds = list(dict.fromkeys(run.seed for run in runs))
     rows: dict[str, dict[int, str]] = {}
     for run in runs:
-        rows.setdefault(run.arm.label, {})[run.seed] = cell(found[run.folder], run)
+        rows.setdefault(run.label, {})[run.seed] = cell(found[run.folder], run)
     width = max(len(primary), *(len(label) for label in rows)) if rows else len(primary)
     columns = [max(6, len(f"seed {seed}")) for seed in seeds]
     lines = [f"{primary:{width}}  " + "  ".join(f"{f'seed {seed}':>{n}}" for seed, n in zip(seeds, columns, strict=True))]

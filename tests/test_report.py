@@ -369,6 +369,8 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(study.parents[1])
     kept = Path("docs/studies/small_study")
+    for module in ("scripts.sweep_state", "yolact.study.runs"):
+        monkeypatch.setattr(f"{module}.ARCHIVE", kept.parent)
     assert run_report(study, "--keep", str(kept)) == 0
     assert not list(kept.rglob("*.pth")) and not list(kept.rglob("*_detections.json"))
     assert not any("somebody" in path.read_text() for path in kept.rglob("env.json"))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import torch
 from data.arms import expand, runs_of
 from data.resolve import dump_yaml
 from data.study import load_study
-from scripts import sweep, sweep_local, sweep_search, sweep_worker
+from scripts import sweep, sweep_local, sweep_search, sweep_state, sweep_worker
 from scripts.sweep_stages import plan_of
 from scripts.sweep_state import claim, claimed, is_done, is_held, metric, progress, read_metrics, release
 from tests.engine import tiny
 from yolact.engine.train import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+ARCHIVE = sweep_state.ARCHIVE
 STUB = ROOT / "tests" / "stub_train.py"
 DRIVER = f"""
 import sys
@@ -45,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_local, "POLL", 0.02)
     monkeypatch.setattr(sweep, "check_losses", lambda *_: [])
     monkeypatch.setattr(sweep, "code_of_today", lambda: "stub")
+    monkeypatch.setattr(sweep_state, "ARCHIVE", tmp_path / "docs" / "studies")
     (tmp_path / "s.yaml").write_text("base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n")
     return tmp_path
 
@@ -157,6 +160,17 @@ def test_a_begun_study_keeps_its_plan(folder, capsys):
     assert run("seeds=1", "added_seeds=[7]", "margin=2") == 0, "the amended plan is the plan now"
 
 
+def test_a_kept_study_keeps_its_plan_too(folder, capsys):
+    assert run("seeds=1") == 0
+    (folder / "docs" / "studies" / "s").mkdir(parents=True)
+    os.rename("runs/s/study.yaml", "docs/studies/s/study.yaml")
+    shutil.rmtree("runs")
+    assert run("seeds=1", "margin=2") == 2
+    assert "docs/studies/s/study.yaml was begun with other settings (margin: 0.5 -> 2.0)" in capsys.readouterr().err
+    assert run("seeds=1") == 0 and load_study("runs/s/study.yaml").margin == 0.5, "a report of runs/s needs the plan there"
+    assert ARCHIVE == ROOT / "docs" / "studies", "wherever the sweep is called from"
+
+
 def test_killed_drivers_and_workers_lose_nothing(folder, hold):
     """kill -9 of a driver (its workers train on), of a worker (its driver resumes it), of a driver again, and of a worker left alone."""
     first = driver("--jobs=2")
@@ -243,11 +257,14 @@ def test_an_archived_run_counts_as_done(folder, capsys):
 
 
 def test_the_shared_start_is_trained_first_and_once(folder, capsys):
+    assert run("--status", "init_from={iterations: 3}", "name=t") == 0
+    assert re.search(r"_init +\. *\nbce +\. +\.\n", capsys.readouterr().out), "it shows while it is open"
     assert run("init_from={iterations: 3}", "name=t") == 0
     names = [line.split()[0] for line in (folder / "journal").read_text().splitlines()]
     assert names[:4] == [names[0]] * 4 and names[0].startswith("_init/seed0-") and len(set(names[4:])) == 4
     assert not [name for name in names[4:] if name.startswith("_init")]
     assert "_init/seed0-" in capsys.readouterr().out
+    assert run("--status", "init_from={iterations: 3}", "name=t") == 0 and "_init" not in capsys.readouterr().out
 
 
 def test_a_failed_start_stops_the_study(folder, capsys, monkeypatch):
@@ -272,6 +289,9 @@ def test_tuning_comes_first_and_is_written_down(tuned, capsys):
     assert run("--print") == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 4 and "_tune/dice/seed10000-" in said.out and "these are the tuning trials" in said.err
+    assert run("--status") == 0
+    rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert rows == [f"{arm}: mask_weight={weight}" for arm in ("bce", "dice") for weight in (3, 12)], "a row a trial"
     assert run() == 0
     assert "tuned: bce: loss.mask_weight=3; dice: loss.mask_weight=12" in capsys.readouterr().out
     plan = plan_of(load_study("s.yaml"), Path("runs"))
@@ -280,8 +300,14 @@ def test_tuning_comes_first_and_is_written_down(tuned, capsys):
     (tuned / "runs" / "s" / "_tune").rename(tuned / "gone")
     assert run("added_seeds=[5]") == 0 and "_tune" not in capsys.readouterr().out, "tune.json is enough to add seeds"
     changed = tuned / "runs" / "s" / "tune.json"
-    changed.write_text(changed.read_text().replace('"dice"', '"mse"'))
-    assert run("--status") == 2 and "is of another tuning" in capsys.readouterr().err
+    text = changed.read_text()
+    changed.write_text(text.replace('"dice"', '"mse"'))
+    assert run("--status") == 2 and "is of another tuning, of other arms: delete it" in capsys.readouterr().err
+    changed.write_text(text)
+    assert run("--status", "tune={grid: {loss.mask_weight: [3, 11]}, budget: 3, share: 0.3}") == 2, "as many trials, but others"
+    assert "is of another tuning, of other tune, arms" in capsys.readouterr().err
+    assert run("--status", "train.lr=0.1") == 2 and "of other settings: delete" in capsys.readouterr().err
+    assert run("--status") == 0
 
 
 def test_failed_trials_stop_before_the_reported_runs(tuned, capsys, monkeypatch):
@@ -319,6 +345,31 @@ def test_another_study_does_not_train_the_same_again(folder, capsys):
     assert run("name=third") == 0 and capsys.readouterr().out.count("linked       ") == 3, "other code may train something else"
 
 
+def test_kept_runs_and_trials_of_other_studies_are_not_trained_again(tuned, capsys):
+    assert run("search=null") == 0
+    kept = tuned / "docs" / "studies" / "kept" / "runs"
+    kept.parent.mkdir(parents=True)
+    kept.mkdir()
+    os.rename("runs/s/bce", kept / "bce")
+    before = (tuned / "journal").read_text()
+    assert run("name=second", "margin=1", "search=null") == 0
+    assert (tuned / "journal").read_text() == before and capsys.readouterr().out.count("linked       ") == 8
+    trial = next(Path("runs/second/_tune/dice").iterdir())
+    assert trial.is_symlink() and next(Path("runs/second/bce").iterdir()).resolve().is_relative_to(kept)
+
+
+def test_a_kept_run_without_weights_is_no_start(folder, capsys):
+    assert run("seeds=1", "init_from={iterations: 3}", "name=t") == 0
+    kept = folder / "docs" / "studies" / "t" / "runs"
+    kept.mkdir(parents=True)
+    os.rename("runs/t/_init", kept / "_init")
+    shutil.rmtree(next(kept.glob("_init/*/weights")))
+    shutil.rmtree("runs")
+    capsys.readouterr()
+    assert run("seeds=1", "init_from={iterations: 3}", "name=u", "margin=1") == 0
+    assert "linked" not in capsys.readouterr().out
+
+
 def test_a_full_disk_fails_the_run_alone(folder, capsys, monkeypatch):
     real, one = sweep_worker.write_whole, all_runs()[0]
 
@@ -330,6 +381,19 @@ def test_a_full_disk_fails_the_run_alone(folder, capsys, monkeypatch):
     assert run() == 1
     out = capsys.readouterr().out
     assert re.search(rf"failed +{one.name}: .*No space left", out) and "3 done" in out
+
+
+def test_metrics_are_read_again_only_once_they_have_changed(folder, monkeypatch):
+    assert run() == 0
+    root, one = Path("runs"), all_runs()[0]
+    parsed = []
+    monkeypatch.setattr(sweep_state.json, "loads", lambda text, real=json.loads: parsed.append(text) or real(text))
+    first = progress(root, one)
+    parsed.clear()
+    assert progress(root, one) == first and not parsed
+    with (root / one.folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "train", "step": 7}) + "\n")
+    assert progress(root, one).step == 7 and parsed
 
 
 def test_the_final_weights_count_and_not_the_best(folder):
@@ -353,6 +417,10 @@ def test_a_dry_run_shows_arms_cost_and_power_and_writes_nothing(tmp_path, monkey
     assert "batch_size=2  batch 2, 200 iterations, lr 0.0005: train.batch_size=2 (and so iterations, lr, lr_steps)" in out
     assert re.search(r"power      for a seed sd of 0.5 and a floor of 0.1: a difference as large as the margin is found with \d+ %", out)
     assert re.search(r"about [\d.]+ minutes for 6 runs, the shared start, 1 at a time on cpu", out)
+    assert re.search(r"\n  _init/ +seed0-\w{8}\n  bce/ +seed0-\w{8} seed1-\w{8} seed2-\w{8}\n  batch_size=2/ seed0-", out)
+    assert run("--dry_run", "--run", re.search(r"  bce/ +(seed0-\w{8})", out)[1].join(["bce/", ""])) == 0
+    shown = capsys.readouterr().out
+    assert shown == dump_yaml(all_runs()[0].config) and "\n  iterations: 100\n" in shown, "the whole config, to be piped into a file"
     assert not (tmp_path / "runs").exists()
     assert run("--sd=0.5") == 2 and "--sd and --floor belong together" in capsys.readouterr().err
 

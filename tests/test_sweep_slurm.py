@@ -1,4 +1,5 @@
-"""A study on SLURM: a cluster of one node is started here, by root, where Debian's slurm-wlm and munge are installed."""
+"""A study on SLURM. What is submitted is tested with a made-up cluster; a real one of one node is started, by root, where Debian's
+slurm-wlm and munge are installed."""
 
 import os
 import shutil
@@ -6,7 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +17,8 @@ import torch
 from data.arms import expand, runs_of
 from data.resolve import dump_yaml
 from data.study import load_study
+from scripts import sweep_slurm
+from scripts.sweep_stages import plan_of
 from scripts.sweep_state import read_metrics
 from scripts.sweep_table import table
 from tests.engine import tiny
@@ -112,6 +117,70 @@ def wait_for(condition, seconds=300):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.2)
     return found
+
+
+class Cluster:
+    """submitit, squeue and scancel, as far as a submission uses them. jobs: {id: (its run, its parameters)}"""
+
+    def __init__(self):
+        self.jobs, self.live, self.cancelled = {}, set(), []
+        self.core = SimpleNamespace(utils=SimpleNamespace(FailedJobError=RuntimeError))
+
+    def SlurmExecutor(self, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        parameters = {}
+
+        def submit(job):
+            number = str(100 + len(self.jobs))
+            self.jobs[number] = (job.command[0], dict(parameters))
+            self.live.add(number)
+            return SimpleNamespace(job_id=number)
+        return SimpleNamespace(update_parameters=lambda **given: parameters.update(given), submit=submit, batch=nullcontext)
+
+    def run(self, words, **_):
+        if words[0] == "scancel":
+            self.cancelled += words[1:]
+            self.live -= set(words[1:])
+        return SimpleNamespace(stdout="".join(f"{job}_N/A {job} PENDING\n" for job in self.live))
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """(the cluster, a study of two runs with a shared start)"""
+    made = Cluster()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "submitit", made)
+    monkeypatch.setattr(sweep_slurm.subprocess, "run", made.run)
+    Path("s.yaml").write_text("base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 1\nbudget: 6\ninit_from: {iterations: 3}\n")
+    return made, load_study("s.yaml")
+
+
+def send(study):
+    said = []
+    assert sweep_slurm.submit(plan_of(study, Path("runs")), lambda run: [run.name], "partition=gpu", said.append) == 0
+    return said
+
+
+def test_runs_wait_for_the_start_and_end_with_it(fake):
+    cluster, study = fake
+    send(study)
+    (start, alone), *rest = cluster.jobs.values()
+    assert start.startswith("_init/") and "dependency" not in alone and [name.split("/")[0] for name, _ in rest] == ["bce", "dice"]
+    assert all(p["dependency"] == "afterok:100" and p["additional_parameters"] == {"kill_on_invalid_dep": "yes"} for _, p in rest)
+    assert send(study) == ["nothing to submit: every run is done or in the queue"] and not cluster.cancelled
+
+
+def test_a_lost_start_is_submitted_again_with_all_that_wait_for_it(fake):
+    cluster, study = fake
+    send(study)
+    cluster.live.discard("100")
+    assert send(study)[0].startswith("cancelled    2 jobs that waited for _init/seed0-")
+    assert sorted(cluster.cancelled) == ["101", "102"] and cluster.live == {"103", "104", "105"}
+    assert cluster.jobs["103"][0] == cluster.jobs["100"][0]
+    assert {cluster.jobs[job][1]["dependency"] for job in ("104", "105")} == {"afterok:103"}
+    cluster.live.discard("104")
+    assert len(send(study)) == 2 and cluster.jobs["106"] == cluster.jobs["104"], "one that was lost by itself goes alone"
+    assert len(cluster.cancelled) == 2
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Study files: what they mean, what they become, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,22 @@ REFUSED = [
     (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {"b": [1, 2]}}), "search.space: has no range for a"),
     (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {"a": {"low": 2, "high": 1}}}), "needs low < high"),
     (dict(name="a/b"), "must be usable as a folder name"),
+    (dict(margin=True), "margin=True: must be a number, not true or false"),
+    (dict(looks=[True, 3]), "looks: must be a number, not true or false"),
+    (dict(seeds=True), "seeds=True: must be a number"),
+    (dict(seeds="5"), "study: seeds=5: must be a number of seeds, or a list of seeds"),
+    (dict(exclude=[{}]), "exclude 1: names no setting, so it would leave out every arm"),
+    (dict(arms=[{"settings": 3}]), "arm 1: settings: must be a mapping of settings, got 3"),
+    (dict(tune=3), "study: tune=3: must be {grid: "),
+    (dict(tune={"grid": {}}), "tune.grid: needs settings to try"),
+    (dict(tune={"grid": {"train.lr": [1, 2, 1]}}), "tune.grid: train.lr lists 1 twice"),
+    (dict(tune={"grid": {"train.lr": [1]}, "seeds": [0]}), "study: tune.seeds: 0 is a reported seed too"),
+    (dict(init_from=3), "study: init_from=3: must be {iterations: 500, .*, or a checkpoint's path$"),
+    (dict(init_from={"iterations": 0}), "study: init_from.iterations=0: must be > 0$"),
+    (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {}}), "search.space: needs what is searched"),
+    (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {"a": 3}}), "study: search.space: a needs a range, .* got 3$"),
+    (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {"a": {"low": 1}}}), "study: search.space.a.high: is missing"),
+    (dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {"a": {"low": 1, "high": 2, "lg": 1}}}), "did you mean log"),
 ]
 
 
@@ -187,6 +204,7 @@ EXPANSIONS_REFUSED = [
     (dict(arms=["bce", {"label": "again", "loss.mask": "bce"}]), "the arms 'bce' and 'again' resolve to the same config"),
     (dict(arms=["bce", "mse + dice", "dice + mse"]), "'mse . dice' and 'dice . mse' resolve to the same config"),
     (dict(exclude=[{"loss.mask": "mse"}]), "exclude: no arm has loss.mask=mse"),
+    (dict(arms=[{"grid": {"loss.mask": ["bce"]}}], exclude=[{"loss.mask": "bce"}]), "s: exclude: leaves no arm"),
     (dict(arms=["bce", {"train.lr": -1}]), "s: lr=-1: train.lr=-1: must be > 0"),
     (dict(arms=["bce", {"loss.mask": "bce +"}]), "loss.mask=bce .: cannot read"),
     (dict(base="quickstar"), "did you mean quickstart"),
@@ -309,8 +327,11 @@ def test_shipped_studies_hold(file):
     assert made.name == file.stem and made.description and len(arms) >= 3
     check_losses(made, arms)
     assert len({run.folder for run in runs_of(made, arms)}) == len(arms) * len(made.seeds)
-    documented = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
-    assert f"`{file.stem}`" in documented and str(len(arms) * len(made.seeds)) in documented
+    table = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text().partition("## Studies that come along")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| `")]
+    names, runs = next((re.findall(r"`(\w+)`", row[0]), re.findall(r"\d+", row[2])) for row in rows if f"`{file.stem}`" in row[0])
+    counts = dict(zip(names, runs * len(names) if len(runs) == 1 else runs, strict=len(runs) > 1))
+    assert counts[file.stem] == str(len(arms) * len(made.seeds))
 
 
 def test_the_replay_trains_what_the_presets_do():
@@ -320,7 +341,8 @@ def test_the_replay_trains_what_the_presets_do():
         assert set(differences(preset, config)) <= {"train.autoscale", "train.on_nonfinite"}
 
 
-def test_the_hybrids_are_those_of_table_3():
-    labels_ = {arm.label for arm in expand(load_study(SHIPPED[[path.stem for path in SHIPPED].index("hybrid_losses")]))}
+@pytest.mark.parametrize("name", ["hybrid_losses", "hybrid_losses_coco"])
+def test_the_hybrids_are_those_of_table_3(name):
+    labels_ = {arm.label for arm in expand(load_study(SHIPPED[[path.stem for path in SHIPPED].index(name)]))}
     pairs = (("mse", "bce"), ("mse", "huber"), ("huber", "bce"))
     assert labels_ == {"bce"} | {f"{a}*{x} + {y}" for a in ("0.5", "2", "3") for x, y in pairs}

@@ -18,7 +18,7 @@ from data.study import Study, load_study
 from yolact.engine.records import FILE, Records, read_records, records_of_results
 from yolact.study.resample import RESAMPLES, Resampled, cached_resample, resample
 
-ARCHIVE = Path("docs/studies")  # finished runs without weights: docs/studies/<study>/runs/<arm>/<run>
+ARCHIVE = Path(__file__).resolve().parents[2] / "docs" / "studies"  # finished runs without weights: <study>/runs/<arm>/<run>
 _SEED_FOLDER = re.compile(r"seed(\d+)-")
 
 
