@@ -1,7 +1,8 @@
 """Whether two mask losses are one loss: equal up to a constant factor in values and gradients, on a fixed set of masks and logits.
 
 Expressions are compared as written, with their regions, options and schedules: bce and bce(region='image') differ, bce and 2*bce do not.
-What only shows in training (learned and matched weights, balance, instances that depend on one another) must be the same on both sides.
+What only shows in training (learned and matched weights, balance, rescale, instances that depend on one another) must be the same on both
+sides: terms are compared with terms of their own manner alone, and all by one common factor.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from layers.losses.boundary import signed_distance_map
-from layers.losses.mask import MaskLoss, build_mask_loss
+from layers.losses.mask import MaskLoss, MaskTerm, build_mask_loss
 
 SIZE = 20  # pixels of a mask's side
 SCALES = (0.3, 1.0, 3.0)  # standard deviations of ordinary logits
@@ -36,14 +38,31 @@ class Inputs:
     distance: Tensor
 
 
-Print = dict[str, tuple[Tensor, Tensor]]  # of every group of inputs: (rows,1) values and (rows,H*W) gradients with respect to logits
+class Manner(NamedTuple):
+    """What a term does that inputs do not show; the names are those that expressions use, as far as they have one."""
+
+    learned: bool
+    match: bool
+    balance: str
+    pooled: bool
+    rescale: bool
+
+
+@dataclass(frozen=True)
+class Print:
+    """manners   of the groups of terms, in order
+    inputs    of every kind of inputs (rows,1) values and (rows,H*W) gradients with respect to logits, group after group"""
+
+    manners: list[Manner]
+    inputs: dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """first = factor * second.
 
-    factor      None where the gradients are not proportional on ordinary inputs
+    factor      None where the gradients are not proportional on ordinary inputs, or where they train in another manner
+    why         what that manner is, if it is that
     shifted     whether only the gradients agree: the values differ by what does not depend on the prediction, so both train alike
     except_at   kinds of inputs on which they differ all the same
     deviation   largest difference from proportionality on ordinary inputs, relative to an instance's largest number
@@ -55,6 +74,7 @@ class Comparison:
     shifted: bool = False
     except_at: tuple[str, ...] = ()
     deviation: float = 0.0
+    why: str = ""
 
     @property
     def same(self) -> bool:
@@ -63,9 +83,10 @@ class Comparison:
 
     def __str__(self) -> str:
         if self.factor is None:
-            return f"{self.first} and {self.second} are different losses: they deviate from a constant ratio by {self.deviation:.2g}"
-        times = "" if abs(self.factor - 1) <= TOLERANCE else f"{self.factor:.6g} * "
-        text = f"{self.first} = {times}{self.second}"
+            why = self.why or f"they deviate from a constant ratio by {self.deviation:.2g}"
+            return f"{self.first} and {self.second} are different losses: {why}"
+        second = f"({self.second})" if " + " in self.second else self.second
+        text = f"{self.first} = " + (self.second if abs(self.factor - 1) <= TOLERANCE else f"{self.factor:.6g} * {second}")
         if self.shifted:
             text += " in its gradients: the values differ by what the prediction cannot change, so both train alike"
         return text + (f", except at {' and '.join(self.except_at)}" if self.except_at else "")
@@ -80,8 +101,6 @@ def same_up_to_factor(a: str, b: str, plugins: Iterable[str] = ()) -> float | No
 def compare(a: str, b: str, plugins: Iterable[str] = ()) -> Comparison:
     """How two expressions relate. ValueError for expressions that cannot be built."""
     first, second = (build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in (a, b))
-    if _manner(first) != _manner(second):
-        return Comparison(first.expression, second.expression, None, deviation=1.0)
     steps = _steps(first, second)
     return _compare(first.expression, _fingerprint(first, steps), second.expression, _fingerprint(second, steps))
 
@@ -100,26 +119,38 @@ def copies(expressions: Iterable[str], among: Iterable[str] = (), plugins: Itera
                 continue
     own, rest = ([loss.expression for loss in group if loss.expression in prints] for group in (losses, others))
     own = list(dict.fromkeys(own))
-    manners = {loss.expression: _manner(loss) for loss in (*losses, *others)}
-    pairs = [(a, b) for a, b in (*combinations(own, 2), *((a, b) for a in own for b in rest if b not in own)) if manners[a] == manners[b]]
+    pairs = (*combinations(own, 2), *((a, b) for a in own for b in rest if b not in own))
     found = (_compare(a, prints[a], b, prints[b]) for a, b in pairs)
     return [comparison for comparison in found if comparison.factor is not None]
 
 
-def _manner(loss: MaskLoss) -> list[tuple]:
-    return sorted((part.schedule.learned, bool(part.match), part.balance, part.pooled) for part in loss.parts)
+def _manner(part: MaskTerm) -> Manner:
+    return Manner(part.schedule.learned, bool(part.match), part.balance, part.pooled, part.rescale)
 
 
-def _compare(first: str, a: Print, second: str, b: Print) -> Comparison:
+def _compare(first: str, one: Print, second: str, two: Print) -> Comparison:
+    if one.manners != two.manners:
+        return Comparison(first, second, None, why=_difference(one.manners, two.manners))
+    a, b = one.inputs, two.inputs
     factor = _ratio(a[ORDINARY][1], b[ORDINARY][1])
     if factor is None:
-        return Comparison(first, second, None, deviation=1.0)
-    values, gradients = ({group: _deviation(a[group][i], factor * b[group][i], _floor(a, factor, b, i)) for group in a} for i in (0, 1))
+        return Comparison(first, second, None, why="their gradients have no common ratio above 0")
+    values, gradients = ({kind: _deviation(a[kind][i], factor * b[kind][i], _floor(a, factor, b, i)) for kind in a} for i in (0, 1))
     shifted = values[ORDINARY] > TOLERANCE
     if gradients[ORDINARY] > TOLERANCE:
         return Comparison(first, second, None, deviation=max(values[ORDINARY], gradients[ORDINARY]))
-    differs = {group for group in a if gradients[group] > TOLERANCE or (values[group] > TOLERANCE and not shifted)}
-    return Comparison(first, second, factor, shifted, tuple(group for group in a if group in differs), gradients[ORDINARY])
+    if any(manner.learned for manner in one.manners) and abs(factor - 1) > TOLERANCE:
+        return Comparison(first, second, None, why="their ratio is constant, but a learned weight does not keep it")
+    differs = {kind for kind in a if gradients[kind] > TOLERANCE or (values[kind] > TOLERANCE and not shifted)}
+    return Comparison(first, second, factor, shifted, tuple(kind for kind in a if kind in differs), gradients[ORDINARY])
+
+
+def _difference(one: list[Manner], two: list[Manner]) -> str:
+    """In which respect two lists of manners differ, in words."""
+    words = {"learned": "weight=learned", "match": "match='grad'", "balance": "balance", "rescale": "rescale",
+             "pooled": "whether instances depend on one another"}
+    found = [words[name] for i, name in enumerate(Manner._fields) if sorted(m[i] for m in one) != sorted(m[i] for m in two)]
+    return f"their terms differ in {' and '.join(found)}" if found else "their terms combine options in another way"
 
 
 def _ratio(a: Tensor, b: Tensor) -> float | None:
@@ -131,7 +162,7 @@ def _ratio(a: Tensor, b: Tensor) -> float | None:
     return ratio if 0 < ratio < float("inf") else None
 
 
-def _floor(a: Print, factor: float, b: Print, index: int) -> float:
+def _floor(a: dict, factor: float, b: dict, index: int) -> float:
     return NOISE * max(float(a[ORDINARY][index].abs().max()), factor * float(b[ORDINARY][index].abs().max()))
 
 
@@ -147,19 +178,39 @@ def _deviation(a: Tensor, b: Tensor, floor: float) -> float:
 def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
     unknown = sorted(set(loss.needs) - {"distance"})
     if unknown:
-        raise ValueError(f"{loss.expression}: only the extra tensor distance can be made here, not {', '.join(unknown)}")
-    found = {}
-    for group, given in _inputs().items():
-        values, gradients = [], []
-        for step in steps:
-            logits = given.logits.clone().requires_grad_()
-            value = loss(logits, given.target, given.boxes, step=step, extras={"distance": given.distance},
-                         generator=torch.Generator().manual_seed(0))  # (N,)
-            gradient, = torch.autograd.grad(value.sum(), logits)
-            values.append(value.detach()[:, None])
-            gradients.append(gradient.flatten(1))
-        found[group] = torch.cat(values), torch.cat(gradients)
-    return found
+        raise ValueError(f"{loss.expression} needs {', '.join(unknown)}, but the only extra tensor that there is is distance")
+    terms = {kind: _terms(loss, given) for kind, given in _inputs().items()}  # no term depends on the step, but by its weight
+    gradients = [gradient for _, gradient in terms[ORDINARY]]
+    if loss.match is not None:
+        loss.match.observe(torch.stack([gradient.square().sum() for gradient in gradients]), step=-2)  # before the first step
+    with torch.no_grad():
+        weights = [[float(weight) for weight in loss.weights(step)] for step in steps]
+    groups = _groups(loss, gradients)
+    found = {kind: tuple(torch.cat([sum(weight[i] * numbers[i][part] for i in rows) for _, rows in groups for weight in weights])
+                         for part in (0, 1)) for kind, numbers in terms.items()}
+    return Print([manner for manner, _ in groups], found)
+
+
+def _terms(loss: MaskLoss, given: Inputs) -> list[tuple[Tensor, Tensor]]:
+    """(N,1) value and (N,H*W) gradient of every term, without its weight."""
+    logits = given.logits.clone().requires_grad_()
+    values = loss.double().terms(logits, given.target, given.boxes, extras={"distance": given.distance},
+                                 generator=torch.Generator().manual_seed(0)).values()
+    return [(value.detach()[:, None], torch.autograd.grad(value.sum(), logits, retain_graph=True)[0].flatten(1)) for value in values]
+
+
+def _groups(loss: MaskLoss, gradients: list[Tensor]) -> list[tuple[Manner, list[int]]]:
+    """The terms, by index, that add up whatever training does: those of one manner, but each learned or matched one by itself, ordered by
+    the direction of its gradient and then its size, neither of which depends on the order in which they are written."""
+    direction = torch.randn(gradients[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    groups: dict[tuple, tuple[Manner, list[int]]] = {}
+    for i, (part, gradient) in enumerate(zip(loss.parts, gradients, strict=True)):
+        manner, own = _manner(part), ()
+        if manner.learned or manner.match:
+            norm = float(gradient.norm())
+            own = (round(float((gradient * direction).sum()) / max(norm, 1e-300), 9), part.coefficient * norm)
+        groups.setdefault((manner, own), (manner, []))[1].append(i)
+    return [groups[key] for key in sorted(groups)]
 
 
 def _steps(*losses: MaskLoss) -> list[int]:

@@ -39,6 +39,33 @@ def test_the_same_gradient_with_another_value_is_said():
     assert same_up_to_factor("boundary", "boundary(constant=False)") is None
 
 
+@pytest.mark.parametrize("a, b, factor", [
+    ("bce(weight=learned) + mse", "bce + mse(weight=learned)", None),
+    ("bce(match='grad') + mse", "bce + mse(match='grad')", None),
+    ("bce(balance='equal') + mse", "bce + mse(balance='equal')", None),
+    ("bce(rescale=False) + mse", "bce + mse(rescale=False)", None),
+    ("bce + dice(rescale=False)", "2*bce + dice(rescale=False)", None),  # each group is proportional, the ratios are not equal
+    ("bce + dice(rescale=False)", "2*dice(rescale=False) + 2*bce", 0.5),
+    ("bce(weight=learned) + dice(weight=learned)", "dice(weight=learned) + bce(weight=learned)", 1),
+    ("mse(weight=learned)", "survey_huber(weight=learned)", None),  # s makes up for the ratio
+    ("2*mse(weight=learned) + survey_huber(weight=learned)", "mse(weight=learned) + 3*survey_huber(weight=learned)", None),  # equal sums
+    ("bce + mse(match='grad')", "survey_huber(match='grad') + bce", 1),  # the norms make up for the ratio
+    ("2*bce + mse(match='grad')", "bce + mse(match='grad')", 2), ("2*bce + 2*mse(match='grad')", "bce + mse(match='grad')", None),
+    ("bce + mse(match='grad') + dice(match='grad')", "bce + dice(match='grad') + mse(match='grad')", 1)])
+def test_options_belong_to_their_terms(a, b, factor):
+    assert same_up_to_factor(a, b) == (None if factor is None else pytest.approx(factor))
+    assert same_up_to_factor(b, a) == (None if factor is None else pytest.approx(1 / factor))
+
+
+@pytest.mark.parametrize("other, what", [
+    ("bce(region='image', rescale=False)", "rescale"), ("bce(region='image', balance='equal')", "balance"),
+    ("bce(region='image', weight=learned)", "weight=learned")])
+def test_an_option_that_makes_the_difference_is_named(other, what):
+    found = compare("bce(region='image')", other)
+    assert not found.same and str(found).endswith(f"are different losses: their terms differ in {what}")
+    assert copies(["bce(region='image')", other]) == []
+
+
 def test_a_difference_at_sure_logits_only_is_said(own_registry):
     @pixel_loss("clamped_bce", "cross-entropy that no logit beyond 40 moves")
     def clamped_bce(logits, target):
@@ -53,6 +80,7 @@ def test_sentences():
     assert str(compare("survey_huber", "mse")) == "survey_huber = 0.5 * mse"
     assert str(compare("mse + bce", "bce + mse")) == "mse + bce = bce + mse"
     assert "different" in str(compare("bce", "mse"))
+    assert str(compare("bce + mse", "2*bce + 2*mse")) == "bce + mse = 0.5 * (2*bce + 2*mse)"
 
 
 def test_copies_finds_pairs_within_and_among_and_skips_what_raises(own_registry):
@@ -72,5 +100,5 @@ def test_mistakes_are_named(own_registry):
     def depth_loss(logits, target, *, depth):
         return depth * (logits - target) ** 2
 
-    with pytest.raises(ValueError, match="depth_loss.*not depth"):
+    with pytest.raises(ValueError, match="depth_loss needs depth, but the only extra"):
         compare("depth_loss", "bce")
