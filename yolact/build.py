@@ -14,7 +14,7 @@ from layers.losses.auxiliary import MaskIoULoss
 from layers.losses.box import build_box_loss
 from layers.losses.classification import build_class_loss
 from layers.losses.criterion import Criterion
-from layers.losses.mask import build_mask_loss
+from layers.losses.mask import MaskLoss, build_mask_loss
 from yolact.darknet import DarkNet53
 from yolact.dcn import DeformConv2d
 from yolact.model import Yolact
@@ -93,6 +93,7 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
     mask_iou = None if model.mask_iou_net is None else MaskIoULoss(model.mask_iou_net, min_area=cfg.loss.mask_iou_min_area)
     loss = cfg.loss
     mask_loss = build_mask_loss(loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps)
+    _check_steps(mask_loss, mask_sizes[0])
     return Criterion(
         assigner=build_assigner(cfg.assign.name), mask_loss=mask_loss,
         num_classes=model.num_classes, image_size=cfg.model.max_size, mask_sizes=mask_sizes, mask_iou=mask_iou,
@@ -100,6 +101,14 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
         box_weight=loss.box_weight, class_weight=loss.class_weight, mask_weight=loss.mask_weight, semantic_weight=loss.semantic_weight,
         mask_iou_weight=loss.mask_iou_weight, ohem_ratio=loss.ohem_ratio, ohem_min_negatives=cfg.ohem_min_negatives,
         masks_to_train=loss.masks_to_train, self_balance=loss.self_balance, gradients_every=cfg.train.gradients_every)
+
+
+def _check_steps(mask_loss: MaskLoss, size: tuple[int, int]) -> None:
+    """Refuses steps of boundary_agreement that leave the prototype map: none is left to compare, and the term is 0."""
+    for part in mask_loss.parts:
+        if part.info.name == "boundary_agreement" and part.params["width"] >= min(size):
+            raise ValueError(f"loss.mask: {part.label} compares prototype pixels {part.params['width']} apart, and the prototypes are "
+                             f"{size[0]} x {size[1]}: choose a width below {min(size)}")
 
 
 def load_pretrained_backbone(model: Yolact, cfg: Config) -> bool:

@@ -114,6 +114,13 @@ def test_criterion_takes_what_the_model_gives(re_scoring):
     assert not [name for name, _ in criterion.named_parameters()]  # the mask-IoU net is the model's alone
 
 
+def test_contour_steps_that_leave_the_prototypes_are_refused():
+    model = build_model(config(max_size=64))  # 16 x 16 prototypes
+    assert build_criterion(config(max_size=64, loss={"mask": "boundary_agreement(width=15)"}), model).mask_sizes[0] == (16, 16)
+    with pytest.raises(ValueError, match=r"boundary_agreement\(width=16\).*16 x 16: choose a width below 16"):
+        build_criterion(config(max_size=64, loss={"mask": "bce + boundary_agreement(width=16)"}), model)
+
+
 def test_no_pretrained_weights_by_choice():
     model = build_model(config(pretrained="none"))
     before = model.backbone.conv1.weight.clone()
