@@ -281,15 +281,19 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
 def _check_expressions(config: Config, *, names: bool) -> None:
     """Syntax of the losses' and the assigner's expressions; with `names`, also the registered names, their parameters and the plugins."""
     from layers.losses.expr import parse, parse_call
+    if names:
+        from layers.losses.plugins import load_plugins
+        try:
+            load_plugins(config.loss.plugins)
+        except ValueError as error:  # it names loss.plugins
+            raise ConfigError(str(error)) from None
     try:
         parse(config.loss.mask)
         if names:
             from layers.losses.contract import refuse_broken
-            refuse_broken(config.loss.mask, config.loss.plugins)
+            refuse_broken(config.loss.mask, config.loss.plugins, config.train.iterations)
     except ValueError as error:
         raise ConfigError(f"loss.mask={config.loss.mask}: {_first_line(error)}") from None
-    except OSError as error:
-        raise ConfigError(f"loss.plugins: {error.filename or ''}: {error.strerror or error}") from None
     checks = {"loss.box": parse_call, "loss.classification": parse_call, "assign.name": parse_call}
     if names:
         from layers.assign import build_assigner

@@ -40,17 +40,21 @@ class Arguments(argparse.ArgumentParser):
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("command", help=" | ".join(COMMANDS))
+    parser.add_argument("command", nargs="?", help=" | ".join(COMMANDS))
     parser.add_argument("expressions", nargs="*", help="names or expressions, in quotes")
     parser.add_argument("--plugins", nargs="+", action="extend", default=[], metavar="FILE", help="files or modules that register losses")
     parser.add_argument("--out", type=Path, default=Path("losses.png"), help="the picture that plot writes")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    return parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.command is None:
+        print(__doc__.strip(), file=sys.stderr)
+        raise SystemExit(2)
+    return arguments
 
 
 def main(arguments: argparse.Namespace) -> int:
     from layers.losses.expr import ExpressionError
-    from layers.losses.registry import load_plugins
+    from layers.losses.plugins import load_plugins
     load_plugins(arguments.plugins)
     try:
         return _command(arguments.command, arguments.expressions, arguments.out)
@@ -69,6 +73,12 @@ def _command(command: str, expressions: list[str], out: Path) -> int:
         raise ValueError(f"{command} takes {what}; got {len(expressions)}")
     if command == "list":
         return show_list()
+    for text in expressions:
+        _refuse_what_is_no_mask_loss(text)
+    if command in ("compare", "plot"):  # check finds this, and more, and goes on
+        from layers.losses.contract import refuse_broken
+        for text in expressions:
+            refuse_broken(text)
     if command == "compare":
         return show_comparison(*expressions)
     if command == "plot":
@@ -76,6 +86,21 @@ def _command(command: str, expressions: list[str], out: Path) -> int:
         print(plot(expressions, out))
         return 0
     return check(expressions)
+
+
+def _refuse_what_is_no_mask_loss(text: str) -> None:
+    """ValueError for the name of a config, and of a box or class loss, which are chosen elsewhere."""
+    from data.config import CONFIGS
+    from layers.losses.box import box_losses
+    from layers.losses.classification import class_losses
+    from layers.losses.registry import names
+    name = text.strip()
+    if name in CONFIGS:
+        from data.resolve import load_config
+        raise ValueError(f"{name} is a config (train.py --config {name}); its mask loss is \"{load_config(name).loss.mask}\"")
+    for kind, key, infos in (("box", "loss.box", box_losses()), ("class", "loss.classification", class_losses())):
+        if name.partition("(")[0] in {info.name for info in infos} - set(names()):
+            raise ValueError(f"{name} is a {kind} loss ({key}={name}); this program is about mask losses")
 
 
 def show_list() -> int:
@@ -113,23 +138,27 @@ def expand(asked: Iterable[str]) -> list[str]:
 def check(asked: list[str]) -> int:
     """The table of the contract, costs and copies. 1 if a check failed."""
     from layers.losses.compare import copies
+    from layers.losses.contract import CHECKS, notes
     from layers.losses.contract import run as run_contract
     from scripts.loss_cost import cost
-    expressions, rows, notes, failed = expand(asked), [], [], 0
+    expressions, rows, lines, failed = expand(asked), [], [], 0
     for expression in tqdm(expressions, desc="check", leave=False, disable=not sys.stderr.isatty()):
         results = run_contract(expression)
-        wrong = [result for result in results if not result.passed]
-        notes += [f"FAILS  {expression}: {message}" for message in _together(wrong)]
+        wrong = [result for result in results if result.failed]
+        lines += [f"FAILS  {expression}: {message}" for message in _together(wrong)]
+        lines += [f"note   {note}" for note in notes(expression)]
         failed += bool(wrong)
-        rows.append((expression, f"FAILS {len(wrong)} of {len(results)}" if wrong else "sound", *_ratios(cost, expression)))
-    heads = ("loss", "checks", "time", "memory")
+        left_out = ", ".join(result.check for result in results if not result.applies)
+        rows.append((expression, f"FAILS {len(wrong)}" if wrong else "sound", *_ratios(cost, expression), left_out or "-"))
+    heads = ("loss", "checks", "time", "memory", "does not apply")
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
     for row in (heads, *rows):
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\nchecks: {', '.join(result.check for result in results)}\n"
+    print(f"\nchecks: {', '.join(function.__name__.replace('_', ' ') for function in CHECKS)}\n"
+          "where shape fails, no other check is made\n"
           "time and memory: processor time of forward and backward on 64 maps of 69x69, relative to bce;\n"
           "memory is what is kept for backward\n")
-    print(*notes, sep="\n", end="\n" if notes else "")
+    print(*lines, sep="\n", end="\n" if lines else "")
     for pair in copies(expressions, among=expand(["all"])):
         print(f"COPY   {pair}" if pair.same else f"alike  {pair}")
     print(f"{failed} of {len(rows)} fail" if failed else f"{len(rows)} checked, all sound")

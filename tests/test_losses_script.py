@@ -4,6 +4,7 @@ import pytest
 
 from data.cli import run
 from layers.losses import registry
+from layers.losses.plugins import load_plugins
 from scripts import losses
 
 PLUGIN = """
@@ -62,7 +63,7 @@ def test_a_name_is_checked_with_its_switches_and_copies_are_found(call):
 
 def test_costs_are_relative_to_bce(call):
     _, out, _ = call("check", "bce")
-    time, memory = (float(cell.removesuffix("x")) for cell in line_of(out, "bce").split()[2:])
+    time, memory = (float(cell.removesuffix("x")) for cell in line_of(out, "bce").split()[2:4])
     assert 0.3 < time < 3 and memory == 1
 
 
@@ -72,8 +73,8 @@ def test_a_plugin_is_checked_as_the_built_in_ones(call, plugin):
     assert line_of(out, "tripled(fast=True)").split()[1] == "sound"
     assert "COPY   tripled = 3 * mse" in out and "COPY   tripled = tripled(fast=True)" in out
     assert "FAILS  unweighted: depends on logits outside the box (check: weight zero)" in out
-    assert line_of(out, "raising").split()[-2:] == ["-", "-"]
-    assert "FAILS  raising: raises RuntimeError: no such thing (check: shape, sign" in out
+    assert line_of(out, "raising").split()[1:5] == ["FAILS", "1", "-", "-"]
+    assert "FAILS  raising: raises RuntimeError: no such thing (check: shape)" in out
     assert "2 of 4 fail" in out
 
 
@@ -83,8 +84,27 @@ def test_a_loss_that_declares_that_it_pools_instances_is_sound(call):
     assert "survey_dice(unsummed=True)" in out and "FAILS" not in out
 
 
+def test_what_does_not_apply_and_what_to_know_are_said(call):
+    code, out, _ = call("check", "bce(sampling=points(40))", "weighted_bce", "mse(weight=ramp(0, 1))")
+    assert code == 0 and line_of(out, "bce(sampling").endswith("permutation, alone, flips")
+    assert line_of(out, "weighted_bce").endswith(" -") and "note   weighted_bce reads the whole target" in out
+
+
+@pytest.mark.parametrize("command", [["compare", "bce"], ["plot"]])
+def test_a_loss_that_raises_is_one_line(command, call, plugin, tmp_path):
+    code, _, err = call(*command, "raising", "--plugins", plugin, "--out", str(tmp_path / "page.png"))
+    assert code == 2 and len(err.splitlines()) == 1
+    assert err.startswith("error: the term raising raises RuntimeError: no such thing: mend the loss")
+
+
+def test_nothing_asked_shows_the_commands(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        losses.parse([])
+    assert "losses.py compare" in capsys.readouterr().err
+
+
 def test_all_means_every_name(plugin):
-    registry.load_plugins([plugin])
+    load_plugins([plugin])
     expressions = losses.expand(["all"])
     assert {text.split("(")[0] for text in expressions} == set(registry.names())
     assert "raising" in expressions and "lovasz(kind='softmax')" in expressions
@@ -104,7 +124,9 @@ def test_plot_draws_pixel_region_distance_and_signed_losses(call, tmp_path):
 
 
 @pytest.mark.parametrize("words, fix", [
-    (["check", "bec"], "did you mean bce?"), (["check", "bce +"], "character"), (["check", "bce + huber(delta=3)"], "(character 13 of"),
+    (["check", "bec"], "did you mean bce?"), (["check", "BCE"], "did you mean bce?"), (["check", "ciou"], "is a box loss (loss.box=ciou)"),
+    (["check", "survey/dice"], "is a config"), (["plot", "rank_sort(delta=1)"], "is a class loss"),
+    (["check", "bce +"], "(character 6 of"), (["check", "bce + huber(delta=3)"], "(character 13 of"),
     (["compare", "bce"], "two expressions"), (["compare", "bce", "msee"], "did you mean mse?"), (["plot"], "expressions"),
     (["plot", "dicee"], "did you mean dice"), (["chek", "bce"], "did you mean check?"), (["list", "bce"], "nothing else"),
     (["check", "bce", "--plugins", "absent.py"], "absent.py")])

@@ -49,13 +49,13 @@ def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool
 
 
 @region_loss("hausdorff", "squared error of probabilities times a power of the distance to the boundary", needs=("distance",),
-             bounds={"alpha": Bound("(0, inf)")},
+             bounds={"alpha": Bound("(0, 10]", "published are 1 to 3, and larger powers of distances overflow")},
              source="Reducing the Hausdorff distance in medical image segmentation (Karimi and Salcudean, TMI 2019), section III")
 def hausdorff(logits: Tensor, target: Tensor, weight: Tensor, *, distance: Tensor, alpha: float = 2.0, two_sided: bool = False) -> Tensor:
     """Mean over the pixels of (p - g)^2 d^alpha, d >= 1 the distance of a pixel to the nearest one on the other side of the ground truth's
     boundary.
 
-    alpha       > 0; larger ones punish far errors more
+    alpha       > 0, at most 10; larger ones punish far errors more
     two_sided   adds what erosion finds, as their differentiable form without distances: the sum over k = 1 ... 10 of k^alpha E_k, E_1 the
                 squared errors, E_k+1 the minima of E_k over a cross of 5 pixels. A patch of errors counts the more, the deeper it is,
                 whichever boundary is far from the other. All on the device; an exact distance to the prediction's boundary would be

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from layers.losses.expr import Call, ExpressionError, parse_call
-from layers.losses.registry import Bound, LossInfo, ParameterError, check_params, read_params, suggest
+from layers.losses.registry import Bound, LossInfo, ParameterError, add_source, check_params, read_params, suggest
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class CallRegistry:
                 raise ValueError(f"there is a {self.what} {name!r} already: choose another name")
             params = read_params(function, name, self.tensors, bounds or {}, tuple(needs))
             self._infos[name] = LossInfo(name, kind, summary, function, params, tuple(needs), source=source)
-            return function
+            return add_source(function, source)
 
         return add
 

@@ -1,20 +1,21 @@
 """What every mask loss must do, as checks that run on any expression: built-in losses, plugins and combinations.
 
-Each check takes a MaskLoss and returns "" or one sentence that says what is wrong. `run` gives all of them for one expression, `variants`
-the expressions that cover a loss: its defaults, and every other choice of its switches. `refuse_broken` is the short form for training.
+Each check takes a MaskLoss and returns "", one sentence that says what is wrong, or None where it does not apply. Scheduled weights are
+constants at their largest here. `run` gives all checks for one expression, `variants` the expressions that cover a loss: its defaults, and
+every other choice of its switches. `refuse_broken` is the short form for training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from layers.losses.boundary import signed_distance_map
 from layers.losses.expr import Term
-from layers.losses.mask import PADDING, MaskLoss, build_mask_loss
+from layers.losses.mask import PADDING, LossError, MaskLoss, build_mask_loss
 from layers.losses.registry import get
 from layers.masks import box_window
 
@@ -27,15 +28,19 @@ DESCENT_GAP, DESCENT_IOU = 0.05, 0.95  # what may remain of the loss above a per
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of one check on one expression; message is empty where it passed."""
+    """Outcome of one check on one expression; message is empty where it passed, None where the check does not apply."""
 
     check: str
     expression: str
-    message: str
+    message: str | None
 
     @property
-    def passed(self) -> bool:
-        return not self.message
+    def failed(self) -> bool:
+        return bool(self.message)
+
+    @property
+    def applies(self) -> bool:
+        return self.message is not None
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Instances:
         """(N,) value, at other logits if given."""
         unknown = set(loss.needs) - {"distance"}
         if unknown:
-            raise ValueError(f"{loss.expression}: the checks know no extras {', '.join(sorted(unknown))}")
+            raise LossError(loss.expression, f"needs {', '.join(sorted(unknown))}, but the only extra tensor that there is is distance")
         generator = torch.Generator().manual_seed(0)  # a loss that samples pixels draws the same in every call
         extras = self.extras() if loss.needs else {}
         return loss(self.logits if logits is None else logits, self.target, self.boxes, extras=extras, generator=generator)
@@ -72,30 +77,59 @@ def variants(name: str) -> list[str]:
 
 
 def run(expression: str, plugins: tuple[str, ...] = ()) -> list[Result]:
-    """Every check on one expression. An exception of the loss is a failed check."""
-    loss, results = build_mask_loss(expression, plugins, total_steps=1), []
+    """Every check on one expression; the first one alone where it fails, since its mistake would be all others'."""
+    loss, results = at_full_weight(expression, plugins), []
     for check in CHECKS:
-        try:
-            message = check(loss)
-        except Exception as error:  # a user's loss may raise anything
-            message = f"raises {type(error).__name__}: {error}"
+        message = _outcome(check, loss)
         results.append(Result(check.__name__.replace("_", " "), loss.expression, message))
+        if check is shape and message:
+            break
     return results
 
 
-def refuse_broken(expression: str, plugins: tuple[str, ...] = ()) -> None:
-    """ValueError that names the first term with values of a wrong shape or type, a negative one undeclared, or one that is not finite.
+def notes(expression: str, plugins: tuple[str, ...] = ()) -> list[str]:
+    """What is no mistake but should be known: one sentence each."""
+    return [f"{part.label} reads the whole target, pixels outside the box included" for part in build_mask_loss(expression, plugins).parts
+            if part.region == "box" and part.info.reads_whole_target(part.params)]
+
+
+def at_full_weight(expression: str, plugins: tuple[str, ...] = ()) -> MaskLoss:
+    """The loss with each schedule at the larger of its ends, so that no term is multiplied by 0."""
+    loss = build_mask_loss(expression, plugins)
+    loss.parts = tuple(replace(part, schedule=part.schedule.highest) for part in loss.parts)
+    return loss
+
+
+def refuse_broken(expression: str, plugins: tuple[str, ...] = (), total_steps: int | None = None) -> None:
+    """ValueError that names the first term with values of a wrong shape or type, a negative one undeclared, or one that is not finite, and
+    a term whose weight is 0 in all of total_steps steps of training, if they are known.
 
     Milliseconds, for a loss that is about to be trained; `run` finds more."""
-    for part in build_mask_loss(expression, plugins, total_steps=1).parts:
-        loss = build_mask_loss(part.label)
-        for check in (shape, finite_at_extremes, sign):
-            try:
-                message = check(loss)
-            except Exception as error:  # a user's loss may raise anything
-                message = f"raises {type(error).__name__}: {error}"
-            if message:
-                raise ValueError(f"the term {part.label} {message}: mend the loss (python scripts/losses.py check shows all that is wrong)")
+    for part in build_mask_loss(expression, plugins, total_steps=total_steps).parts:
+        if total_steps and not any(part.weight(step, total_steps) for step in (0, total_steps - 1)):
+            raise ValueError(f"the term {part.label} has weight={part.schedule.value}, which is 0 in all {total_steps} steps of "
+                             "the training: let it start earlier, or leave the term out")
+        message = _first_mistake(part.label)
+        if not message:
+            continue
+        own = [name for name, value in part.params.items() if value != part.info.defaults[name]]
+        if own and not _first_mistake(part.info.name):
+            raise ValueError(f"the term {part.label} {message}: choose another {' or '.join(own)}; {part.info.name} alone is sound")
+        raise ValueError(f"the term {part.label} {message}: mend the loss (python scripts/losses.py check shows all that is wrong)")
+
+
+def _first_mistake(expression: str) -> str | None:
+    loss = build_mask_loss(expression)
+    return next(filter(None, (_outcome(check, loss) for check in (shape, finite_at_extremes, sign))), None)
+
+
+def _outcome(check: Callable[[MaskLoss], str | None], loss: MaskLoss) -> str | None:
+    try:
+        return check(loss)
+    except LossError as error:
+        return error.what
+    except Exception as error:  # a user's loss may raise anything
+        return f"raises {type(error).__name__}: {error}"
 
 
 def examples(dtype: torch.dtype = torch.float32) -> Instances:
@@ -126,25 +160,28 @@ def extremes() -> Iterator[tuple[str, Instances]]:
 
 
 def shape(loss: MaskLoss) -> str:
+    """Its shape, its dtype, and that it depends on the logits."""
     given = examples()
+    logits = given.logits.requires_grad_()
     value = given.apply(loss)
     if value.shape != given.logits.shape[:1]:
         return f"gives {tuple(value.shape)} for {len(given.logits)} instances"
     if value.dtype != torch.float32 or examples(torch.float64).apply(loss).dtype != torch.float64:
         return "does not keep the dtype of its logits"
-    return ""
+    slope = torch.autograd.grad(value.sum(), logits, allow_unused=True)[0] if value.requires_grad else None
+    return "has no gradient with respect to the logits" if slope is None else ""
 
 
-def sign(loss: MaskLoss) -> str:
+def sign(loss: MaskLoss) -> str | None:
     if is_signed(loss):
-        return ""
+        return None
     lowest = min(float(given.apply(loss).detach().min()) for given in (examples(), *(inputs for _, inputs in extremes())))
     return "" if lowest >= -1e-6 else f"is negative ({lowest:.3g}), but not declared signed"
 
 
-def zero_at_a_perfect_mask(loss: MaskLoss) -> str:
+def zero_at_a_perfect_mask(loss: MaskLoss) -> str | None:
     if is_signed(loss):
-        return ""
+        return None
     given = examples()
     worst = float(given.apply(loss, SURE * (2 * given.target - 1)).detach().abs().max())
     return "" if worst <= ROUNDING else f"is {worst:.3g} for a perfect, sure prediction"
@@ -187,10 +224,10 @@ def half_precision(loss: MaskLoss) -> str:
     return ""
 
 
-def weight_zero(loss: MaskLoss) -> str:
-    """Logits outside the grown boxes, and of a region loss targets too, must not matter."""
+def weight_zero(loss: MaskLoss) -> str | None:
+    """Logits outside the grown boxes must not matter, nor the target there, but to terms that are known to read all of it."""
     if any(part.region != "box" or part.outside != "ignore" for part in loss.parts):
-        return ""
+        return None
     given = examples(torch.float64)
     outside = _outside(given)
     logits = torch.where(outside, -3 * given.logits + 1, given.logits).requires_grad_()
@@ -198,26 +235,26 @@ def weight_zero(loss: MaskLoss) -> str:
     gradient, = torch.autograd.grad(value.sum(), logits)
     if not torch.allclose(value, given.apply(loss), rtol=1e-9, atol=1e-12) or bool(gradient[outside].any()):
         return "depends on logits outside the box"
-    if all(part.info.kind == "region" and not part.info.needs for part in loss.parts):
+    if not loss.needs and not any(part.balance == "sqrt_area" or part.info.reads_whole_target(part.params) for part in loss.parts):
         other = Instances(given.logits, torch.where(outside, 1 - given.target, given.target), given.boxes)
         if not torch.allclose(other.apply(loss), given.apply(loss), rtol=1e-9, atol=1e-12):
             return "depends on ground truth outside the box"
     return ""
 
 
-def permutation(loss: MaskLoss) -> str:
+def permutation(loss: MaskLoss) -> str | None:
     if _draws(loss):
-        return ""
+        return None
     given = examples(torch.float64)
     order = torch.tensor([2, 0, 3, 1])
     same = torch.allclose(given.subset(order).apply(loss), given.apply(loss)[order], rtol=1e-9, atol=1e-12)
     return "" if same else "mixes instances: their order changes their values"
 
 
-def alone(loss: MaskLoss) -> str:
+def alone(loss: MaskLoss) -> str | None:
     """But for what is declared to depend on the other instances."""
     if _draws(loss) or any(part.pooled or part.balance != "none" for part in loss.parts):
-        return ""
+        return None
     given = examples(torch.float64)
     together = given.apply(loss)
     for row in range(len(together)):
@@ -226,9 +263,9 @@ def alone(loss: MaskLoss) -> str:
     return ""
 
 
-def flips(loss: MaskLoss) -> str:
+def flips(loss: MaskLoss) -> str | None:
     if _draws(loss):
-        return ""
+        return None
     given = examples(torch.float64)
     for axis, low, name in ((2, 0, "left and right"), (1, 1, "top and bottom")):
         boxes = given.boxes.clone()
@@ -264,7 +301,7 @@ def descent(loss: MaskLoss) -> str:
     return "" if iou >= DESCENT_IOU else f"descending its gradient ends at an IoU of {iou:.2f} with the target"
 
 
-CHECKS: tuple[Callable[[MaskLoss], str], ...] = (
+CHECKS: tuple[Callable[[MaskLoss], str | None], ...] = (
     shape, sign, zero_at_a_perfect_mask, finite_at_extremes, no_instances, gradient, half_precision, weight_zero, permutation, alone, flips,
     descent)
 

@@ -112,7 +112,7 @@ def _tree(text: str) -> tuple[str, ast.expr]:
     try:
         return text, ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        position = min(max((error.offset or 1) - 1, 0), len(text))
+        position = min(error.offset - 1, len(text)) if error.offset else len(text)  # Python gives no place for what is missing at the end
         raise ExpressionError("cannot read this as `number*name(key=value) + ...`", text, position) from None
     except (ValueError, RecursionError, MemoryError, OverflowError):  # null bytes, too deep, or a number of thousands of digits
         raise ExpressionError("cannot read this as `number*name(key=value) + ...`", text, 0) from None

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from layers.losses.chunks import in_chunks
 from layers.losses.expr import ExpressionError, Term, format_terms, parse, unordered
 from layers.losses.gradients import GradientMatch
-from layers.losses.registry import RESERVED, LossInfo, Param, ParameterError, check_params, get, load_plugins
+from layers.losses.plugins import load_plugins
+from layers.losses.registry import RESERVED, LossInfo, Param, ParameterError, check_params, get
 from layers.losses.schedule import Schedule, read_weight
 from layers.losses.selection import Selection, read_sampling
 from layers.masks import box_window
@@ -34,6 +35,14 @@ CHUNK_PIXELS = 1 << 24  # of all instances; beyond, the loss is computed in chun
 PADDING = 1  # prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
 MIN_AREA = 0.01  # square prototype pixels: a box without area must not divide by 0
 OUTSIDE_LOGIT = -100.0  # p rounds to 0 and BCE costs exactly 100 at a ground-truth pixel, as with the published clamp of log at -100
+
+
+class LossError(ValueError):
+    """A loss does not do what its kind promises; `what` says so of a loss that was named already."""
+
+    def __init__(self, name: str, what: str):
+        super().__init__(f"{name} {what}")
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ class MaskLoss(nn.Module):
         float16 and bfloat16 are lifted to float32. extras: what `needs` names, and for `balance` image (N,) and ground_truth (N,), the
         indices that tell whose positives these are (default: one image, each of another ground truth). `generator` draws sampled points
         (default: torch's global one).
-        ValueError for disagreeing shapes, missing extras, or a loss function that returns another shape or type than its kind promises."""
+        ValueError for disagreeing shapes, missing extras, or a loss function that returns another shape or dtype than its kind promises."""
         values = self.terms(logits, target, boxes, step=step, extras=extras, generator=generator)
         return sum(weight * value for weight, value in zip(self.weights(step), values.values(), strict=True)) + self.penalty()
 
@@ -221,6 +230,8 @@ def _build(term: Term) -> tuple[MaskTerm, Term]:
         raise ParameterError(f"sampling chooses pixels, and {info.name} has one value per instance", "sampling")
     if sampling and options["outside"] == "charge":
         raise ParameterError("sampling chooses pixels of the region: leave outside='charge' out", "sampling")
+    if options["outside"] == "charge" and options["region"] == "image":
+        raise ParameterError("outside='charge' is for region='box': the whole image has no outside, so leave one of them out", "outside")
     if options["match"] and schedule.learned:
         raise ParameterError("a weight is matched or learned: leave one of match='grad' and weight=learned out", "match")
     final = {**params, **options, "weight": schedule.value, "sampling": sampling and sampling.value}
@@ -270,8 +281,8 @@ def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor], gener
     logits = view.charged if charge else view.logits
     if part.info.kind == "region":
         weight = view.keep.to(logits.dtype) if in_box and not charge else torch.ones_like(logits)
-        return _checked(part, part.info.function(logits, view.target, weight, **keywords), logits.shape[:1])
-    pixels = _checked(part, part.info.function(logits, view.target, **keywords), logits.shape)  # (N,H,W)
+        return _checked(part, part.info.function(logits, view.target, weight, **keywords), logits, 1)  # (N,)
+    pixels = _checked(part, part.info.function(logits, view.target, **keywords), logits, 3)  # (N,H,W)
     if part.sampling is not None:
         inside = view.keep if in_box else torch.ones_like(logits, dtype=torch.bool)
         pixels = pixels * part.sampling.weights(pixels, logits, inside, generator)
@@ -297,12 +308,13 @@ def _same(index: Tensor) -> Tensor:
     return index[:, None] == index[None]
 
 
-def _checked(part: MaskTerm, value: Tensor, shape: torch.Size) -> Tensor:
+def _checked(part: MaskTerm, value: Tensor, logits: Tensor, dims: int) -> Tensor:
+    name, shape = f"{part.info.kind} loss {part.info.name!r}", logits.shape[:dims]
     if not isinstance(value, Tensor) or value.shape != shape:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{part.info.kind} loss {part.info.name!r} must return a tensor of shape {tuple(shape)}, got {got}")
-    if not value.is_floating_point():
-        raise ValueError(f"{part.info.kind} loss {part.info.name!r} must return floating-point numbers, got {value.dtype}")
+        raise LossError(name, f"must return a tensor of shape {tuple(shape)}, got {got}")
+    if value.dtype != logits.dtype:
+        raise LossError(name, f"must return floating-point numbers in the dtype of its logits, {logits.dtype}, got {value.dtype}")
     return value
 
 

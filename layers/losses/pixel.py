@@ -20,7 +20,7 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @pixel_loss("weighted_bce", "cross-entropy, object pixels weighted by alpha and background by 1 - alpha",
-            bounds={"alpha": Bound("(0, 1)", "at 0 or 1 one of the two classes would cost nothing")},
+            bounds={"alpha": Bound("(0, 1)", "at 0 or 1 one of the two classes would cost nothing")}, whole_when={"alpha": None},
             source="Instance segmentation loss functions (ReasonField Lab / SoftwareMill, 2022), weighted binary cross-entropy")
 def weighted_bce(logits: Tensor, target: Tensor, *, alpha: float | None = None) -> Tensor:
     """-alpha t log p - (1-alpha) (1-t) log(1-p).
@@ -43,13 +43,15 @@ def focal(logits: Tensor, target: Tensor, *, alpha: float | None = 0.25, gamma: 
     return value if alpha is None else value * (target * alpha + (1 - target) * (1 - alpha))
 
 
-@pixel_loss("mse", "squared error of probabilities")
+@pixel_loss("mse", "squared error of probabilities",
+            source="Brier, Verification of forecasts expressed in terms of probability, 1950, for two classes and one of them counted")
 def mse(logits: Tensor, target: Tensor) -> Tensor:
     """(p - t)^2."""
     return F.mse_loss(logits.sigmoid(), target, reduction="none")
 
 
-@pixel_loss("l1", "absolute error of probabilities")
+@pixel_loss("l1", "absolute error of probabilities",
+            source="Robust loss functions under label noise for deep neural networks (Ghosh et al., AAAI 2017), half of MAE")
 def l1(logits: Tensor, target: Tensor) -> Tensor:
     """|p - t|."""
     return F.l1_loss(logits.sigmoid(), target, reduction="none")

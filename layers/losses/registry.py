@@ -14,24 +14,22 @@ Importing this module registers every built-in loss.
 from __future__ import annotations
 
 import difflib
-import importlib
-import importlib.util
 import inspect
+import keyword
 import math
-import sys
 import types
 import typing
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
+
+from layers.losses.expr import Call, format_value
 
 Kind = Literal["pixel", "region"]
 RESERVED = ("weight", "region", "match", "sampling", "balance", "outside", "rescale")  # options of every term, see mask.py
+WORDS = ("ramp", "cosine", "learned", "hardest", "points")  # that expressions know as values of weight and sampling
 
 _losses: dict[str, LossInfo] = {}
-_loaded_files: set[Path] = set()
 
 
 class ParameterError(ValueError):
@@ -83,8 +81,12 @@ class Param:
             return None
         if self.type is float and type(value) is int:
             value = float(value)
+        if isinstance(value, Call) and self.type in (int, float) and value.name.lower() in ("nan", "inf"):
+            raise ParameterError(f"{self.name}={value} must be finite", self.name)
+        if isinstance(value, Call) and self.type is str and not (value.args or value.params):
+            raise ParameterError(f"{self.name}={value} must be {self.allowed}: {self.name}='{value}'", self.name)
         if type(value) is not self.type:
-            raise ParameterError(f"{self.name}={value!r} must be {self.allowed}", self.name)
+            raise ParameterError(f"{self.name}={format_value(value)} must be {self.allowed}", self.name)
         if self.choices and value not in self.choices:
             raise ParameterError(f"{self.name}={value!r} is unknown{suggest(value, self.choices)}", self.name)
         if self.type is float and not math.isfinite(value):
@@ -113,6 +115,7 @@ class LossInfo:
     signed_when     parameter values of which one must be set for that; empty = always
     pooled_when     parameter values of which each makes instances depend on one another, on purpose
     source          where the formula comes from (paper and equation), may be empty
+    whole_when      parameter values of which each makes a pixel loss read its whole target, pixels outside the region included
     """
 
     name: str
@@ -125,6 +128,7 @@ class LossInfo:
     source: str = ""
     signed_when: dict[str, Any] = field(default_factory=dict)
     pooled_when: dict[str, Any] = field(default_factory=dict)
+    whole_when: dict[str, Any] = field(default_factory=dict)
 
     def is_signed(self, params: dict[str, Any]) -> bool:
         """Whether the loss with these parameters (all of them) may be negative."""
@@ -133,6 +137,10 @@ class LossInfo:
     def is_pooled(self, params: dict[str, Any]) -> bool:
         """Whether the value of an instance depends on the others with these parameters (all of them)."""
         return any(params[name] == value for name, value in self.pooled_when.items())
+
+    def reads_whole_target(self, params: dict[str, Any]) -> bool:
+        """Whether a pixel's value depends on the target at others with these parameters (all of them)."""
+        return any(params[name] == value for name, value in self.whole_when.items())
 
     @property
     def signature(self) -> str:
@@ -147,11 +155,13 @@ class LossInfo:
 
 def pixel_loss(name: str, summary: str, *, bounds: dict[str, Bound] | None = None, needs: Iterable[str] = (), signed: bool = False,
                signed_when: dict[str, Any] | None = None, pooled_when: dict[str, Any] | None = None,
-               source: str = "") -> Callable[[Callable], Callable]:
+               whole_when: dict[str, Any] | None = None, source: str = "") -> Callable[[Callable], Callable]:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, *, ...) -> (N,H,W): a loss per pixel, neither cropped nor reduced.
 
-    The other arguments are fields of LossInfo. ValueError if the name is taken or the signature is not this one."""
-    fields = {"signed": signed, "signed_when": signed_when or {}, "pooled_when": pooled_when or {}, "source": source}
+    The other arguments are fields of LossInfo; the source is added to the docstring. ValueError if the name is taken or reserved, or the
+    signature is not this one."""
+    fields = {"signed": signed, "signed_when": signed_when or {}, "pooled_when": pooled_when or {}, "whole_when": whole_when or {},
+              "source": source}
     return _decorator("pixel", ("logits", "target"), name, summary, bounds or {}, tuple(needs), fields)
 
 
@@ -188,49 +198,11 @@ def check_params(info: LossInfo, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: '; did you mean mse?', or all that is known."""
+    """The end of an error message: '; did you mean mse?', or all that is known. Upper and lower case do not matter."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=3)
+    lowered = {name.lower(): name for name in known}
+    near = [lowered[name] for name in difflib.get_close_matches(word.lower(), lowered, n=3)]
     return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known) or 'none'}"
-
-
-def load_plugins(paths: Iterable[str]) -> None:
-    """Run files (paths that end in .py) or import modules, once each, so that their decorators register losses.
-
-    ValueError names the plugin if it is missing or fails; a failing one leaves nothing registered."""
-    for path in paths:
-        before = dict(_losses)
-        try:
-            _load_plugin(path)
-        except Exception as error:
-            _losses.clear()
-            _losses.update(before)
-            raise ValueError(f"loss plugin {path!r}: {error if isinstance(error, ValueError) else _describe(error)}") from error
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _load_plugin(path: str) -> None:
-    if not path.endswith(".py"):
-        importlib.import_module(path)
-        return
-    file = Path(path).expanduser().resolve()
-    if file in _loaded_files:
-        return
-    if not file.is_file():
-        raise ValueError("there is no such file; a path ends in .py and starts from the working directory")
-    name = f"loss_plugin_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that its functions can be pickled and its annotations resolved
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    _loaded_files.add(file)
 
 
 def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bounds: dict[str, Bound], needs: tuple[str, ...],
@@ -238,20 +210,30 @@ def _decorator(kind: Kind, tensors: tuple[str, ...], name: str, summary: str, bo
     """`fields` are further ones of LossInfo."""
     if not name.isidentifier():
         raise ValueError(f"{name!r} cannot be a loss name: expressions need a plain identifier")
+    if name in (*RESERVED, *WORDS) or keyword.iskeyword(name):
+        raise ValueError(f"{name!r} cannot be a loss name: expressions or Python know it as something else; choose another")
 
     def register(function: Callable) -> Callable:
         if name in _losses:
             taken = _losses[name].function
             raise ValueError(f"the loss name {name!r} is taken by {taken.__module__}.{taken.__qualname__}: choose another")
         params = read_params(function, name, tensors, bounds, needs)
-        for field_name in ("signed_when", "pooled_when"):
-            absent = sorted(fields[field_name].keys() - {p.name for p in params})
+        for field_name in ("signed_when", "pooled_when", "whole_when"):
+            absent = sorted(fields.get(field_name, {}).keys() - {p.name for p in params})
             if absent:
                 raise ValueError(f"loss {name!r} names {', '.join(absent)} in {field_name}, but has no such parameter")
         _losses[name] = LossInfo(name, kind, summary, function, params, needs, **fields)
-        return function
+        return add_source(function, fields["source"])
 
     return register
+
+
+def add_source(function: Callable, source: str) -> Callable:
+    """The function, with the source at the end of its docstring, where help() shows it beside the formula."""
+    text = inspect.getdoc(function) or ""
+    if source and source not in text:
+        function.__doc__ = f"{text}\n\nSource: {source}"
+    return function
 
 
 def read_params(function: Callable, name: str, tensors: tuple[str, ...], bounds: dict[str, Bound],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layers.losses.expr import Call, Value, format_value
 from layers.losses.registry import ParameterError, suggest
@@ -45,6 +45,12 @@ class Schedule:
             params["end"] = self.end
         return Call(self.shape, (self.first, self.last), params)
 
+    @property
+    def highest(self) -> Schedule:
+        """The constant that is the larger of both ends; what is learned stays so."""
+        largest = max(self.first, self.last)
+        return replace(self, first=largest, last=largest, shape=LEARNED if self.learned else "")
+
     def at(self, step: int, total_steps: int | None = None) -> float:
         """The weight at a step (optimiser steps, 0 = first). ValueError if the schedule runs to an end of training that is unknown."""
         if not self.varies or step <= self.start:
@@ -65,11 +71,17 @@ def read_weight(value: Value) -> Schedule:
         return Schedule(float(value), float(value))
     if not isinstance(value, Call):
         raise ParameterError(f"weight={value!r} must be a number, ramp(a, b), cosine(a, b) or learned", "weight")
-    if value == Call(LEARNED):
+    if value.name.lower() in ("nan", "inf"):
+        raise ParameterError(f"weight={value} must be a finite number above 0", "weight")
+    if value.name == LEARNED:
+        if value.args or value.params:
+            raise ParameterError(f"weight={value}: learned takes no arguments, training finds the weight", "weight")
         return Schedule(1.0, 1.0, LEARNED)
     if value.name not in SHAPES:
         raise ParameterError(f"there is no schedule {value.name!r}{suggest(value.name, [*SHAPES, LEARNED])}", "weight")
     usage = f"{value.name}(first, last, start=0, end=step)"
+    if len(value.args) > 2:
+        raise ParameterError(f"{value.name} takes two weights; start and end go by name: {usage}", "weight")
     if len(value.args) != 2 or not all(type(v) in (int, float) and v >= 0 for v in value.args) or not any(value.args):
         raise ParameterError(f"{value.name} takes two weights >= 0, not both 0: {usage}", "weight")
     for name, step in value.params.items():

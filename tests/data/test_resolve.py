@@ -299,8 +299,15 @@ def test_a_plugin_loss_is_tried_before_any_data_is_read(tmp_path, monkeypatch, b
         load_config("quickstart", [f"loss.plugins={plugin}", "loss.mask=bce + 2*own"])
 
 
+def test_a_weight_that_is_0_in_the_whole_training_is_refused():
+    mask = "loss.mask=bce + dice(weight=ramp(0, 1, start=100000))"
+    with pytest.raises(ConfigError, match="the term dice has weight=ramp.0, 1, start=100000., which is 0 in all 1100 steps"):
+        load_config("quickstart", ["train.iterations=1100", mask])
+    assert load_config("quickstart", ["train.iterations=100002", mask]).loss.mask == mask.removeprefix("loss.mask=")
+
+
 @pytest.mark.parametrize("text, message", [
-    ("raise RuntimeError('no luck')", "own.py.*RuntimeError: no luck"),
+    ("raise RuntimeError('no luck')", "^loss.plugins=.*own.py: RuntimeError: no luck"),
     ("import not_installed_anywhere", "own.py.*not_installed_anywhere"),
     ("from layers.losses.registry import pixel_loss\n@pixel_loss('bce', '')\ndef bce(logits, target): return logits", "bce.*taken"),
     ("from layers.losses.registry import pixel_loss\n@pixel_loss('own', '')\ndef own(logits, target, *, weight=1.0): return logits",

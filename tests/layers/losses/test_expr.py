@@ -87,6 +87,10 @@ def test_different_weights_are_not_equal():
     ("a.b(x=1)", 0),
     ("lambda: 1", 0),
     ("bce # the usual", 4),
+    ("bce +", 5),
+    ("bce + 0.5*", 10),
+    ("bce mse", 4),
+    ("bce + )", 6),
 ])
 def test_a_mistake_is_shown_where_it_stands(text, position):
     with pytest.raises(ExpressionError) as caught:

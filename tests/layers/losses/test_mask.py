@@ -144,7 +144,14 @@ def test_equality_ignores_order():
     ("mse(match='grad')", "another term", 0),
     ("bce + mse(match='grad', weight=learned)", "matched or learned", 10),
     ("mse(weight=lerned)", "did you mean learned", 4),
-    ("mse(weight=learned(2))", "learned", 4),
+    ("mse(weight=learned(2))", "learned takes no arguments", 4),
+    ("mse(weight=nan)", "must be a finite number above 0", 4),
+    ("mse(weight=inf)", "must be a finite number above 0", 4),
+    ("mse(weight=ramp(0, 1, 5, 10))", "start and end go by name", 4),
+    ("focal(gamma=nan)", "gamma=nan must be finite", 6),
+    ("focal(gamma=two)", "gamma=two must be a number", 6),
+    ("hausdorff(alpha=400)", r"alpha=400.0 is outside \(0, 10\]", 10),
+    ("bce(outside='charge', region='image')", "leave one of them out", 4),
     ("mse(sampling=0.5)", "hardest", 4),
     ("mse(sampling=hardest(0))", "above 0", 4),
     ("mse(sampling=hardest(1.5))", "at most 1", 4),
@@ -154,7 +161,7 @@ def test_equality_ignores_order():
     ("dice(sampling=points(5))", "one value per instance", 5),
     ("mse(balance=True)", "must be", 4),
     ("mse(balance='area')", "sqrt_area", 4),
-    ("mse(region=image)", "quotes", 4),
+    ("mse(region=image)", "region=image must be a 'word' in quotes: region='image'", 4),
     ("bce + 2*bce", "twice", 8),
 ])
 def test_mistakes_show_their_place(text, message, position):
@@ -257,6 +264,12 @@ def test_a_loss_that_returns_a_wrong_shape_is_named(own_registry):
 
     with pytest.raises(ValueError, match="reduced.*shape"):
         build_mask_loss("reduced")(*instance(), BOX)
+
+
+def test_a_loss_that_returns_another_dtype_is_named(own_registry):
+    pixel_loss("halved", "forgets the dtype")(lambda logits, target: (logits - target).half())
+    with pytest.raises(ValueError, match="halved.*dtype of its logits, torch.float32, got torch.float16"):
+        build_mask_loss("halved")(*instance(), BOX)
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100))

@@ -3,16 +3,21 @@ from typing import Literal
 import pytest
 import torch
 
-from layers.losses import registry
+from layers.losses import plugins, registry
+from layers.losses.box import box_losses
+from layers.losses.classification import class_losses
 from layers.losses.mask import build_mask_loss
-from layers.losses.registry import Bound, Param, ParameterError, check_params, get, load_plugins, names, pixel_loss, region_loss
+from layers.losses.plugins import load_plugins
+from layers.losses.registry import Bound, Param, ParameterError, check_params, get, names, pixel_loss, region_loss
+from layers.losses.schedule import LEARNED, SHAPES
+from layers.losses.selection import _CHOICES
 
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """Each test registers into a copy."""
     monkeypatch.setattr(registry, "_losses", dict(registry._losses))
-    monkeypatch.setattr(registry, "_loaded_files", set())
+    monkeypatch.setattr(plugins, "_loaded_files", set())
 
 
 def test_built_in_losses_are_there_on_import():
@@ -59,6 +64,8 @@ def test_a_wrong_interval_is_refused(interval):
 def test_names_are_suggested():
     with pytest.raises(ValueError, match="did you mean huber"):
         get("hubber")
+    with pytest.raises(ValueError, match="did you mean bce"):
+        get("BCE")
     with pytest.raises(ParameterError, match="did you mean delta"):
         check_params(get("huber"), {"detla": 0.5})
     with pytest.raises(ParameterError, match="did you mean region"):
@@ -78,6 +85,17 @@ def test_taken_names_are_refused():
         @pixel_loss("bce", "another")
         def another(logits, target):
             return logits
+
+
+def test_words_are_those_that_weight_and_sampling_know():
+    assert set(registry.WORDS) == {*SHAPES, LEARNED, *_CHOICES}
+
+
+@pytest.mark.parametrize("name", [*registry.RESERVED, *registry.WORDS, "None", "True", "lambda", "in"])
+def test_reserved_names_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}.*cannot be a loss name.*choose another"):
+        pixel_loss(name, "x")(lambda logits, target: logits)
+    assert name not in names()
 
 
 @pytest.mark.parametrize("name", registry.RESERVED)
@@ -138,9 +156,11 @@ def test_a_plugin_module_is_imported(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content, message", [
-    (PLUGIN + "\n1/0\n", "ZeroDivisionError"),
+    (PLUGIN + "\n1/0\n", r"ZeroDivisionError: division by zero \(line 8\): correct the file"),
     (PLUGIN.replace('"linear"', '"bce"'), "taken"),
-    ("def broken(:\n", "SyntaxError"),
+    ("def broken(:\n", "SyntaxError in line 1 .*: correct that line"),
+    (PLUGIN + "import sys\nsys.exit(3)\n", r"calls sys.exit \(line 8\): a plugin is imported, so let it define losses"),
+    ("import not_installed_anywhere", r"imports not_installed_anywhere, which is not installed \(line 1\): install it"),
 ])
 def test_a_failing_plugin_is_named_and_leaves_nothing(tmp_path, content, message):
     path = tmp_path / "broken.py"
@@ -148,7 +168,7 @@ def test_a_failing_plugin_is_named_and_leaves_nothing(tmp_path, content, message
     before = names()
     with pytest.raises(ValueError, match=message) as caught:
         load_plugins([str(path)])
-    assert "broken.py" in str(caught.value)
+    assert str(caught.value).startswith(f"loss.plugins={path}: ")
     assert names() == before
     path.write_text(PLUGIN)  # corrected
     load_plugins([str(path)])
@@ -159,6 +179,21 @@ def test_a_failing_plugin_is_named_and_leaves_nothing(tmp_path, content, message
 def test_a_missing_plugin_is_named(plugin):
     with pytest.raises(ValueError, match=plugin):
         load_plugins([plugin])
+
+
+def test_a_path_without_its_ending_is_explained(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if path])
+    for plugin in ("mine", f"{tmp_path}/mine"):
+        with pytest.raises(ValueError, match=f"ends in .py; did you mean {plugin}.py"):
+            load_plugins([plugin])
+
+
+@pytest.mark.parametrize("info", [*(get(name) for name in names()), *box_losses(), *class_losses()], ids=lambda info: info.name)
+def test_formula_and_source_are_in_the_docstring(info):
+    text = info.function.__doc__
+    assert info.source and text.endswith(f"\n\nSource: {info.source}") and len(text.partition("Source:")[0].strip()) > 5
 
 
 @pytest.mark.parametrize("name", names())
