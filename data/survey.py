@@ -64,10 +64,12 @@ def _bce() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The rows of BCE, which differ in batch size and schedule."""
     replay = {**REPLAY, "loss.mask": f"bce({BOX})"}
     yield f"{PREFIX}bce", "Tables I and II, BCE: batch 8, though the text says 16 for Table II", replay
+    yield (f"{PREFIX}bce_batch2", "Table I, batch 2: a quarter of the lr and 4 x the iterations, by autoscale",
+           {**replay, "train.batch_size": 2})
     yield f"{PREFIX}bce_batch16", "Table I, batch 16: lr x 2 and half the iterations, by autoscale", {**replay, **BATCH}
     yield f"{PREFIX}bce_lr_1e-3", "BCE, batch 8, lr 1e-3 of the committed config (the paper says 1e-4)", {**replay, "train.lr": 1e-3}
     yield f"{PREFIX}bce_corrected", "Table II, BCE, corrected: bce at the other rows' batch 16, one class, shuffled", BATCH
-    for size in (8, 16):
+    for size in (2, 8, 16):
         yield (f"{PREFIX}bce_batch{size}_corrected", f"Table I, batch {size}, corrected: equal lr and iterations, one class, shuffled",
                {"train.batch_size": size, "train.autoscale": False})
 

@@ -28,12 +28,12 @@ def cost(expression: str) -> tuple[float, float]:
             torch.autograd.grad(each(logits, target, boxes, extras=extras).sum(), logits)
             if repetition:  # the first one warms up
                 found.append(time.process_time() - start)
-    memory = {each: _kept(each, logits, target, boxes, extras) for each in times}
+    memory = {each: kept(each, logits, target, boxes, extras) for each in times}
     return min(times[loss]) / min(times[reference]), memory[loss] / memory[reference]
 
 
-def _kept(loss: MaskLoss, logits: Tensor, target: Tensor, boxes: Tensor, extras: dict[str, Tensor]) -> int:
-    """Bytes that are held from forward to backward, logits and target included."""
+def kept(loss: MaskLoss, logits: Tensor, target: Tensor, boxes: Tensor, extras: dict[str, Tensor]) -> int:
+    """Bytes that a loss holds from forward to backward, logits and target included."""
     storages: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

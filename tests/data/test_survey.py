@@ -20,7 +20,8 @@ REFERENCE = Path(__file__).parents[1] / "reference" / "yolact"
 PRESETS = sorted(name for name in CONFIGS if name.startswith("survey/"))
 CORRECTED = [name for name in PRESETS if name.endswith("_corrected")]
 SHIPPED = {
-    "bce": "yolact_plus_cig_butts", "bce_batch16": "yolact_plus_cig_butts", "bce_lr_1e-3": "yolact_plus_cig_butts",
+    "bce": "yolact_plus_cig_butts", "bce_batch2": "yolact_plus_cig_butts", "bce_batch16": "yolact_plus_cig_butts",
+    "bce_lr_1e-3": "yolact_plus_cig_butts",
     "dice": "yolact_plus_dice_loss_cig_butts", "huber": "yolact_plus_huber_loss_cig_butts",
     "huber_delta1_3": "yolact_plus_huber_loss_cig_butts_1_3_delta", "huber_delta1_5": "yolact_plus_huber_loss_cig_butts_1_5_delta",
     "log_cosh_dice": "yolact_plus_log_cosh_dice_loss_cig_butts", "log_cosh_bce": "yolact_plus_log_cosh_bce_loss_cig_butts",
@@ -90,8 +91,10 @@ def test_corrected_form_differs_in_loss_classes_and_order_alone(name):
 
 
 @pytest.mark.parametrize("name, batch, lr, iterations", [
-    ("bce", 8, 1e-4, 4000), ("bce_batch16", 16, 2e-4, 2000), ("bce_lr_1e-3", 8, 1e-3, 4000), ("0.5mse_bce", 16, 2e-4, 2000),
-    ("bce_corrected", 16, 2e-4, 2000), ("bce_batch8_corrected", 8, 1e-4, 4000), ("bce_batch16_corrected", 16, 1e-4, 4000),
+    ("bce", 8, 1e-4, 4000), ("bce_batch2", 2, 2.5e-5, 16000), ("bce_batch16", 16, 2e-4, 2000),
+    ("bce_lr_1e-3", 8, 1e-3, 4000), ("0.5mse_bce", 16, 2e-4, 2000),
+    ("bce_corrected", 16, 2e-4, 2000), ("bce_batch2_corrected", 2, 1e-4, 4000), ("bce_batch8_corrected", 8, 1e-4, 4000),
+    ("bce_batch16_corrected", 16, 1e-4, 4000),
 ])
 def test_schedules(name, batch, lr, iterations):
     train = load_config(f"survey/{name}").train

@@ -11,7 +11,9 @@ from layers.losses import mask
 from layers.losses.compare import compare, same_up_to_factor
 from layers.losses.gradients import GradientMatch, shares
 from layers.losses.mask import build_mask_loss
-from tests.layers.losses.inputs import gradients, make_criterion, make_predictions, make_targets, select
+from scripts.loss_cost import kept as kept_bytes
+from tests.layers.losses.inputs import MASK_SIZES, gradients, make_criterion, make_predictions, make_targets, select
+from tests.sync_counter import counted_syncs
 
 BOX = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
 
@@ -258,6 +260,38 @@ def test_chunks_keep_one_gradient_and_no_more(monkeypatch):
         return sum({saved.tensor.data_ptr(): saved.tensor.numel() for saved in alive}.values())
 
     assert kept(4 * 1024) == logits.numel() < kept(1 << 24) / 4
+
+
+# Numbers per pixel that may be kept for the backward pass, logits and target included.
+@pytest.mark.parametrize("text, most", [("bce", 3), ("unified_focal", 7), ("lovasz", 7), ("boundary_agreement", 9), ("hausdorff", 5),
+                                        ("bce(sampling=points(112)) + dice", 7), ("bce + dice + unified_focal + lovasz", 16)])
+def test_300_instances_of_700_pixel_images_fit(text, most):
+    shape = (300, 175, 175)
+    logits = torch.randn(1, *shape[1:]).repeat(300, 1, 1).requires_grad_()
+    target = torch.zeros(shape)
+    target[:, 60:110, 70:100] = 1
+    boxes = torch.tensor([[0.4, 0.34, 0.58, 0.63]]).expand(300, 4)
+    extras = {"distance": torch.rand(1, *shape[1:]).expand(shape)}
+    maps = kept_bytes(build_mask_loss(text), logits, target, boxes, extras) / (4 * logits.numel())
+    assert round(maps) <= most
+
+
+# -------------------------------------------------------------------------------------------------------------- synchronisation
+
+@pytest.mark.parametrize("text", [
+    "bce(sampling=hardest(0.2)) + mse(sampling=points(9))", "bce(balance='equal') + dice(balance='sqrt_area')",
+    "bce(weight=learned) + dice(weight=learned)", "bce + mse(match='grad') + dice(match='grad')",
+    "bce + boundary(weight=ramp(0, 1, end=9)) + lovasz(rescale=False)"])
+def test_options_do_not_wait_for_the_device(text):
+    criterion, _ = make_criterion(text, gradients_every=1, masks_to_train=4)
+    predictions = make_predictions(3)
+    targets = [t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
+               for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))]
+    for step in range(2):  # the second one uses what the first one measured
+        with counted_syncs() as calls:
+            sum(criterion(predictions, targets, step=step).values()).backward()
+        assert calls == ["tolist"]  # the numbers of positives, once a batch
+        assert criterion.last_gradients
 
 
 # ------------------------------------------------------------------------------------------------------------------- compare
