@@ -4,8 +4,9 @@ import pytest
 
 from data.cli import run
 from layers.losses import registry
+from layers.losses.mask import build_mask_loss
 from layers.losses.plugins import load_plugins
-from scripts import losses
+from scripts import losses, plot_losses
 
 PLUGIN = """
 from layers.losses.registry import pixel_loss, region_loss
@@ -121,6 +122,24 @@ def test_plot_draws_pixel_region_distance_and_signed_losses(call, tmp_path):
     code, text, _ = call("plot", "bce", "dice", "hausdorff", "boundary(constant=False)", "bce + dice", "--out", str(out))
     assert code == 0 and text == f"{out}\n"
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_without_the_pictures_says_so_and_weighs_schedules_fully(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(plot_losses, "REAL", tmp_path / "absent.json")
+    seen = []
+    monkeypatch.setattr(plot_losses, "mask_rows", lambda rows, mask, losses, styles: seen.extend(losses))
+    code, _, err = call("plot", "0.5*mse(weight=ramp(0, 2))", "--out", str(tmp_path / "page.png"))
+    assert code == 0 and "note: " in err and "absent.json is not there" in err
+    assert seen[0].weights(0) == [1]
+
+
+def test_plot_draws_gradients_of_two_objects_and_a_disc():
+    masks = {"disc": plot_losses.disc(), **plot_losses.real_masks()}
+    assert len(masks) == 3 and all(100 < mask.sum() < 1000 for mask in masks.values())
+    mask = masks["disc"]
+    values, norms = plot_losses.of_masks(build_mask_loss("bce"), mask, [mask, ~mask])
+    assert values[0] < 1e-3 and values[1] == pytest.approx(plot_losses.SURE, rel=1e-3)
+    assert norms == pytest.approx([0.1192 / plot_losses.SIZE, 0.8808 / plot_losses.SIZE], rel=1e-3)  # sigmoid(-2) and sigmoid(2) a pixel
 
 
 @pytest.mark.parametrize("words, fix", [
