@@ -147,6 +147,7 @@ class MaskLoss(nn.Module):
             def evaluate(logits: Tensor, rows: slice) -> list[Tensor]:
                 view = _Region(logits, target[rows].to(logits.dtype), boxes[rows].to(logits.dtype))
                 own = {name: extras[name][rows] for name in self.needs}
+                own = {name: extra.to(logits.dtype) if extra.is_floating_point() else extra for name, extra in own.items()}
                 return [_evaluate(part, view, own, generator) for part in self.parts]
 
             if logits.numel() > CHUNK_PIXELS and not any(part.pooled for part in self.parts):

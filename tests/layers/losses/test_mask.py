@@ -251,6 +251,8 @@ def test_extras_reach_the_loss_that_needs_them(own_registry):
     distance = torch.randn(1, 8, 8)
     terms = loss.terms(logits, target, BOX, extras={"distance": distance})
     torch.testing.assert_close(terms["far(region='image')"], (logits.sigmoid() * distance).mean((1, 2)))
+    torch.testing.assert_close(loss(logits, target, BOX, extras={"distance": distance.double()}),
+                               loss(logits, target, BOX, extras={"distance": distance}))
     with pytest.raises(ValueError, match="distance"):
         loss(logits, target, BOX)
     with pytest.raises(ValueError, match="1 rows"):
