@@ -29,25 +29,20 @@ def parser() -> cli.Parser:
     flags.add_argument("--gt", type=Path, help="annotation file of COCO results")
     flags.add_argument("--metric", help="the one metric that the verdict is about (default: mask_ap, or box_ap of boxes alone)")
     flags.add_argument("--margin", type=float, help="difference in AP points below which arms count as equivalent (default 0.5)")
+    flags.switch("--mixed", help="of a study: compare runs of different data, code, evaluation or length all the same, and say so")
     flags.switch("--boundary", help="also boundary AP, by faster-coco-eval; takes the mask_detections.json of runs")
     return flags
 
 
 def main(arguments: Namespace) -> int:
-    from yolact.study import compare_arms, compare_study, load_runs
+    from yolact.study import compare_arms
     paths = [Path(path) for path in arguments.what or ()]
     if arguments.overrides:
         raise ValueError(f"{arguments.overrides[0]}: there is no config to change here")
     if len(paths) == 1 and (paths[0] / "study.yaml").is_file():
-        study = load_runs(paths[0])
         if arguments.metric or arguments.margin:
             raise ValueError("a study fixes its metric and margin before it begins: to look at others, name its arms' folders instead")
-        arms, baseline = study.arms, study.baseline
-        _check(arms)
-        records = compare_study(study)
-        for label, seeds in study.unfinished.items():
-            for seed, why in seeds.items():
-                cli.note(f"{label}, seed {seed}: {why}")
+        records, arms = compare_whole_study(paths[0], mixed=arguments.mixed)
     else:
         if len(paths) < 2:
             raise ValueError("name two or more runs, arms or results files; the first is the baseline")
@@ -61,6 +56,30 @@ def main(arguments: Namespace) -> int:
     if arguments.boundary:
         show_boundary(arms, arguments.gt)
     return 0
+
+
+def compare_whole_study(folder: Path, *, mixed: bool) -> tuple[list, Arms]:
+    """(records, arms) as the study's file says. ValueError without a baseline to compare with, and for a mixture unless `mixed`."""
+    from yolact.study import compare_study, load_runs
+    from yolact.study.conditions import check_study, trained
+    study = load_runs(folder)
+    if len(study.arms) < 2:
+        raise ValueError(f"{folder}: the study has one arm, {study.baseline}: there is nothing to compare it with")
+    if not study.arms[study.baseline]:
+        waiting = study.unfinished[study.baseline]
+        raise ValueError(f"{study.baseline}, the baseline, has no finished run (seed {', '.join(map(str, waiting))}: "
+                         f"{next(iter(waiting.values()))}), so there is nothing to compare the other arms with")
+    runs = {label: {seed: trained(run) for seed, run in found.items()} for label, found in study.arms.items()}
+    unequal = check_study(study, runs, mixed=mixed)
+    _check(study.arms)
+    for kind, what in unequal.items():
+        cli.note(f"--mixed: different {kind}: {what}")
+    for label, seeds in study.unfinished.items():
+        for seed, why in seeds.items():
+            cli.note(f"left out: {label}, seed {seed}: {why}")
+    for place, why in study.strays.items():
+        cli.note(f"left out: {place}: {why}")
+    return compare_study(study, unequal), study.arms
 
 
 def load(paths: list[Path], gt: Path | None) -> Arms:
@@ -99,13 +118,16 @@ def short_names(paths: list[Path]) -> list[str]:
 
 
 def show(records: list, arms: Arms) -> None:
-    from yolact.study.table import main_table, others_table, quality_table, reliability_table, sentence
+    from yolact.study.table import main_table, others_table, quality_table, reliability_table, sentence, unstable_baseline
     first = records[0]
     run = next(iter(arms[first.baseline].values()))
     print(f"{first.metric} in AP points on {run.images} images; differences to {first.baseline}; margin {first.margin:g}\n")
     print(main_table(records, arms), end="\n\n")
     for record in records:
         print(sentence(record))
+    unstable = unstable_baseline(first.baseline, arms[first.baseline].values())
+    if unstable:
+        print(unstable)
     print(f"\nother metrics: difference and 95 % interval, no verdicts\n{others_table(records)}")
     print(f"\nerrors at the best score threshold (oLRP, lower is better), and scores against IoU\n{quality_table(arms)}")
     if all("mask_ap" in run.resampled.point for runs in arms.values() for run in runs.values()):

@@ -1,6 +1,7 @@
 """What a study found, as tables, figures and one HTML page: python scripts/report.py runs/STUDY
 
   --mixed                    put runs of different data, code, evaluation or length together all the same
+  --boundary                 also boundary AP, by faster-coco-eval, of runs that have their mask_detections.json
   --keep docs/studies/NAME   also keep the finished runs there, without their weights, and write the report there
   --out FOLDER               write the report there (default: report/ in the study's folder)
 
@@ -30,6 +31,9 @@ FIGURES = {  # title and caption
     "thresholds": ("AP against IoU threshold",
                    "Bands: 95 % intervals over seeds and images. Below: the difference to the baseline at the same seeds and on the same "
                    "images, each panel on its own scale, the margin shaded."),
+    "reliability": ("Scores against IoU",
+                    "Mean mask IoU of the detections in ten bins of score, all seeds of an arm together. Below the diagonal, scores "
+                    "promise more than masks hold. Dots grow with the number of detections."),
     "curves": ("Fig. 2: loss curves",
                "Means over seeds, smoothed, with the range of the seeds. Mask losses have units of their own, so each is divided by its "
                "first value: compare shapes, not heights. Box and class loss have one scale for all."),
@@ -40,6 +44,7 @@ def parser() -> cli.Parser:
     flags = cli.Parser(usage="report.py STUDY [flags]", description=__doc__)
     flags.add_argument("--study", metavar="STUDY", help="the study's folder; may also be given without the flag, first")
     flags.switch("--mixed", help="put runs of different data, code, evaluation or length together, and say so")
+    flags.switch("--boundary", help="also measure boundary AP, by faster-coco-eval, of runs that have their mask_detections.json")
     flags.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the finished runs without weights, in docs/studies/<study>")
     flags.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the report")
     return flags
@@ -54,10 +59,12 @@ def main(arguments: Namespace) -> int:
     for label, seeds in report.unfinished.items():
         for seed, why in sorted(seeds.items()):
             cli.note(f"left out: {label}, seed {seed}: {why}")
-    for stray in report.strays:
-        cli.note(f"left out: {stray} belongs to no arm and seed of study.yaml")
+    for stray, why in report.strays.items():
+        cli.note(f"left out: {stray}: {why}")
     for kind, what in report.mixed.items():
         cli.note(f"--mixed: different {kind}: {what}")
+    if arguments.boundary:
+        add_boundary(report)
     if arguments.keep:
         new = keep(report, arguments.keep)
         print(f"kept {len(new)} runs in {arguments.keep / 'runs'}")
@@ -66,14 +73,24 @@ def main(arguments: Namespace) -> int:
     return 0
 
 
+def add_boundary(report) -> None:
+    from scripts.report_quality import measure_boundary
+    from yolact.study.boundary import available
+    if available():
+        measure_boundary(report)
+    else:
+        cli.note("--boundary: faster-coco-eval is not installed, so boundary AP is left out (pip install -e \".[boundary]\")")
+
+
 def write(report, out: Path) -> Path:
     """Writes every file of the report, and returns the page."""
-    from scripts.report_figures import curves, forest, seeds, thresholds
+    from scripts.report_figures import curves, forest, reliability, seeds, thresholds
     from scripts.report_page import page
     from scripts.report_tables import tables
     from scripts.report_text import comparison_csv, latex, markdown, results_csv
     made = tables(report)
-    drawn = {"forest": forest(report), "seeds": seeds(report), "thresholds": thresholds(report), "curves": curves(report)}
+    drawn = {"forest": forest(report), "seeds": seeds(report), "thresholds": thresholds(report), "reliability": reliability(report),
+             "curves": curves(report)}
     figures = {key: (FIGURES[key][0], content or b"", FIGURES[key][1] if content else "there is nothing to draw")
                for key, content in drawn.items()}
     figures["gallery"] = ("Fig. 3: predictions", *_gallery(report))

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from data.files import writing
-from scripts.report_data import BENCHMARK, Report, Trained
+from scripts.report_data import BENCHMARK, Report
 from scripts.report_gallery import CHOSEN, keep_detections
+from scripts.report_quality import BOUNDARY
 from scripts.sweep_state import read_metrics
 from yolact.engine.records import FILE
+from yolact.study.conditions import Trained
 
 LIMIT = 10 * 2**20  # bytes of all runs of a study
 LINES = 150  # training lines kept of a run
@@ -61,8 +63,9 @@ def _copy(run: Trained, place: Path, *, first: bool) -> None:
         lines = thinned(read_metrics(run.folder))
         (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         _recompress(run.run.path, place / "results" / FILE)
-        if (run.folder / BENCHMARK).is_file():
-            shutil.copyfile(run.folder / BENCHMARK, place / BENCHMARK)
+        for name in (BENCHMARK, BOUNDARY):
+            if (run.folder / name).is_file():
+                shutil.copyfile(run.folder / name, place / name)
         if first:
             keep_detections(run, place / "results" / CHOSEN)
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.arms import Arm, expand, resolve
-from data.resolve import load_config
 from data.schema import Config
 from data.study import Study
-from scripts.report_checks import differences
 from scripts.report_published import Published, published
-from yolact.study import Comparison, Run, compare_arms, load_runs
+from yolact.study import Comparison, Run, compare_study, load_runs
+from yolact.study.conditions import Trained, check_study, read_json, trained
 from yolact.study.inference import crossed, half_width
-from yolact.study.quality import calibration, olrp
 
 BENCHMARK = "results/benchmark.json"  # what eval.py --benchmark leaves in a run's folder
 
@@ -38,16 +34,6 @@ class Estimate:
     @property
     def high(self) -> float:
         return self.mean + self.half
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run with its files. env: what env.json says, empty where there is none."""
-
-    run: Run
-    folder: Path
-    config: Config
-    env: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ class Report:
     """A study as its report sees it.
 
     mixed       {data, code, evaluation or length: in what the runs differ}, empty as a rule
-    unfinished  {label: {seed: why}}; strays: run folders that belong to no arm and seed of the study
+    unfinished  {label: {seed: why}}; strays {run folder: why it is left out}
     """
 
     folder: Path
@@ -81,7 +67,7 @@ class Report:
     arms: Sequence[ArmReport]
     mixed: Mapping[str, str]
     unfinished: Mapping[str, Mapping[int, str]]
-    strays: Sequence[Path] = field(default=())
+    strays: Mapping[Path, str]
 
     @property
     def metric(self) -> str:
@@ -103,41 +89,15 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
     if not (folder / "study.yaml").is_file():
         raise ValueError(f"{folder} has no study.yaml: give the folder of a study, such as runs/quick_study, which scripts/sweep.py makes")
     found = load_runs(folder)
-    arms = {arm.label: arm for arm in expand(found.study)}
-    trained = {label: {seed: _trained(run) for seed, run in runs.items()} for label, runs in found.arms.items()}
-    named = {f"{label} seed {seed}": run for label, runs in trained.items() for seed, run in runs.items()}
-    if not named:
+    runs = {label: {seed: trained(run) for seed, run in seeds.items()} for label, seeds in found.arms.items()}
+    if not any(runs.values()):
         waiting = sum(map(len, found.unfinished.values()))
         raise ValueError(f"{folder}: no run is finished yet ({waiting} are planned): let scripts/sweep.py train them first")
-    unequal = differences(named, found.study, {key for arm in arms.values() for key in arm.changes})
-    if unequal and not mixed:
-        raise ValueError(f"{folder}: the runs are not comparable, so they do not go into one table. "
-                         f"{'. '.join(f'Different {kind}: {what}' for kind, what in unequal.items())}. Train the odd ones again, or "
-                         "accept it with --mixed, which marks every verdict as exploratory")
-    verdicts = {record.arm: record for record in _compare(found, unequal)}
-    reports = [_arm_report(arms[label], runs, verdicts.get(label), found.study) for label, runs in trained.items()]
-    return Report(folder, found.study, found.baseline, reports, unequal, found.unfinished, _strays(folder, named.values(), found))
-
-
-def _trained(run: Run) -> Trained:
-    folder = run.path.parent.parent
-    return Trained(run, folder, load_config(folder / "config.yaml", check_names=False), _json(folder / "env.json"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _compare(found, unequal: Mapping[str, str]) -> list[Comparison]:
-    study = found.study
-    reasons = [f"the study was changed after it began ({', '.join(study.amended)})"] if study.amended else []
-    reasons += [f"runs of different {', '.join(unequal)}"] if unequal else []
-    return compare_arms(found.arms, found.baseline, primary=study.primary, margin=study.margin, planned=study.seeds, looks=study.looks,
-                        exploratory="; ".join(reasons))
+    unequal = check_study(found, runs, mixed=mixed)
+    verdicts = {record.arm: record for record in compare_study(found, unequal)}
+    arms = {arm.label: arm for arm in expand(found.study)}
+    reports = [_arm_report(arms[label], seeds, verdicts.get(label), found.study) for label, seeds in runs.items()]
+    return Report(folder, found.study, found.baseline, reports, unequal, found.unfinished, found.strays)
 
 
 def _arm_report(arm: Arm, runs: Mapping[int, Trained], comparison: Comparison | None, study: Study) -> ArmReport:
@@ -168,33 +128,12 @@ def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -
 
 def _fps(runs) -> Estimate | None:
     """Images/s of the runs that were timed: their mean, and the mean distance to the rate that 95 % of the images reach."""
-    timed = [_json(run.folder / BENCHMARK) for run in runs]
+    timed = [read_json(run.folder / BENCHMARK) for run in runs]
     rates = [(one["fps"], 1000 / one["p95_ms"]["total"]) for one in timed if "fps" in one and "p95_ms" in one]
     if not rates:
         return None
     fps, slow = (float(np.mean(column)) for column in zip(*rates))
     return Estimate(fps, fps - slow)
-
-
-def quality(arm: ArmReport, shape: str = "mask") -> dict[str, float]:
-    """oLRP and its parts in percent, and the calibration error of the scores: means over the arm's seeds. Empty without runs."""
-    rows = []
-    for run in arm.runs.values():
-        records = run.run.records()
-        if shape in records.found:
-            error, scores = olrp(records, shape), calibration(records, shape)
-            rows.append([100 * error.olrp, 100 * error.localisation, 100 * error.false_positive, 100 * error.false_negative,
-                         scores.error, scores.bias])
-    names = ("oLRP", "localisation", "false positives", "false negatives", "calibration error", "score − IoU")
-    return dict(zip(names, (float(np.mean(column)) for column in zip(*rows)))) if rows else {}
-
-
-def _strays(folder: Path, trained, found) -> list[Path]:
-    known = {run.folder.resolve() for run in trained}
-    slugs = {arm.slug for arm in expand(found.study) if found.unfinished.get(arm.label)}
-    places = [place for root in (folder, folder / "runs") for place in sorted(root.glob("*/seed*-*")) if place.is_dir()]
-    return [place for place in places if place.resolve() not in known and place.parent.name not in slugs
-            and not place.parent.name.startswith("_")]
 
 
 def seeds_text(arm: ArmReport, study: Study) -> str:

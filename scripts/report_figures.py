@@ -177,6 +177,28 @@ def _band(axes, x, values, colour: str, dashes: str, label: str) -> None:
     axes.plot(x, mean, color=colour, linestyle=dashes, linewidth=1.6, marker="o", markersize=2.5, label=label)
 
 
+def reliability(report: Report) -> bytes | None:
+    """Mean mask IoU of the detections in each bin of score, all seeds of an arm together, beside the diagonal."""
+    arms = [arm for arm in report.arms if any("mask" in run.quality for run in arm.runs.values())]
+    if not arms:
+        return None
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+    for arm in arms:
+        found = [run.quality["mask"][1] for run in arm.runs.values() if "mask" in run.quality]
+        count = sum(one.count for one in found)
+        score, iou = (sum(one.count * np.nan_to_num(values) for one, values in pairs) / np.maximum(count, 1)
+                      for pairs in ([(one, one.score) for one in found], [(one, one.iou) for one in found]))
+        there = count > 0
+        colour, dashes = styles(report)[arm.label]
+        axes.plot(score[there], iou[there], color=colour, linestyle=dashes, linewidth=1.4, label=short(arm.label))
+        axes.scatter(score[there], iou[there], s=6 + 60 * count[there] / count.max(), color=colour, alpha=0.7, linewidth=0)
+    axes.set(xlabel="score", ylabel="mask IoU", xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside right upper", fontsize=9)
+    return png(figure)
+
+
 # ------------------------------------------------------------------------------------------------------------- loss curves
 
 def curves(report: Report) -> bytes | None:

@@ -16,11 +16,12 @@ from data.annotations import parse_json
 from data.coco import CocoDataset
 from data.loader import build_dataset
 from data.resolve import load_config
-from scripts.report_data import Report, Trained
+from scripts.report_data import Report
 from scripts.report_figures import short
 from yolact.draw import draw_detections, draw_targets, gallery
 from yolact.engine.evaluate import BOX_FILE, MASK_FILE
 from yolact.outputs import Detections, Targets
+from yolact.study.conditions import Trained
 
 IMAGES, CELL = 4, 300  # columns, and their longer side in pixels
 SCORE = 0.3  # detections below it are not drawn, but for the best one of an image

@@ -12,6 +12,7 @@ from scripts.report_figures import VERDICTS
 from scripts.report_tables import Table
 from scripts.report_text import css_class, html_table
 from yolact.study import sentence
+from yolact.study.table import unstable_baseline
 from yolact.study.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE
 
 SHOWN_SETTINGS = ("model.backbone", "model.max_size", "data.name", "train.batch_size", "train.lr", "train.precision", "train.ema_decay")
@@ -21,7 +22,7 @@ MEANING = {
     EQUIVALENT: "the difference is surely smaller than the margin, whichever its sign",
     UNDECIDED: "none of these: there may be a difference or none, more seeds or images are needed",
     IDENTICAL: "the runs are the same, which says nothing about the losses",
-    NONE: "fewer than three seeds"}
+    NONE: "fewer than three seeds that the baseline has too"}
 STYLE = """
 :root{color-scheme:light}*{box-sizing:border-box}
 body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;color:#222;max-width:1180px;margin:0 auto;
@@ -56,8 +57,10 @@ def page(report: Report, tables: Sequence[Table], figures: Mapping[str, tuple[st
     parts = [
         f"<h1>{html.escape(study.name)}</h1>", f'<p class="lead">{html.escape(" ".join(study.description.split()))}</p>',
         *_warnings(report), "<h2>What it says</h2>", _answer(report), _figure(figures, "forest"), html_table(by_key["verdicts"]),
-        _figure(figures, "seeds"), "<h2>Tables</h2>", *losses, html_table(by_key["beside"]) if "beside" in by_key else "",
-        "<h2>Where the difference lies</h2>", _figure(figures, "thresholds"), "<h2>Training</h2>", _figure(figures, "curves"),
+        _figure(figures, "seeds"), "<h2>Tables</h2>", *losses,
+        *(html_table(by_key[key]) for key in ("others", "beside") if key in by_key),
+        "<h2>Where the difference lies</h2>", _figure(figures, "thresholds"), _figure(figures, "reliability"),
+        "<h2>Training</h2>", _figure(figures, "curves"),
         "<h2>The same images under each arm</h2>", _figure(figures, "gallery"), "<h2>How it was made</h2>", _facts(report),
         *_left_out(report), "<h2>How to read it</h2>", _reading(report)]
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(study.name)}</title>'
@@ -86,6 +89,9 @@ def _warnings(report: Report) -> list[str]:
     if report.study.amended:
         found.append("<b>The study was changed after it began</b> (" + html.escape(", ".join(report.study.amended))
                      + "), so its verdicts are exploratory.")
+    unstable = unstable_baseline(report.baseline, [run.run for run in report.base.runs.values()])
+    if unstable:
+        found.append(f"<b>{html.escape(unstable)}</b>: every difference is to these.")
     missing = sum(map(len, report.unfinished.values()))
     if missing:
         total = missing + len(report.runs)
@@ -146,7 +152,7 @@ def _arm_settings(report: Report) -> str:
 
 def _left_out(report: Report) -> list[str]:
     lines = [f"{label}, seed {seed}: {why}" for label, found in report.unfinished.items() for seed, why in sorted(found.items())]
-    lines += [f"{path.parent.name}/{path.name}: belongs to no arm and seed of study.yaml" for path in report.strays]
+    lines += [f"{path.parent.name}/{path.name}: {why}" for path, why in report.strays.items()]
     if not lines:
         return []
     return ["<h2>Left out</h2>", "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"]

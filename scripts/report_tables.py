@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layers.losses.expr import Term, parse
-from scripts.report_data import ArmReport, Report, is_number, quality, seeds_text
+from scripts.report_data import ArmReport, Report, is_number, seeds_text
 from scripts.report_published import ALL, BASELINE, SOME, Published, baseline, plain_name, published, reference_loss
+from scripts.report_quality import TITLES, quality
+from yolact.engine.records import AREAS
+from yolact.study.comparison import baseline_label
 from yolact.study.verdict import LEAST_SEEDS
 
 NOTHING = "–"
@@ -41,27 +44,34 @@ class Table:
 
 def tables(report: Report) -> list[Table]:
     """Those that the study has arms for."""
-    found = [verdicts(report), batch_sizes(report), single_losses(report), combinations(report), readme(report), beside_ap(report)]
+    found = [verdicts(report), batch_sizes(report), single_losses(report), combinations(report), readme(report), others(report),
+             beside_ap(report)]
     return [table for table in found if table is not None]
 
 
 def verdicts(report: Report) -> Table:
-    """One line an arm: AP, difference, p and verdict."""
+    """One line an arm: AP, difference, p and verdict; from six seeds also the sign-flip p."""
+    flips = any(arm.comparison is not None and arm.comparison.sign_flip is not None for arm in report.arms)
     rows = []
     for arm in report.arms:
         found = arm.comparison
         cells = [arm.label, ap(arm, report.metric), seeds_text(arm, report.study), difference(arm)]
         if found is None:
-            rows.append(Row([*cells, "", "", "", "baseline"], "baseline"))
+            rows.append(Row([*cells, *[""] * (3 + flips), label_of(arm)], "baseline"))
             continue
         judged = len(found.seeds) >= LEAST_SEEDS
-        rows.append(Row([*cells, probability(found.p_holm) if judged else NOTHING, number(found.seed_sd), number(found.image_sd),
+        flip = [NOTHING if found.sign_flip is None else probability(found.sign_flip)] if flips else []
+        rows.append(Row([*cells, probability(found.p_holm) if judged else NOTHING, *flip, number(found.seed_sd), number(found.image_sd),
                          found.label], "", found.verdict))
-    header = ["arm", metric_title(report.metric), "n", f"difference to {report.baseline}", "p (Holm)", "sd, seeds", "sd, images", "verdict"]
-    return Table("verdicts", "Verdicts", header, rows, [
-        f"Means over n seeds ± half of the 95 % interval over seeds and images. Margin of equivalence: {report.study.margin:g} AP. "
-        "p is adjusted for the number of arms, the intervals are not; sd: of the difference to the baseline, over seeds and from the "
-        "images."])
+    header = ["arm", metric_title(report.metric), "n", f"difference to {report.baseline}", "p (Holm)", *["sign-flip p"] * flips,
+              "sd, seeds", "sd, images", "verdict"]
+    notes = [f"Means over n seeds ± half of the 95 % interval over seeds and images. Margin of equivalence: {report.study.margin:g} AP. "
+             "p is adjusted for the number of arms, the intervals are not; sd: of the difference to the baseline, over seeds and from the "
+             f"images. {100 * dropped(report):.1f} % of the classes drop out of a resample of the images on average, having no ground "
+             "truth in it."]
+    if flips:
+        notes.append("Sign-flip p: exact, on these images, not adjusted; a check that decides nothing.")
+    return Table("verdicts", "Verdicts", header, rows, notes)
 
 
 def batch_sizes(report: Report) -> Table | None:
@@ -113,16 +123,37 @@ def readme(report: Report) -> Table:
     return _losses(report, "thresholds", "All arms, AP by IoU threshold", report.arms, always=True)
 
 
+def others(report: Report) -> Table | None:
+    """AP by size and of the other shape: differences with intervals, and no verdict."""
+    shape = report.metric.partition("_")[0]
+    names = [*(f"{shape}_ap_{size}" for size in AREAS[1:]), "mask_ap" if shape == "box" else "box_ap", f"{shape}_ap"]
+    names = [name for name in names if name != report.metric and name in report.base.estimates
+             and is_number(report.base.estimates[name].mean)]
+    if not names:
+        return None
+    rows = []
+    for arm in report.arms:
+        if arm.comparison is None:
+            rows.append(Row([arm.label, *(ap(arm, name) for name in names)], "baseline"))
+        else:
+            gaps = [arm.comparison.others.get(name) for name in names]
+            rows.append(Row([arm.label, *(NOTHING if gap is None or not is_number(gap.difference) else
+                                          f"{gap.difference:+.2f} ± {gap.high - gap.difference:.2f}" for gap in gaps)]))
+    return Table("others", "Other metrics", ["arm", *map(metric_title, names)], rows, [
+        f"{report.baseline}: means ± half of their 95 % interval; the other arms: differences to it ± half of theirs. No "
+        "verdicts: of several metrics, one easily stands out by chance."])
+
+
 def beside_ap(report: Report) -> Table | None:
     """oLRP with its parts, and calibration; means over seeds."""
     shape = report.metric.partition("_")[0]
-    found = {arm.label: quality(arm, shape) for arm in report.arms}
-    names = next((list(values) for values in found.values() if values), None)
-    if names is None:
+    found = {arm.label: quality(arm.runs.values(), shape) for arm in report.arms}
+    names = [name for name in TITLES if any(name in values for values in found.values())]
+    if not names:
         return None
-    rows = [Row([label, *(number(values.get(name), 3 if name in ("calibration error", "score − IoU") else 2) for name in names)],
+    rows = [Row([label, *(number(values.get(name), 3 if name in ("calibration_error", "score_minus_iou") else 2) for name in names)],
                 "baseline" if label == report.baseline else "") for label, values in found.items()]
-    return Table("beside", "Beside AP: errors and calibration", ["arm", *names], rows, [
+    return Table("beside", "Beside AP: errors and calibration", ["arm", *(TITLES[name] for name in names)], rows, [
         f"Of {shape} detections, means over seeds. oLRP (lower is better) and its parts at the best score threshold, in percent; "
         "calibration error: mean distance of score and IoU in ten bins; score − IoU above 0: overconfident."])
 
@@ -152,8 +183,7 @@ def _row(report: Report, arm: ArmReport, first: Sequence[str], thresholds: Seque
     shape = report.metric.partition("_")[0]
     values = [ap(arm, f"{shape}_ap{t or ''}") for t in thresholds]
     found = arm.comparison
-    last = "baseline" if found is None else found.label
-    return Row([*first, *values, seeds_text(arm, report.study), difference(arm), last], "baseline" if found is None else "",
+    return Row([*first, *values, seeds_text(arm, report.study), difference(arm), label_of(arm)], "baseline" if found is None else "",
                "" if found is None else found.verdict)
 
 
@@ -195,6 +225,15 @@ def by_role(arm: ArmReport, base: ArmReport) -> list[Term]:
 
 
 # ------------------------------------------------------------------------------------------------------------------- cells
+
+def dropped(report: Report) -> float:
+    """The share of classes that drop out of a resample; of the set, so the same for every run on it."""
+    return max(run.run.resampled.dropped for _, _, run in report.runs)
+
+
+def label_of(arm: ArmReport) -> str:
+    return baseline_label(run.run for run in arm.runs.values()) if arm.comparison is None else arm.comparison.label
+
 
 def ap(arm: ArmReport, metric: str) -> str:
     found = arm.estimates.get(metric)

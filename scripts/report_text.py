@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from scripts.report_data import Report, is_number
-from scripts.report_tables import Row, Table
+from scripts.report_quality import frames_per_second, quality, quality_of
+from scripts.report_tables import Row, Table, dropped, label_of
 
 WIDE = 9  # columns from which a LaTeX table is shrunk to the width of the page
 _LATEX = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
@@ -81,7 +82,7 @@ def html_table(table: Table) -> str:
 def _html_row(row: Row) -> str:
     first, *others, last = row.cells
     remark = f"<small>{html.escape(row.remark)}</small>" if row.remark else ""
-    verdict = f'<span class="verdict {css_class(row.verdict)}">{html.escape(last)}</span>' if row.verdict else html.escape(last)
+    verdict = f'<span class="verdict {css_class(row.verdict)}">{html.escape(last)}</span>' if row.verdict else _html_value(last)
     inner = "".join(f"<td>{_html_value(cell)}</td>" for cell in others)
     return f'<tr class="{row.kind}"><td>{html.escape(first)}{remark}</td>{inner}<td>{verdict}</td></tr>'
 
@@ -98,7 +99,7 @@ def css_class(verdict: str) -> str:
 # --------------------------------------------------------------------------------------------------------------------- CSV
 
 def results_csv(report: Report) -> str:
-    """One line a run, unfinished ones too: settings, every metric in AP points, skipped steps, code, folder."""
+    """One line a run, unfinished ones too: settings, every metric in AP points, what stands beside AP, skipped steps, code, folder."""
     metrics = list(dict.fromkeys(metric for _, _, run in report.runs for metric in run.run.resampled.point))
     rows = []
     for arm in report.arms:
@@ -107,7 +108,9 @@ def results_csv(report: Report) -> str:
             rows.append({
                 "arm": arm.label, "seed": seed, "state": "finished", "loss": trained.config.loss.mask, "batch_size": train.batch_size,
                 "lr": train.lr, "iterations": train.iterations, "images_seen": train.iterations * train.batch_size,
-                **{metric: _plain(trained.run.resampled.point.get(metric)) for metric in metrics}, "skipped_steps": trained.run.skipped,
+                **{metric: _plain(trained.run.resampled.point.get(metric)) for metric in metrics},
+                **{f"{shape}_{name}": _plain(value) for shape in trained.quality for name, value in quality_of(trained, shape).items()},
+                "fps": _plain(frames_per_second(trained)), "skipped_steps": trained.run.skipped,
                 "code": env.get("code", ""), "commit": env.get("commit") or "", "torch": env.get("versions", {}).get("torch", ""),
                 "torchvision": env.get("versions", {}).get("torchvision", ""), "device": env.get("device", ""),
                 "folder": trained.folder.as_posix()})
@@ -116,20 +119,23 @@ def results_csv(report: Report) -> str:
 
 
 def comparison_csv(report: Report) -> str:
-    """One line an arm: means, difference with interval, p, verdict, and every other metric's difference with interval."""
-    rows = []
+    """One line an arm: means, difference with interval, p, verdict, differences of the other metrics, what stands beside AP."""
+    rows, shape = [], report.metric.partition("_")[0]
     for arm in report.arms:
         row = {"arm": arm.label, "seeds": len(arm.runs), "metric": report.metric}
         for metric, found in arm.estimates.items():
             row |= {metric: _plain(found.mean), f"{metric}_low": _plain(found.low), f"{metric}_high": _plain(found.high)}
+        row |= {f"{shape}_{name}": _plain(value) for name, value in quality(arm.runs.values(), shape).items()}
+        row |= {"fps": _plain(arm.fps.mean) if arm.fps else "", "classes_dropped": _plain(dropped(report))}
         c = arm.comparison
         if c is None:
-            rows.append(row | {"verdict": "baseline"})
+            rows.append(row | {"verdict": label_of(arm), "unstable": sum(run.run.diverged for run in arm.runs.values())})
             continue
         numbers = {"difference": c.interval.difference, "low": c.interval.low, "high": c.interval.high, "p": c.p, "p_holm": c.p_holm,
                    "p_equivalent": c.p_equivalent, "p_equivalent_holm": c.p_equivalent_holm, "seed_sd": c.seed_sd, "image_sd": c.image_sd}
         row |= {"verdict": c.label, **{name: _plain(value) for name, value in numbers.items()},
-                "common_seeds": " ".join(map(str, c.seeds)), "unstable": c.unstable, "exploratory": c.exploratory}
+                "common_seeds": " ".join(map(str, c.seeds)), "unstable": c.unstable, "exploratory": c.exploratory,
+                "sign_flip_p": _plain(c.sign_flip)}
         for metric, found in c.others.items():
             row |= {f"d_{metric}": _plain(found.difference), f"d_{metric}_low": _plain(found.low), f"d_{metric}_high": _plain(found.high)}
         rows.append(row)

@@ -1,6 +1,7 @@
 """scripts/compare.py: runs, arms, studies and results files from the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from data import cli
 from scripts import compare
 from tests.study.test_comparison import STUDY, write_run
-from yolact.study import resample, runs
+from yolact.study import resample, study_runs
 
 EVAL100 = Path(__file__).parent / "reference" / "coco_eval100"
 GT = EVAL100 / "instances_val2014_100.json"
@@ -20,7 +21,7 @@ def few_resamples(monkeypatch):
     """As many as a test needs."""
     real = resample.image_weights
     monkeypatch.setattr(resample, "image_weights", lambda ids, count: real(ids, min(count, 100)))
-    monkeypatch.setattr(runs, "ARCHIVE", Path("nowhere"))
+    monkeypatch.setattr(study_runs, "ARCHIVE", Path("nowhere"))
 
 
 def run(*words):
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     for seed in range(3):
         write_run(root / "few" / "bce" / f"seed{seed}-0000000{seed}", seed)
-        write_run(root / "few" / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0)
+        write_run(root / "few" / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0, loss="dice")
     (root / "few" / "study.yaml").write_text(STUDY)
     return root
 
@@ -57,6 +58,32 @@ def test_arms_and_studies_reach_a_verdict(folder, capsys):
     assert run(folder / "few") == 0
     captured = capsys.readouterr()
     assert "mse has no finished run to compare" in captured.out and "mse, seed 0: not begun" in captured.err
+
+
+def test_a_study_of_different_code_or_length_is_refused(folder, tmp_path, capsys):
+    study = Path(shutil.copytree(folder / "few", tmp_path / "few"))
+    place = study / "dice" / "seed1-00000001"
+    write_run(place, 1, skill=1.0, loss="dice", code="other")
+    assert run(study) == 2
+    error = capsys.readouterr().err
+    assert "Different code: code is c0de in 5 runs" in error and "--mixed" in error and error.count("\n") == 1
+    assert run(study, "--mixed") == 0
+    captured = capsys.readouterr()
+    assert "different code" in captured.err and "exploratory: runs of different code" in captured.out
+    write_run(place, 1, skill=1.0, loss="dice", iterations=100, step=100)
+    assert run(study) == 2 and "Different length: iterations is 50 in 5 runs" in capsys.readouterr().err
+
+
+def test_a_baseline_without_runs_is_named_and_so_is_a_single_arm(folder, tmp_path, capsys):
+    study = Path(shutil.copytree(folder / "few", tmp_path / "few"))
+    shutil.rmtree(study / "bce")
+    assert run(study) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: bce, the baseline, has no finished run (seed 0, 1, 2: not begun)") and error.count("\n") == 1
+    (study / "study.yaml").write_text(STUDY.replace("[bce, dice, mse]", "[dice]").replace("baseline: bce", "baseline: dice"))
+    assert run(study) == 2
+    error = capsys.readouterr().err
+    assert "the study has one arm, dice" in error and error.count("\n") == 1
 
 
 def test_two_runs(folder, capsys):

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -23,12 +24,13 @@ from scripts.report_data import collect
 from scripts.report_gallery import view
 from scripts.report_published import _ROWS, published
 from scripts.report_tables import by_role, tables
-from scripts.report_text import escape_latex, latex, markdown
+from scripts.report_text import comparison_csv, escape_latex, latex, markdown, results_csv
 from tests.engine import tiny
 from tests.made_runs import ENV, make_study, write_detections, write_run
 from yolact.engine.records import read_records, write_records
 from yolact.study import compare_study, load_runs
 from yolact.study.ap import metric_names, weighted_ap
+from yolact.study.quality import olrp
 
 ROOT = Path(__file__).parents[1]
 HYBRID = "bce(outside='charge') + 0.5*mse(region='image', rescale=False)"
@@ -64,7 +66,11 @@ def run_report(folder, *words):
 
 
 def read_csv(path):
-    return list(csv.DictReader(io.StringIO(Path(path).read_text())))
+    return read_csv_text(Path(path).read_text())
+
+
+def read_csv_text(text):
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def place(folder, arm, seed):
@@ -100,7 +106,7 @@ def test_every_number_is_that_of_the_records(study):
 
 def test_tables_hold_the_same_numbers(finished):
     made = {table.key: table for table in tables(collect(finished))}
-    assert set(made) == {"verdicts", "single", "hybrid", "thresholds", "beside"}  # one batch size: no Table I
+    assert set(made) == {"verdicts", "single", "hybrid", "thresholds", "others", "beside"}  # one batch size: no Table I
     arm = collect(finished).arms[1]
     row = next(row for row in made["single"].rows if row.cells[0] == "dice")
     found = arm.estimates["mask_ap75"]
@@ -126,6 +132,75 @@ def test_alpha_weights_what_is_added_in_whatever_order(loss, base, alpha, beta):
     assert (", ".join(f"{term.coefficient:g}" for term in added), f"{reference.coefficient:g}") == (alpha, beta)
 
 
+def test_other_metrics_have_intervals_and_no_verdict(finished):
+    report_ = collect(finished)
+    table = next(table for table in tables(report_) if table.key == "others")
+    assert table.header == ["arm", "mask AP small", "mask AP medium", "mask AP large", "box AP"] and not table.worded
+    rows = {row.cells[0]: row for row in table.rows}
+    gap = next(arm for arm in report_.arms if arm.label == "dice").comparison.others["box_ap"]
+    assert rows["dice"].cells[-1] == f"{gap.difference:+.2f} ± {gap.high - gap.difference:.2f}" and rows["bce"].kind == "baseline"
+    assert not any(row.verdict for row in table.rows)
+    note = next(table for table in tables(report_) if table.key == "verdicts").notes[0]
+    assert f"{100 * report_.base.runs[0].run.resampled.dropped:.1f} % of the classes drop out" in note
+
+
+def test_sign_flips_from_six_seeds(study, tmp_path):
+    assert "sign-flip p" not in next(table for table in tables(collect(study)) if table.key == "verdicts").header
+    content = {**STUDY, "name": "six", "arms": ["bce", "dice"], "seeds": 6}
+    found = collect(make_study(tmp_path / "runs", content, SKILLS, images=10))
+    table = next(table for table in tables(found) if table.key == "verdicts")
+    place_of = table.header.index("sign-flip p")
+    assert [row.cells[place_of] for row in table.rows] == ["", f"{found.arms[1].comparison.sign_flip:.4f}"]
+    assert len({len(row.cells) for row in table.rows} | {len(table.header)}) == 1
+    assert 0.03 <= found.arms[1].comparison.sign_flip <= 1 and read_csv_text(comparison_csv(found))[1]["sign_flip_p"]
+
+
+def test_what_stands_beside_ap_is_in_both_files(study):
+    (place(study, "dice", 0) / "results" / "benchmark.json").write_text(json.dumps({"fps": 20.0, "p95_ms": {"total": 100}}))
+    for seed in range(3):  # as report.py --boundary leaves it
+        (place(study, "dice", seed) / "results" / "boundary.json").write_text(json.dumps({"boundary_ap": 10.0 + seed}))
+    found = collect(study)
+    runs = {(row["arm"], row["seed"]): row for row in read_csv_text(results_csv(found))}
+    arms = {row["arm"]: row for row in read_csv_text(comparison_csv(found))}
+    expected = olrp(found.arms[1].runs[2].run.records(), "mask")
+    assert float(runs["dice", "2"]["mask_olrp"]) == pytest.approx(100 * expected.olrp, abs=1e-5) and runs["dice", "2"]["box_olrp"]
+    mean = np.mean([float(runs["dice", str(seed)]["mask_calibration_error"]) for seed in range(3)])
+    assert float(arms["dice"]["mask_calibration_error"]) == pytest.approx(mean, abs=1e-5)
+    assert arms["dice"]["mask_boundary_ap"] == "11.0" and not arms["bce"]["mask_boundary_ap"] and arms["dice"]["classes_dropped"] != ""
+    assert (runs["dice", "0"]["fps"], runs["dice", "1"]["fps"], arms["dice"]["fps"]) == ("20.0", "", "20.0")
+    beside = next(table for table in tables(found) if table.key == "beside")
+    assert [row.cells[beside.header.index("boundary AP")] for row in beside.rows] == ["–", "11.00", "–"]
+
+
+def test_an_unstable_baseline_is_marked(study):
+    metrics = place(study, "bce", 1) / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines[3]["skipped"], lines[5]["overflows"] = 2, 7
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    overflown = place(study, "dice", 1) / "metrics.jsonl"
+    overflown.write_text(overflown.read_text().replace('"skipped": 0', '"skipped": 0, "overflows": 3'))
+    found = collect(study)
+    for key in ("verdicts", "single", "hybrid", "thresholds"):
+        rows = {row.cells[0]: row for row in next(table for table in tables(found) if table.key == key).rows}
+        assert rows["bce"].cells[-1] == "baseline, unstable 1/3"
+        assert "dice" not in rows or rows["dice"].cells[-1] == "worse"  # overflows of fp16's scale do not count
+    assert [row["verdict"] for row in read_csv_text(comparison_csv(found))][0] == "baseline, unstable 1/3"
+    assert run_report(study) == 0
+    assert "bce, the baseline, is unstable: 1 of 3 runs" in (study / "report" / "report.html").read_text()
+
+
+def test_runs_of_another_config_are_left_out_and_listed(study, capsys):
+    folder = place(study, "dice", 1)
+    config = load_config(folder / "config.yaml", check_names=False)
+    (folder / "config.yaml").write_text(dump_yaml(config.model_copy(update={"loss": config.loss.model_copy(update={"mask": "mse"})})))
+    assert run_report(study) == 0
+    why = "its config is another than the study's: loss.mask is mse instead of dice"
+    assert f"left out: dice, seed 1: {why}" in capsys.readouterr().err
+    assert html.escape(why) in (study / "report" / "report.html").read_text()
+    rows = {(row["arm"], row["seed"]): row["state"] for row in read_csv(study / "report" / "results.csv")}
+    assert why in rows["dice", "1"] and rows["dice", "0"] == "finished"
+
+
 def test_interval_of_one_seed_is_that_of_the_images(study):
     for arm in SKILLS:
         for seed in (1, 2):
@@ -144,8 +219,9 @@ def test_arms_without_a_finished_run(study, gone):
             shutil.rmtree(place(study, arm, seed))
     assert run_report(study) == 0
     rows = {row["arm"]: row["verdict"] for row in read_csv(study / "report" / "comparison.csv")}
-    failed = {"dice"} if gone == ["dice"] else {"dice", HYBRID}
-    assert {arm for arm, verdict in rows.items() if verdict == "failed"} == failed and rows["bce"] == "baseline"
+    assert rows["bce"] == "baseline" and rows["dice"] == ("failed" if "dice" in gone else "no verdict")
+    page = (study / "report" / "report.html").read_text()
+    assert ("dice cannot be compared: bce, the baseline, has no finished run" in page) == (gone == ["bce"])
 
 
 def test_times_that_eval_left_are_in_the_tables(study):
@@ -278,7 +354,7 @@ def test_half_written_runs_are_reported_and_left_out(study, capsys):
     shutil.copytree(place(study, "bce", 0), study / "gone" / "seed0-12345678")
     assert run_report(study) == 0
     notes = capsys.readouterr().err
-    assert "left out: dice, seed 0: " in notes and "left out: dice, seed 1: " in notes and "gone/seed0-12345678 belongs to no arm" in notes
+    assert "left out: dice, seed 0: " in notes and "left out: dice, seed 1: " in notes and "gone/seed0-12345678: belongs to no arm" in notes
     states = {(row["arm"], row["seed"]): row["state"] for row in read_csv(study / "report" / "results.csv")}
     assert states["dice", "2"] == "finished" and "cut off" in states["dice", "1"] and len(states) == 9
     page = (study / "report" / "report.html").read_text()
@@ -305,8 +381,8 @@ def test_the_page_stands_by_itself(study):
     page = (out / "report.html").read_text()
     assert not re.search(r"<script|<link|<iframe|@import|url\(|https?://|//cdn", page)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 5 and all(source.startswith("data:image/") for source in sources)
-    names = ["forest.png", "seeds.png", "thresholds.png", "curves.png", "gallery.jpg"]
+    assert len(sources) == 6 and all(source.startswith("data:image/") for source in sources)
+    names = ["forest.png", "seeds.png", "thresholds.png", "reliability.png", "curves.png", "gallery.jpg"]
     for source, name in zip(sources, names):
         content = base64.b64decode(source.partition("base64,")[2])
         assert content == (out / name).read_bytes() and cv2.imdecode(np.frombuffer(content, np.uint8), 1).std() > 10
@@ -369,7 +445,7 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(study.parents[1])
     kept = Path("docs/studies/small_study")
-    for module in ("scripts.sweep_state", "yolact.study.runs"):
+    for module in ("scripts.sweep_state", "yolact.study.study_runs"):
         monkeypatch.setattr(f"{module}.ARCHIVE", kept.parent)
     assert run_report(study, "--keep", str(kept)) == 0
     assert not list(kept.rglob("*.pth")) and not list(kept.rglob("*_detections.json"))

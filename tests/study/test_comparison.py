@@ -10,10 +10,11 @@ from data.resolve import dump_yaml, load_config
 from tests.study.synthetic import synthetic_records
 from yolact.engine.records import read_records, write_records
 from yolact.study import compare_arms, compare_study, load_arm, load_run, load_runs, sentence
+from yolact.study.conditions import check_study, trained
 from yolact.study.inference import half_width
 from yolact.study.resample import Resampled
 from yolact.study.runs import Run, check_comparable
-from yolact.study.table import main_table, others_table, quality_table, reliability_table
+from yolact.study.table import main_table, others_table, quality_table, reliability_table, unstable_baseline
 
 DRAWS = 100
 
@@ -86,8 +87,31 @@ def test_unequal_seeds_are_compared_on_the_common_ones():
     records = compare_arms({"base": runs(BASE), "arm": arm, "whole": plus(1)}, "base", planned=range(7))
     partial, whole = records
     assert partial.seeds == (0, 1, 3, 4, 5, 6) and partial.missing == (2,) and "without 2" in sentence(partial)
-    assert partial.label == "better, exploratory" and whole.label == "better"
+    assert partial.label == whole.label == "better" and not partial.exploratory
     assert partial.baseline_ap == pytest.approx(np.mean([BASE[s] for s in partial.seeds]))
+
+
+def test_without_a_plan_no_seed_is_missing_from_one():
+    records = compare_arms({"base": runs(BASE), "arm": plus(1, count=3), "other": plus(1)}, "base")
+    assert [record.label for record in records] == ["better", "better"] and not records[0].exploratory
+    assert "compared on seeds 0, 1, 2; without 3, 4, 5, 6" in sentence(records[0]) and "without" not in sentence(records[1])
+
+
+def test_a_lost_seed_does_not_hold_up_later_looks():
+    base, arm = (runs([*BASE, 40.6, 39.8, 40.0]), runs([b + 1 + e for b, e in zip([*BASE, 40.6, 39.8, 40.0], [0.4, -0.5, 0.3] * 4)]))
+    options = {"planned": range(10), "looks": [3, 5, 10]}
+    for gone in (arm, base):
+        lost = gone.pop(4)
+        record, = compare_arms({"base": base, "arm": arm}, "base", **options)
+        assert record.seeds == (0, 1, 2, 3, 5, 6, 7, 8, 9) and record.decided_at == 5 and not record.exploratory
+        assert record.label == "better" and "without 4" in sentence(record) and "wait" not in sentence(record)
+        gone[4] = lost
+    first = {seed: run for seed, run in arm.items() if seed not in (0, 1, 9)}
+    record, = compare_arms({"base": base, "arm": first}, "base", **options)  # seed 9 may still come
+    assert record.seeds == (2, 3, 4) and "seeds 5, 6, 7, 8 wait for the look at 10 seeds" in sentence(record)
+    few = {seed: arm[seed] for seed in (0, 1)}
+    record, = compare_arms({"base": base, "arm": few}, "base", **options)
+    assert record.exploratory == "2 of 10 planned seeds"
 
 
 def test_one_look_at_the_planned_seeds():
@@ -107,7 +131,7 @@ def test_looks_spend_the_level_and_keep_what_was_decided():
     waiting, = compare_arms({"base": runs(BASE[:5]), "arm": plus(1, count=5)}, "base", planned=range(10), looks=[3, 10])
     assert waiting.seeds == (0, 1, 2) and not waiting.exploratory and "seeds 3, 4 wait for the look at 10 seeds" in sentence(waiting)
     few, = compare_arms({"base": runs(BASE[:4]), "arm": plus(1, count=4)}, "base", planned=range(10), looks=[5, 10])
-    assert few.exploratory == "4 of 5 planned seeds"
+    assert few.exploratory == "4 of 10 planned seeds"
     late = plus(1)
     for seed in range(3):  # what happened before the look of 3 is undone: undecided there
         late[seed].resampled.point["mask_ap"] += (-4, 4, 1)[seed]
@@ -120,6 +144,23 @@ def test_an_unstable_arm_is_marked():
     arm = plus(1) | plus(1, count=2, skipped=4)
     record, = compare_arms({"base": runs(BASE), "arm": arm}, "base")
     assert record.unstable == 2 and record.label == "better, unstable 2/7" and "2 of 7 runs" in sentence(record)
+
+
+def test_an_unstable_baseline_is_marked():
+    arms = {"base": runs(BASE) | {2: runs(BASE, skipped=1)[2]}, "arm": plus(1)}
+    assert "baseline, unstable 1/7" in main_table(compare_arms(arms, "base"), arms)
+    assert unstable_baseline("base", arms["base"].values()) == ("base, the baseline, is unstable: 1 of 7 runs had steps whose loss or "
+                                                                "gradient was not finite")
+    assert unstable_baseline("arm", arms["arm"].values()) == ""
+
+
+@pytest.mark.parametrize("base, arm, label, words", [
+    ({}, plus(1), "no verdict", "arm cannot be compared: base, the baseline, has no finished run"),
+    (runs(BASE[:3]), {}, "failed", "arm has no finished run to compare"), ({}, {}, "failed", "arm has no finished run to compare"),
+    (runs(BASE[:3]), plus(1, count=3, seeds=[7, 8, 9]), "no verdict", "arm has no seed that base has too")])
+def test_who_is_missing_is_named(base, arm, label, words):
+    record, = compare_arms({"base": base, "arm": arm}, "base", planned=range(3))
+    assert record.label == label and sentence(record) == words
 
 
 def test_copies_that_differ_from_the_baseline_prove_nothing():
@@ -137,12 +178,15 @@ def test_what_makes_no_sense_is_refused(options, message):
 
 # ---------------------------------------------------------------------------------------------------------------- folders
 
-def write_run(folder, seed, *, skill=0.0, images=40, iterations=50, step=50, skipped=0, settings=()):
-    """A finished run folder with made-up records."""
+def write_run(folder, seed, *, skill=0.0, images=40, iterations=50, step=50, skipped=0, settings=(), loss="bce", code="c0de"):
+    """A finished run folder with made-up records, of the config that STUDY resolves for the loss."""
     records = synthetic_records(images, run_seed=100 * seed + int(10 * skill), skill=skill)
     records.note.update({"step": step, "weights": "last.pth", "eval": {"nms": "fast"}})
     write_records(folder / "results" / "records.npz", records)
-    config = load_config("yolact_plus_tiny_cigarettes", [f"train.seed={seed}", f"train.iterations={iterations}", *settings])
+    config = load_config("yolact_plus_tiny_cigarettes", [
+        f"train.seed={seed}", f"train.iterations={iterations}", f"loss.mask={loss}", "train.on_nonfinite=skip", "train.autoscale=False",
+        *settings])
+    (folder / "env.json").write_text(json.dumps({"code": code, "versions": {}}))
     (folder / "config.yaml").write_text(dump_yaml(config))
     lines = [{"kind": "train", "step": 25, "skipped": skipped}, {"kind": "validation", "step": 50}]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{half")
@@ -165,8 +209,8 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "few"
     for seed in range(3):
         write_run(folder / "bce" / f"seed{seed}-0000000{seed}", seed)
-        write_run(folder / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0, skipped=2 * (seed == 1))
-    write_run(folder / "mse" / "seed0-00000000", 0, skill=0.5, step=25)
+        write_run(folder / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0, skipped=2 * (seed == 1), loss="dice")
+    write_run(folder / "mse" / "seed0-00000000", 0, skill=0.5, step=25, loss="mse")
     (folder / "mse" / "seed1-00000001").mkdir()
     (folder / "study.yaml").write_text(STUDY)
     return folder
@@ -187,6 +231,53 @@ def test_a_study_from_its_folder(study):
     assert compare_study(again)[0] == dice
     arms = {label: runs for label, runs in found.arms.items() if runs}
     assert "oLRP" in quality_table(arms) and quality_table(arms).count("mask") == 2 and len(reliability_table(arms).splitlines()) == 3
+
+
+def test_a_folders_name_does_not_say_what_was_trained(tmp_path):
+    folder = tmp_path / "few"
+    for seed in range(3):
+        for arm in ("bce", "dice", "mse"):
+            write_run(folder / arm / f"seed{seed}-00000000", seed, loss=arm)
+    (folder / "study.yaml").write_text(STUDY)
+    assert not load_runs(folder, resamples=DRAWS).strays
+    write_run(folder / "dice" / "seed0-00000000", 0, loss="bce")
+    write_run(folder / "dice" / "seed1-00000000", 1, loss="dice", settings=["train.lr=0.5"])
+    write_run(folder / "mse" / "seed2-00000000", 1, loss="mse")  # another seed than its folder's
+    write_run(folder / "bce" / "seed1-ffffffff", 1, loss="bce", iterations=100, step=100, skill=1)  # beside the one that is meant
+    found = load_runs(folder, resamples=DRAWS)
+    assert "loss.mask is bce instead of dice" in found.unfinished["dice"][0] and list(found.arms["dice"]) == [2]
+    assert "train.lr is 0.5 instead of" in found.unfinished["dice"][1] and "train.seed is 1 instead of 2" in found.unfinished["mse"][2]
+    assert list(found.arms["bce"]) == [0, 1, 2] and not found.departures
+    (place, why), = found.strays.items()
+    assert place.name == "seed1-ffffffff" and "train.iterations is 100 instead of 50" in why
+    (folder / "bce" / "seed0-00000000" / "config.yaml").unlink()
+    assert "no config.yaml" in load_runs(folder, resamples=DRAWS).unfinished["bce"][0]
+
+
+def test_runs_that_are_all_of_another_length_than_the_study_says_are_refused(tmp_path):
+    folder = tmp_path / "few"
+    for seed in range(3):
+        for arm in ("bce", "dice", "mse"):
+            write_run(folder / arm / f"seed{seed}-00000000", seed, loss=arm, iterations=100, step=100)
+    (folder / "study.yaml").write_text(STUDY)
+    found = load_runs(folder, resamples=DRAWS)
+    arms = {label: {seed: trained(run) for seed, run in seeds.items()} for label, seeds in found.arms.items()}
+    with pytest.raises(ValueError, match="Different length: train.iterations is 100 instead of 50 in bce seed 0.*--mixed"):
+        check_study(found, arms)
+    assert all("runs of different length" in record.exploratory for record in compare_study(found, check_study(found, arms, mixed=True)))
+
+
+def test_tuned_settings_are_part_of_what_is_meant(tmp_path):
+    folder = tmp_path / "few"
+    for seed in range(3):
+        for arm, rate in (("bce", 0.01), ("dice", 0.02), ("mse", 0.02)):
+            write_run(folder / arm / f"seed{seed}-00000000", seed, loss=arm, settings=[f"train.lr={rate}"])
+    (folder / "study.yaml").write_text(STUDY + "tune: {grid: {train.lr: [0.01, 0.02]}}\n")
+    assert not any(load_runs(folder, resamples=DRAWS).unfinished.values())  # one of the grid, as far as can be known
+    (folder / "tune.json").write_text(json.dumps({"chosen": {arm: {"train.lr": 0.02} for arm in ("bce", "dice", "mse")}}))
+    unfinished = load_runs(folder, resamples=DRAWS).unfinished
+    assert set(unfinished["bce"]) == {0, 1, 2} and "train.lr is 0.01 instead of 0.02" in unfinished["bce"][0]
+    assert not unfinished["dice"] and not unfinished["mse"]
 
 
 def test_an_arm_from_its_folder(study, tmp_path):

@@ -129,6 +129,9 @@ def test_seeds_that_would_decide():
     assert hopeless.seeds is None and hopeless.floor == pytest.approx(1.96 * 0.3) and hopeless.images == 648
     assert "seeds will not decide" in str(hopeless) and "+-0.59" in str(hopeless) and "648 images" in str(hopeless)
     assert seeds_needed(0.3, 0.5, 0.5, 49, 0.09, 50, images=200).seeds is None
+    for image in (0.0, 0.001):  # it is the seeds
+        noisy = seeds_needed(0.3, 25.0, 25.0, 4, image, 5, images=200)
+        assert noisy.seeds is None and str(noisy).startswith("more than 50 seeds would be needed")
 
 
 def test_a_plan():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from yolact.study.inference import crossed, half_width, sign_flip_p
 from yolact.study.plan import Needed, seeds_needed
-from yolact.study.runs import Run, StudyRuns
+from yolact.study.runs import Run
+from yolact.study.study_runs import StudyRuns
 from yolact.study.verdict import LEVEL, MARGIN, NONE, UNDECIDED, Judgement, judge, spending
 
 FAILED = "failed"
@@ -30,7 +31,7 @@ class Interval:
 class Comparison:
     """One arm against the baseline on one primary metric. AP in points; numbers NaN where there is nothing to compute them from.
 
-    seeds            those that both arms have and the numbers are about; missing: planned ones that are not among them
+    seeds            those that both arms have and the numbers are about; missing: planned ones that are not there
     ap, baseline_ap  means over these seeds; by_seed: the differences D_s
     seed_sd          sqrt(s2), image_sd = sqrt(I); v, df: the seed variance that was used, after sharing
     interval         of the primary metric; others: of every other metric, without verdicts
@@ -80,34 +81,44 @@ class Comparison:
         return f"{text}, exploratory" if self.exploratory and self.verdict not in (NONE, FAILED) else text
 
 
-def compare_study(runs: StudyRuns) -> list[Comparison]:
-    """Every arm of a study against its baseline, as its file says."""
+def baseline_label(runs: Iterable[Run]) -> str:
+    """What tables print in place of the baseline's verdict."""
+    unstable = [run.diverged for run in runs]
+    return f"baseline, unstable {sum(unstable)}/{len(unstable)}" if any(unstable) else "baseline"
+
+
+def compare_study(runs: StudyRuns, mixed: Mapping[str, str] | None = None) -> list[Comparison]:
+    """Every arm of a study against its baseline, as its file says. mixed: in what the runs differ that are compared all the same."""
     study = runs.study
-    amended = f"the study was changed after it began ({', '.join(study.amended)})" if study.amended else ""
+    reasons = [f"the study was changed after it began ({', '.join(study.amended)})"] if study.amended else []
+    reasons += [f"runs of different {', '.join(mixed)}"] if mixed else []
     return compare_arms(runs.arms, runs.baseline, primary=study.primary, margin=study.margin, planned=study.seeds, looks=study.looks,
-                        exploratory=amended)
+                        exploratory="; ".join(reasons))
 
 
 def compare_arms(arms: Mapping[str, Mapping[int, Run]], baseline: str, *, primary: str = "mask_ap", margin: float = MARGIN,
                  planned: Sequence[int] | None = None, looks: Sequence[int] = (), exploratory: str = "") -> list[Comparison]:
     """One record for each arm but the baseline. arms {label: {seed: run}}: those that failed are there too, with fewer runs or none.
 
-    planned      the seeds that were planned, in order; None = those that are there
-    looks        numbers of planned seeds after which one looks; empty = once, at all of them
+    planned      the seeds that were planned, in order; None = no plan: each arm by the seeds that it has in common with the baseline
+    looks        numbers of planned seeds after which one looks; empty = once, at all of them. A look is due once its last seed or a later
+                 one is there, and is taken on those of its seeds that are
     exploratory  a reason for which every verdict is exploratory
 
     ValueError for an arm that is not there, a metric that the runs do not have, a margin or looks that make no sense.
     """
     _check(arms, baseline, primary, margin)
     others = [label for label in arms if label != baseline]
-    planned = sorted({seed for runs in arms.values() for seed in runs}) if planned is None else list(planned)
+    whatever = planned is None
+    planned = sorted({seed for runs in arms.values() for seed in runs}) if whatever else list(planned)
     looks = list(looks) or [len(planned)]
     levels = spending(looks)
     found: dict[str, Comparison] = {}
     for look, level in zip(looks, levels):
         family = {label: _common(arms, label, baseline, planned[:look]) for label in others}
-        whole = {label: seeds for label, seeds in family.items() if len(seeds) == look}
-        for record in _family(arms, baseline, whole, primary, margin, level, len(others)):
+        due = {label: seeds for label, seeds in family.items()  # a planned seed that later ones have overtaken is lost, not waited for
+               if seeds and (whatever or _common(arms, label, baseline, planned[look - 1:]))}
+        for record in _family(arms, baseline, due, primary, margin, level, len(others)):
             earlier = found.get(record.arm)
             decided = record.verdict not in (UNDECIDED, NONE)
             record = replace(record, decided_at=look if decided else None)
@@ -115,11 +126,10 @@ def compare_arms(arms: Mapping[str, Mapping[int, Run]], baseline: str, *, primar
                 record = replace(record, verdict=earlier.verdict, small=earlier.small, level=earlier.level, decided_at=earlier.decided_at)
             found[record.arm] = record
     # unplanned: more seeds than the last look, or too few for the first one
-    family = {label: _common(arms, label, baseline, None) for label in others}
-    unplanned = {record.arm: record for record in _family(
-        arms, baseline, {label: seeds for label, seeds in family.items() if seeds}, primary, margin, levels[-1], len(others))}
-    return [_finish(label, baseline, primary, margin, planned, looks, found.get(label), unplanned.get(label), exploratory)
-            for label in others]
+    family = {label: seeds for label in others if (seeds := _common(arms, label, baseline, None))}
+    unplanned = {record.arm: record for record in _family(arms, baseline, family, primary, margin, levels[-1], len(others))}
+    return [_finish(unplanned[label], found.get(label), planned, looks, exploratory) if label in unplanned else
+            _nothing(arms, label, baseline, primary, margin, planned) for label in others]
 
 
 def _check(arms: Mapping[str, Mapping[int, Run]], baseline: str, primary: str, margin: float) -> None:
@@ -188,24 +198,32 @@ def _mean(runs: Mapping[int, Run], seeds: Sequence[int], metric: str) -> float:
     return float(np.mean([runs[seed].resampled.point[metric] for seed in seeds]))
 
 
-def _finish(label: str, baseline: str, primary: str, margin: float, planned: list[int], looks: list[int], at_look: Comparison | None,
-            unplanned: Comparison | None, exploratory: str) -> Comparison:
-    """The record of an arm: of its last whole look, or exploratory where its seeds are others than planned."""
-    if unplanned is None:
-        nan, nothing = math.nan, Interval(math.nan, math.nan, math.nan)
-        return Comparison(label, baseline, primary, (), tuple(planned), nan, nan, (), nan, nan, nan, nan, nothing, {}, nan, 1.0, nan, 1.0,
-                          FAILED, False, LEVEL, None, "", None, None, 0, margin, ("no seed that the baseline has too",))
-    missing = tuple(seed for seed in planned[:looks[-1]] if seed not in unplanned.seeds)
+def _nothing(arms: Mapping[str, Mapping[int, Run]], label: str, baseline: str, primary: str, margin: float,
+             planned: list[int]) -> Comparison:
+    """The record of an arm without numbers. It failed only where its own runs are missing."""
+    verdict, why = NONE, f"has no seed that {baseline} has too"
+    if not arms[label]:
+        verdict, why = FAILED, "has no finished run to compare"
+    elif not arms[baseline]:
+        why = f"cannot be compared: {baseline}, the baseline, has no finished run"
+    nan, nothing = math.nan, Interval(math.nan, math.nan, math.nan)
+    return Comparison(label, baseline, primary, (), tuple(planned), nan, nan, (), nan, nan, nan, nan, nothing, {}, nan, 1.0, nan, 1.0,
+                      verdict, False, LEVEL, None, "", None, None, 0, margin, (why,))
+
+
+def _finish(unplanned: Comparison, at_look: Comparison | None, planned: list[int], looks: list[int], exploratory: str) -> Comparison:
+    """The record of an arm: of its last look, or exploratory where its seeds are others than planned."""
+    missing = tuple(seed for seed in planned if seed not in unplanned.seeds)
     added = [seed for seed in unplanned.seeds if seed not in planned]
     if at_look is None or added:
         record = unplanned
-        why = f"seeds {_list(added)} were not planned" if added else f"{len(record.seeds)} of {looks[0]} planned seeds"
+        why = f"seeds {_list(added)} were not planned" if added else f"{len(record.seeds)} of {len(planned)} planned seeds"
     else:
         record, why = at_look, ""
     notes = []
-    waiting = sorted(set(unplanned.seeds) - set(record.seeds))
+    waiting = [seed for seed in planned if seed in unplanned.seeds and seed not in record.seeds]
     if waiting:
-        following = next(look for look in looks if look > len(record.seeds))
+        following = next((look for look in looks if look > planned.index(waiting[0])), len(planned))
         notes.append(f"seeds {_list(waiting)} wait for the look at {following} seeds")
     if missing:
         notes.append(f"compared on seeds {_list(record.seeds)}; without {_list(missing)}")

@@ -16,9 +16,9 @@ DRAWS, MOST_SEEDS, WANTED = 2000, 50, 0.8
 
 @dataclass(frozen=True)
 class Needed:
-    """What an undecided arm needs. seeds: in all, so that 80 % reach a verdict; None where no number up to 50 does. Then the images
-    decide: floor is the 95 % half-width that stays with any number of seeds, images how many equivalence wants of such images, of which
-    the set has `images_now`."""
+    """What an undecided arm needs. seeds: in all, so that 80 % reach a verdict; None where no number up to 50 does. Then either the images
+    are too few (floor is the 95 % half-width that stays with any number of seeds, images how many equivalence wants of such images, of
+    which the set has `images_now`), or, where it has enough, more than 50 seeds would be needed."""
 
     seeds: int | None
     floor: float
@@ -28,6 +28,8 @@ class Needed:
     def __str__(self) -> str:
         if self.seeds is not None:
             return f"about {self.seeds} seeds in all would decide it"
+        if self.images <= self.images_now:
+            return f"more than {MOST_SEEDS} seeds would be needed: the images are enough, the seeds differ too much"
         return (f"seeds will not decide (not {MOST_SEEDS}): any number of them leaves +-{self.floor:.2f} from the images, "
                 f"and equivalence wants {self.images} images, of {self.images_now} now")
 
@@ -42,13 +44,12 @@ def seeds_needed(difference: float, s2: float, v: float, df: float, image: float
     rng = np.random.default_rng(0)
     variance = v * df / rng.chisquare(df, DRAWS)
     mean = difference + np.sqrt(variance / seeds) * rng.standard_normal(DRAWS)
-    fresh = mean[:, None] + np.sqrt(variance)[:, None] * rng.standard_normal((DRAWS, MOST_SEEDS - seeds)) if seeds < MOST_SEEDS else None
-    for total in range(seeds + 1, MOST_SEEDS + 1):
-        added = fresh[:, :total - seeds]
-        d = (seeds * difference + added.sum(1)) / total
-        squares = (seeds - 1) * s2 + seeds * (difference - d) ** 2 + ((added - d[:, None]) ** 2).sum(1)
-        seed_part = squares / (total - 1) / total
-        if np.mean(_decided(d, seed_part, image, total - 1, level / arms, margin)) >= WANTED:
+    fresh = (mean - difference)[:, None] + np.sqrt(variance)[:, None] * rng.standard_normal((DRAWS, max(0, MOST_SEEDS - seeds)))
+    gone, squares = np.zeros(DRAWS), np.full(DRAWS, (seeds - 1) * s2)  # sums of what each seed is off `difference`, squared
+    for total, added in enumerate(fresh.T, seeds + 1):
+        gone, squares = gone + added, squares + added**2
+        seed_part = (squares - gone**2 / total) / (total - 1) / total
+        if np.mean(_decided(difference + gone / total, seed_part, image, total - 1, level / arms, margin)) >= WANTED:
             break
     else:
         total = None

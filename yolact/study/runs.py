@@ -1,4 +1,4 @@
-"""Finished runs, as statistics see them: one folder, an arm's folder, a study's folder, or a COCO results file."""
+"""Finished runs, as statistics see them: one folder, an arm's folder, or a COCO results file. A study's are in study_runs.py."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from typing import Any
 from tqdm import tqdm
 
 from data.annotations import parse_json
-from data.arms import baseline_of, expand
 from data.resolve import load_config
-from data.study import Study, load_study
 from yolact.engine.records import FILE, Records, read_records, records_of_results
 from yolact.study.resample import RESAMPLES, Resampled, cached_resample, resample
 
-ARCHIVE = Path(__file__).resolve().parents[2] / "docs" / "studies"  # finished runs without weights: <study>/runs/<arm>/<run>
-_SEED_FOLDER = re.compile(r"seed(\d+)-")
+SEED_FOLDER = re.compile(r"seed(\d+)-")
 
 
 @dataclass(frozen=True)
@@ -48,16 +45,6 @@ class Run:
         return read_records(self.path) if self.kept is None else self.kept
 
 
-@dataclass(frozen=True)
-class StudyRuns:
-    """The runs of a study: {label of arm: {seed: run}} in the order of its file; unfinished {label: {seed: why}}."""
-
-    study: Study
-    baseline: str
-    arms: dict[str, dict[int, Run]]
-    unfinished: dict[str, dict[int, str]]
-
-
 def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> Run:
     """The run in a folder that holds results/records.npz, or in a records file itself.
 
@@ -70,7 +57,7 @@ def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> Run:
     seed, skipped = 0, 0
     if folder and (folder / "config.yaml").is_file():
         config = load_config(folder / "config.yaml", check_names=False)
-        counted = _SEED_FOLDER.match(folder.name)  # a study with paired: false counts seeds otherwise than its runs train with
+        counted = SEED_FOLDER.match(folder.name)  # a study with paired: false counts seeds otherwise than its runs train with
         seed, skipped = int(counted[1]) if counted else config.train.seed, _skipped(folder / "metrics.jsonl")
         if records.note.get("step") != config.train.iterations:
             raise ValueError(f"{file} is of step {records.note.get('step')}, but the run has {config.train.iterations} iterations: finish "
@@ -103,39 +90,6 @@ def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, Run
     if not runs:
         raise ValueError(f"{folder} holds no finished run: a run's folder has results/{FILE}, an arm's holds several of these")
     return runs
-
-
-def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
-    """The runs of the study in a folder with study.yaml, with those kept under docs/studies. Unfinished ones are listed, not refused."""
-    study = load_study(folder)
-    arms = expand(study)
-    found: dict[str, dict[int, Run]] = {}
-    unfinished: dict[str, dict[int, str]] = {}
-    for arm in tqdm(arms, desc="resampling", unit="arm", leave=False, disable=None):  # slow once, then cached
-        found[arm.label], unfinished[arm.label] = {}, {}
-        places = [place for root in (Path(folder), Path(folder) / "runs", ARCHIVE / study.name / "runs")
-                  for place in sorted((root / arm.slug).glob("seed*-*"))]
-        for seed in (*study.seeds, *study.added_seeds):
-            _one_of([place for place in places if int((_SEED_FOLDER.match(place.name) or [0, -1])[1]) == seed], arm.label, seed,
-                    found, unfinished, resamples)
-    return StudyRuns(study, baseline_of(study, arms).label, found, unfinished)
-
-
-def _one_of(places: list[Path], label: str, seed: int, found: dict, unfinished: dict, resamples: int) -> None:
-    """The finished one among the folders of one arm and seed."""
-    finished, why = [], "not begun"
-    for place in places:
-        try:
-            finished.append(load_run(place, resamples=resamples))
-        except ValueError as error:
-            why = f"unfinished (no results/{FILE})" if "does not exist" in str(error) else str(error)
-    if len({(run.truth_digest, tuple(run.resampled.point.values())) for run in finished}) > 1:
-        raise ValueError(f"{label}: seed {seed} has {len(finished)} finished runs ({', '.join(str(run.path) for run in finished)}): which "
-                         "one counts must not depend on their results, so move the others elsewhere")
-    if finished:
-        found[label][seed] = finished[0]
-    else:
-        unfinished[label][seed] = why
 
 
 def _run(path: Path, seed: int, records: Records, resampled: Resampled, *, skipped: int = 0, kept: Records | None = None) -> Run:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from yolact.study.boundary import boundary_of_run
-from yolact.study.comparison import FAILED, Comparison
+from yolact.study.comparison import Comparison, baseline_label
 from yolact.study.quality import BINS, calibration, olrp
 from yolact.study.runs import Run
 from yolact.study.verdict import EQUIVALENT, IDENTICAL, LEAST_SEEDS, NONE, UNDECIDED
+
+_NOT_FINITE = "had steps whose loss or gradient was not finite"
 
 
 def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, Run]]) -> str:
@@ -21,7 +23,7 @@ def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, Ru
     base = arms[first.baseline]
     ap = float(np.mean([run.resampled.point[first.metric] for run in base.values()])) if base else math.nan
     rows = [["", first.metric, "seeds", "difference", "95 % interval", "p (Holm)", "seed sd", "image sd", "verdict"],
-            [first.baseline, _number(ap), str(len(base)), "", "", "", "", "", "baseline"]]
+            [first.baseline, _number(ap), str(len(base)), "", "", "", "", "", baseline_label(base.values())]]
     for r in records:
         flip = f", sign-flip p {r.sign_flip:.3g} on these images" if r.sign_flip is not None else ""
         p = _probability(r.p_holm) if len(r.seeds) >= LEAST_SEEDS else "-"
@@ -79,6 +81,13 @@ def boundary_table(arms: Mapping[str, Mapping[int, Run]], ground_truth: str | Pa
     return align(rows)
 
 
+def unstable_baseline(baseline: str, runs: Iterable[Run]) -> str:
+    """A sentence where runs of the baseline diverged, which every difference to it is made of; else nothing."""
+    runs = list(runs)
+    unstable = sum(run.diverged for run in runs)
+    return f"{baseline}, the baseline, is unstable: {unstable} of {len(runs)} runs {_NOT_FINITE}" if unstable else ""
+
+
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width: the first and the last to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -101,11 +110,12 @@ def _probability(p: float) -> str:
 
 def sentence(record: Comparison) -> str:
     """The verdict in plain words."""
+    if not record.seeds:
+        return f"{record.arm} {record.notes[0]}"
     at = "for these two checkpoints" if len(record.seeds) == 1 else f"on {len(record.seeds)} seeds"
     d, size = record.interval.difference, abs(record.interval.difference)
     spread = f"95 % interval {record.interval.low:+.2f} to {record.interval.high:+.2f}"
     found = {
-        FAILED: "has no finished run to compare",
         IDENTICAL: f"has the same AP as {record.baseline} at every seed: identical runs, which says nothing about equivalence",
         EQUIVALENT: f"is equivalent to {record.baseline}: the difference of {d:+.2f} ({spread}) is smaller than {record.margin:g} AP",
         UNDECIDED: f"is not decided: {d:+.2f} to {record.baseline} ({spread}) may be a difference or none",
@@ -117,8 +127,8 @@ def sentence(record: Comparison) -> str:
         parts.append(f"decided at the look of {record.decided_at} seeds")
     if record.needed is not None:
         parts.append(str(record.needed))
-    if record.exploratory and record.verdict not in (NONE, FAILED):
+    if record.exploratory and record.verdict != NONE:
         parts.append(f"exploratory: {record.exploratory}")
     if record.unstable:
-        parts.append(f"unstable: {record.unstable} of {len(record.seeds)} runs had steps whose loss or gradient was not finite")
+        parts.append(f"unstable: {record.unstable} of {len(record.seeds)} runs {_NOT_FINITE}")
     return "; ".join([*parts, *record.notes])
