@@ -159,8 +159,8 @@ GMAYOLACT = {
 for _size, _ap, _generalised_ap in ((550, "35.2", "not known"), (700, "37.7", "38.7")):
     _ma = derive("yolact_resnet50", name=f"mayolact_{_size}", note=f"published mask AP on COCO test-dev: {_ap}", **{
         **MAYOLACT, "model.max_size": _size})
-    derive(_ma, name=f"gmayolact_{_size}", note=f"published AP on COCO test-dev: {_generalised_ap}; "
-           "not from the paper: semantic_weight, lr, warmup_lr, anchor_scales, score_threshold", **GMAYOLACT)
+    derive(_ma, name=f"gmayolact_{_size}", note=f"test-dev AP {_generalised_ap}; not from the paper: "
+           "lr, warmup_lr, semantic_weight, anchor_scales, score_threshold", **GMAYOLACT)
 
 # Cigarette butts: the mask-loss survey's schedule (its lr steps lie beyond the last iteration) and its paper's learning rate.
 SURVEY = {"dataset": "cigarettes", "model.max_size": 512, "train.lr": 1e-4, "train.iterations": 4_000, "train.validate_every": 500}

@@ -81,7 +81,7 @@ def test_gmayolact_is_mayolact_with_rank_and_sort(size):
     assert (config.model, config.train, config.eval, config.augment) == (base.model, base.train, base.eval, base.augment)
     changed = {key for key, value in config.loss.model_dump().items() if value != getattr(base.loss, key)}
     assert changed == {"classification", "box", "mask", "self_balance", "box_weight", "mask_weight"}
-    assert "not from the paper: semantic_weight, lr, warmup_lr, anchor_scales, score_threshold" in NOTES[config.name]
+    assert "not from the paper: lr, warmup_lr, semantic_weight, anchor_scales, score_threshold" in NOTES[config.name]
 
 
 def test_darknet_divides_pixels_by_255():
