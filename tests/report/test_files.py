@@ -115,6 +115,20 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     assert (Path("again") / "gallery.jpg").is_file()
 
 
+def test_boundary_ap_stays_with_the_runs(study, capsys, monkeypatch):
+    monkeypatch.chdir(study.parents[1])
+    monkeypatch.setattr("yolact.study.boundary.available", lambda: False)
+    assert run_report(study, "--boundary") == 0 and "faster-coco-eval is not installed" in capsys.readouterr().err
+    monkeypatch.setattr("yolact.study.boundary.available", lambda: True)
+    monkeypatch.setattr("scripts.report_quality.boundary_of_run", lambda run: {"boundary_ap": 40.0 + run.seed})
+    kept = Path("docs/studies/small_study")
+    assert run_report(study, "--boundary", "--keep", str(kept)) == 0
+    shutil.rmtree("runs")
+    assert run_report(kept, "--out", "again") == 0
+    found = {(row["arm"], row["seed"]): row["mask_boundary_ap"] for row in read_csv("again/results.csv")}
+    assert (found["dice", "0"], found["dice", "1"], found["dice", "2"]) == ("40.0", "41.0", "")  # seed 2 has no mask results
+
+
 def test_too_much_is_not_kept(study, capsys, monkeypatch):
     monkeypatch.setattr(report_archive, "LIMIT", 50_000)
     assert run_report(study, "--keep", "docs/studies/small_study") == 2
