@@ -24,7 +24,7 @@ from scripts.sweep_table import table
 from tests.engine import tiny
 from yolact.engine.train import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 CONFIG = """
 ClusterName=test
