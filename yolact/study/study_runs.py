@@ -90,7 +90,7 @@ def _one_of(places: list[Path], label: str, seed: int, wanted: Sequence[Config],
         except ValueError as error:
             why = f"unfinished (no results/{FILE})" if "does not exist" in str(error) else str(error)
     best = [(run, departs) for run, departs in finished if not departs] or finished
-    if len({(run.truth_digest, tuple(run.resampled.point.values())) for run, _ in best}) > 1:
+    if len({(run.truth_digest, str(run.resampled.point)) for run, _ in best}) > 1:  # as text, for a metric that is nan equals nothing
         raise ValueError(f"{label}: seed {seed} has {len(best)} finished runs ({', '.join(str(run.path) for run, _ in best)}): which "
                          "one counts must not depend on their results, so move the others elsewhere")
     if not best:
