@@ -99,7 +99,8 @@ def css_class(verdict: str) -> str:
 # --------------------------------------------------------------------------------------------------------------------- CSV
 
 def results_csv(report: Report) -> str:
-    """One line a run, unfinished ones too: settings, every metric in AP points, what stands beside AP, skipped steps, code, folder."""
+    """One line a run, unfinished ones too: settings, every metric in AP points, what stands beside AP, skipped steps, code, folder
+    below the study's."""
     metrics = list(dict.fromkeys(metric for _, _, run in report.runs for metric in run.run.resampled.point))
     rows = []
     for arm in report.arms:
@@ -113,7 +114,7 @@ def results_csv(report: Report) -> str:
                 "fps": _plain(frames_per_second(trained)), "skipped_steps": trained.run.skipped,
                 "code": env.get("code", ""), "commit": env.get("commit") or "", "torch": env.get("versions", {}).get("torch", ""),
                 "torchvision": env.get("versions", {}).get("torchvision", ""), "device": env.get("device", ""),
-                "folder": trained.folder.as_posix()})
+                "folder": "/".join(trained.folder.parts[-2:])})
         rows += [{"arm": arm.label, "seed": seed, "state": why} for seed, why in sorted(report.unfinished.get(arm.label, {}).items())]
     return _csv(rows)
 

@@ -29,7 +29,7 @@ def test_every_number_is_that_of_the_records(study):
     rows = read_csv(study / "report" / "results.csv")
     assert len(rows) == 9 and {row["state"] for row in rows} == {"finished"}
     for row in rows:
-        records = read_records(Path(row["folder"]) / "results" / "records.npz")
+        records = read_records(study / row["folder"] / "results" / "records.npz")
         values = 100 * weighted_ap(records, "mask", np.ones((1, 30), int)).values[0]
         for name, value in zip(metric_names("mask"), values):
             assert (row[name] == "") == np.isnan(value) and (not row[name] or float(row[name]) == pytest.approx(value, abs=1e-6))
