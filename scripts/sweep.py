@@ -199,7 +199,7 @@ def brief_change(old, new) -> str:
 
 def print_commands(plan: Plan, arguments: Namespace) -> None:
     """One command for each run of the stage that is due; the shared start comes first, and the others wait for it by themselves."""
-    for run in plan.open([*([plan.start] if plan.start else []), *plan.current]):
+    for run in plan.open(plan.due):
         print(shlex.join(command(arguments, run)))
     if not plan.reported:
         cli.note("these are the tuning trials; when they are done, the same command prints the reported runs")

@@ -48,8 +48,9 @@ class Plan:
 
     @property
     def due(self) -> list[Run]:
-        """Those, behind the shared start while it is not done."""
-        return [*self.open([self.start] if self.start else []), *self.current]
+        """Those, behind the shared start while it is missing and one of them is still to be trained."""
+        missing = self.start is not None and not self.done(self.start) and bool(self.open(self.current))
+        return [*([self.start] if missing else []), *self.current]
 
 
 def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:

@@ -92,6 +92,17 @@ def test_kept_runs_and_trials_of_other_studies_are_not_trained_again(tuned, caps
     assert trial.is_symlink() and next(Path("runs/second/bce").iterdir()).resolve().is_relative_to(kept)
 
 
+def test_a_study_whose_runs_are_all_kept_needs_no_start(folder, capsys):
+    with (folder / "s.yaml").open("a") as file:
+        file.write("init_from: {iterations: 3}\n")
+    assert run() == 0
+    shutil.rmtree(folder / "runs" / "s" / "_init")
+    capsys.readouterr()
+    assert run("--status") == run("--print") == 0
+    said = capsys.readouterr().out
+    assert "4 done" in said and "_init" not in said and "--run" not in said
+
+
 def test_a_kept_run_without_weights_is_no_start(folder, capsys):
     assert run("seeds=1", "init_from={iterations: 3}", "name=t") == 0
     kept = folder / "docs" / "studies" / "t" / "runs"
