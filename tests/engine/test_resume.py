@@ -26,17 +26,17 @@ def data(tmp_path_factory):
     return tiny.write_dataset(tmp_path_factory.mktemp("tiny") / "data")
 
 
-def same(a, b, where="checkpoint"):
-    """Asserts that two nested structures are equal bit for bit."""
+def assert_same(a, b, where="checkpoint"):
+    """Two nested structures are equal bit for bit."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
-            same(a[key], b[key], f"{where}.{key}")
+            assert_same(a[key], b[key], f"{where}.{key}")
     elif isinstance(a, (list, tuple)):
         assert len(a) == len(b), where
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            same(x, y, f"{where}[{i}]")
+            assert_same(x, y, f"{where}[{i}]")
     elif isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
     else:
@@ -110,7 +110,7 @@ def test_k_then_k_steps_equal_2k_bit_for_bit(whole_run, tmp_path, monkeypatch, w
         for each in found:
             each["config"]["train"]["num_workers"] = None
             each.get("training", {})["random"] = None  # differs with what the test process drew before
-        same(*found)
+        assert_same(*found)
 
 
 def test_random_states_come_back():
@@ -125,8 +125,8 @@ def test_random_states_come_back():
 def test_validation_leaves_no_trace(data, tmp_path):
     runs = [train(tiny.config(data, iterations=4, validate_every=every), device="cpu", run_dir=tmp_path / str(every)) for every in (0, 1)]
     found = [checkpoint(run) for run in runs]
-    same(found[0]["model"], found[1]["model"])
-    same(found[0]["training"]["optimizer"], found[1]["training"]["optimizer"])
+    assert_same(found[0]["model"], found[1]["model"])
+    assert_same(found[0]["training"]["optimizer"], found[1]["training"]["optimizer"])
 
 
 # ---------------------------------------------------------------- signals and kills
@@ -161,7 +161,7 @@ def test_a_signal_saves_an_interrupt_checkpoint(data, tmp_path, signum, code, wo
     assert stopped >= 3 and not (run / "weights/last.pth").exists()
     done = train(tiny.config(data, iterations=stopped + 2, log_every=1, num_workers=workers), device="cpu", resume=run)
     whole = train(tiny.config(data, iterations=stopped + 2, log_every=1), device="cpu", run_dir=tmp_path / "whole")
-    same(checkpoint(done)["model"], checkpoint(whole)["model"])
+    assert_same(checkpoint(done)["model"], checkpoint(whole)["model"])
     assert not (run / "weights/interrupt.pth").exists()  # older than last.pth by now
 
 
@@ -195,7 +195,7 @@ def test_a_signal_during_validation_is_answered_at_once_and_validation_made_up_f
     assert stop.value.code == 143 and module.evaluate is original
     assert checkpoint(tmp_path / "parts", "interrupt.pth")["training"]["validated"] == 0
     parts = train(cfg, device="cpu", resume=tmp_path / "parts")
-    same(checkpoint(whole), checkpoint(parts))
+    assert_same(checkpoint(whole), checkpoint(parts))
     assert metrics(whole) == metrics(parts)
 
 
@@ -215,7 +215,7 @@ def test_a_failing_validation_loses_no_training(data, tmp_path, monkeypatch, ite
         assert saved["step"] == 2 and saved["training"]["validated"] == 0
         options = {"resume": run}
     train(cfg, device="cpu", resume=run)
-    same(checkpoint(whole), checkpoint(run))
+    assert_same(checkpoint(whole), checkpoint(run))
     assert metrics(whole) == metrics(run)
 
 
@@ -264,7 +264,7 @@ def test_kill_9_at_random_moments_leaves_a_usable_checkpoint(data, tmp_path):
     process.join()
     assert process.exitcode == 0 and kills >= 3
     whole = train(cfg, device="cpu", run_dir=tmp_path / "whole")
-    same(checkpoint(whole), checkpoint(run))
+    assert_same(checkpoint(whole), checkpoint(run))
     assert metrics(whole) == metrics(run)
     assert not list(run.rglob("*.part"))
 
@@ -280,7 +280,7 @@ def test_resume_latest_a_folder_or_a_file(data, tmp_path):
     assert train(longer, device="cpu", resume="latest", runs_root=tmp_path) == second
     assert checkpoint(second)["step"] == 4 and checkpoint(first)["step"] == 2
     assert train(longer, device="cpu", resume=first / "weights/last.pth", runs_root=tmp_path) == first
-    same(checkpoint(first)["model"], checkpoint(second)["model"])
+    assert_same(checkpoint(first)["model"], checkpoint(second)["model"])
     env = json.loads((first / "env.json").read_text())
     assert [start["step"] for start in env["resumed"]] == [2]
 
@@ -292,7 +292,7 @@ def test_going_back_to_an_older_checkpoint_starts_a_new_folder(data, tmp_path):
     before = (run / "weights/last.pth").read_bytes()
     other = train(cfg, device="cpu", resume=run / "weights/step_00000002.pth", runs_root=tmp_path)
     assert other == tmp_path / "tiny/2" and (run / "weights/last.pth").read_bytes() == before
-    same(checkpoint(run)["model"], checkpoint(other)["model"])
+    assert_same(checkpoint(run)["model"], checkpoint(other)["model"])
 
 
 def test_changed_settings_are_told_and_used(data, tmp_path, capsys):
@@ -306,7 +306,7 @@ def test_a_finished_run_has_nothing_left_to_do(data, tmp_path):
     run = train(tiny.config(data, iterations=2), device="cpu", run_dir=tmp_path / "run")
     before = checkpoint(run)
     train(tiny.config(data, iterations=2), device="cpu", resume=run)
-    same(before, checkpoint(run))
+    assert_same(before, checkpoint(run))
 
 
 def test_what_cannot_be_resumed_is_refused(data, tmp_path):

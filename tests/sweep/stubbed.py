@@ -63,9 +63,9 @@ def holding(folder):
     return {name: entries[-1][0] for name, entries in journal(folder).items() if entries[-1][1] == 2}
 
 
-def wait_for(condition, seconds=200):
+def wait_for(condition, seconds=200, every=0.02):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(every)
     return found

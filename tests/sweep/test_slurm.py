@@ -22,6 +22,7 @@ from scripts.sweep_stages import plan_of
 from scripts.sweep_state import read_metrics
 from scripts.sweep_table import table
 from tests.engine import tiny
+from tests.sweep.stubbed import wait_for
 from yolact.engine.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -93,12 +94,12 @@ def cluster(tmp_path, monkeypatch):
     try:
         subprocess.run(["slurmctld"], check=True)
         subprocess.run(["slurmd"], check=True)
-        wait_for(lambda: "idle" in query("sinfo", "--noheader", "--format=%t"))
+        wait_for(lambda: "idle" in query("sinfo", "--noheader", "--format=%t"), every=0.2)
         yield folder
     finally:
         for job in query("squeue", "--noheader", "--format=%A").split():
             subprocess.run(["scancel", job])
-        wait_for(lambda: not query("squeue", "--noheader"), 60)
+        wait_for(lambda: not query("squeue", "--noheader"), 60, every=0.2)
         for name in ("slurmd", "slurmctld", "munged"):
             pid_file = folder / f"{name}.pid"
             if pid_file.exists() and pid_file.read_text().strip():
@@ -109,14 +110,6 @@ def cluster(tmp_path, monkeypatch):
 
 def query(*words):
     return subprocess.run(words, capture_output=True, text=True).stdout
-
-
-def wait_for(condition, seconds=300):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-    return found
 
 
 class Cluster:
@@ -200,9 +193,9 @@ def test_a_study_on_slurm_survives_a_requeue_and_equals_a_local_one(cluster, tmp
     assert "nothing to submit" in again.stdout, "what is in the queue is not sent twice"
 
     job = sent.stdout.split(f"submitted    {runs[0].name} as job ")[1].split()[0]
-    wait_for(lambda: (root / runs[0].folder / "weights" / "last.pth").exists())
+    wait_for(lambda: (root / runs[0].folder / "weights" / "last.pth").exists(), 300, every=0.2)
     subprocess.run(["scontrol", "requeue", job], check=True)
-    wait_for(lambda: not query("squeue", "--noheader"))
+    wait_for(lambda: not query("squeue", "--noheader"), 300, every=0.2)
 
     log = (root / runs[0].folder / "log.txt").read_text()
     assert log.count("$ ") == 2 and "--resume" in log, "the requeued job went on where the killed one had saved"
