@@ -10,14 +10,37 @@ import numpy as np
 
 from data.cigarettes_ground import GROUNDS, Light, noise, sample_light
 from data.cigarettes_objects import DISTRACTORS, ButtLook, paint_butt, sample_look
-from data.cigarettes_shape import REFERENCE_SIZE, Rod, annotate, place_butt, silhouette, spread_points
+from data.cigarettes_shape import (
+    REFERENCE_SIZE,
+    Rod,
+    annotate,
+    place_butt,
+    silhouette,
+    spread_points,
+)
 
 SPLITS = ("train", "val")
-_GROUND_SHARES = {"asphalt": 0.16, "gravel": 0.12, "sand": 0.14, "soil": 0.14, "concrete": 0.12,
-                  "paving": 0.13, "planks": 0.06, "grass": 0.13}
+_GROUND_SHARES = {
+    "asphalt": 0.16,
+    "gravel": 0.12,
+    "sand": 0.14,
+    "soil": 0.14,
+    "concrete": 0.12,
+    "paving": 0.13,
+    "planks": 0.06,
+    "grass": 0.13,
+}
 # what lies about on each ground: mean number of sticks, stones, leaves
-_CLUTTER = {"asphalt": (1.0, 2.0, 1.0), "gravel": (1.5, 1.5, 1.2), "sand": (1.6, 2.5, 0.8), "soil": (3.0, 2.5, 4.0),
-            "concrete": (1.0, 1.6, 1.0), "paving": (1.0, 1.6, 1.2), "planks": (1.0, 0.8, 1.2), "grass": (1.8, 0.8, 2.6)}
+_CLUTTER = {
+    "asphalt": (1.0, 2.0, 1.0),
+    "gravel": (1.5, 1.5, 1.2),
+    "sand": (1.6, 2.5, 0.8),
+    "soil": (3.0, 2.5, 4.0),
+    "concrete": (1.0, 1.6, 1.0),
+    "paving": (1.0, 1.6, 1.2),
+    "planks": (1.0, 0.8, 1.2),
+    "grass": (1.8, 0.8, 2.6),
+}
 
 
 @dataclass(frozen=True)
@@ -29,10 +52,12 @@ class Layout:
 
 
 def image_layout(seed: int, split: str, index: int, *, size: int, max_instances: int = 1) -> Layout:
-    """Sizes and places of the butts of image `index`: a function of its arguments alone, so any worker draws the same.
+    """Sizes and places of the butts of image `index`: a function of its arguments alone, so any
+    worker draws the same.
 
-    The first butt follows a sequence that covers the real set's distribution evenly over the images of a split; further ones, up to
-    max_instances (their number is uniform), are drawn independently and do not overlap.
+    The first butt follows a sequence that covers the real set's distribution evenly over the images
+    of a split; further ones, up to max_instances (their number is uniform), are drawn independently
+    and do not overlap.
     """
     part = SPLITS.index(split)
     rng = np.random.default_rng([seed, part, 1, index])
@@ -47,10 +72,22 @@ def image_layout(seed: int, split: str, index: int, *, size: int, max_instances:
     return Layout(tuple(butts), rng)
 
 
-def _scatter(canvas: np.ndarray, ground: str, butts: tuple[Rod, ...], light: Light, rng: np.random.Generator, scale: float) -> None:
-    """Distractors, some of them close to a butt. They are painted before the butts, so they never hide one."""
+def _scatter(
+    canvas: np.ndarray,
+    ground: str,
+    butts: tuple[Rod, ...],
+    light: Light,
+    rng: np.random.Generator,
+    scale: float,
+) -> None:
+    """Distractors, some of them close to a butt. They are painted before the butts, so they never
+    hide one."""
     size = len(canvas)
-    kinds = [kind for kind, mean in zip(DISTRACTORS, _CLUTTER[ground], strict=True) for _ in range(rng.poisson(mean))]
+    kinds = [
+        kind
+        for kind, mean in zip(DISTRACTORS, _CLUTTER[ground], strict=True)
+        for _ in range(rng.poisson(mean))
+    ]
     for kind in rng.permutation(kinds):
         centre = rng.uniform(0, size, 2)
         if rng.random() < 0.35:
@@ -63,17 +100,22 @@ def _scatter(canvas: np.ndarray, ground: str, butts: tuple[Rod, ...], light: Lig
 
 
 def _camera(image: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
-    """Shade of trees, exposure, white balance, contrast, vignetting, blur and noise: (S, S, 3) float32 -> uint8 RGB."""
+    """Shade of trees, exposure, white balance, contrast, vignetting, blur and noise: (S, S, 3)
+    float32 -> uint8 RGB."""
     size = len(image)
     if rng.random() < 0.2:
-        shade = np.clip(0.5 + 1.4 * noise(rng, (size, size), rng.uniform(120, 260) * scale, 3), 0, 1)
+        shade = np.clip(
+            0.5 + 1.4 * noise(rng, (size, size), rng.uniform(120, 260) * scale, 3), 0, 1
+        )
         image = image * (1 - rng.uniform(0.25, 0.55) * shade)[..., None]
     warmth = rng.normal(0, 0.06)
     image = image * np.array([1 + warmth, 1 + rng.normal(0, 0.012), 1 - warmth], np.float32)
     level = float(image.mean())
-    target = np.clip(level * rng.uniform(0.85, 1.3), 0.2, 0.62)  # what a camera's metering would choose, not always well
+    # what a camera's metering would choose, not always well
+    target = np.clip(level * rng.uniform(0.85, 1.3), 0.2, 0.62)
     image = np.clip(image * (target / max(level, 1e-3)), 0, None)
-    image = image / (1 + 0.18 * np.clip(image - 0.7, 0, None) * 4)  # highlights roll off instead of clipping
+    # highlights roll off instead of clipping
+    image = image / (1 + 0.18 * np.clip(image - 0.7, 0, None) * 4)
     image = np.clip(image, 0, 1) ** rng.uniform(0.88, 1.12)
     axis = np.linspace(-1, 1, size, dtype=np.float32) ** 2
     image = image * (1 - rng.uniform(0, 0.22) * (axis[:, None] + axis[None]) / 2)[..., None]
@@ -105,7 +147,8 @@ class Scene:
 
 
 def render(seed: int, split: str, index: int, *, size: int, max_instances: int = 1) -> Scene:
-    """Renders image `index` of a split: the same bytes for the same arguments, whatever was rendered before."""
+    """Renders image `index` of a split: the same bytes for the same arguments, whatever was
+    rendered before."""
     layout = image_layout(seed, split, index, size=size, max_instances=max_instances)
     rng, scale = layout.rng, size / REFERENCE_SIZE
     light = sample_light(rng)

@@ -1,7 +1,9 @@
-"""Shapes of the Cigarettes stand-in: how long, wide, turned, bent and where a butt is. No pixels are painted here.
+"""Shapes of the Cigarettes stand-in: how long, wide, turned, bent and where a butt is. No pixels
+are painted here.
 
-The sizes follow the 2000 training images of the real set (quantiles below, in pixels of a 512 px image). Everything
-random about size and place comes from here, so that the statistics can be checked without rendering an image.
+The sizes follow the 2000 training images of the real set (quantiles below, in pixels of a 512 px
+image). Everything random about size and place comes from here, so that the statistics can be
+checked without rendering an image.
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ from pycocotools import mask as coco_mask
 REFERENCE_SIZE = 512  # the quantiles are pixels of an image of this side; other sizes scale
 LENGTH_QUANTILES = (50.0, 86.0, 164.0)  # 5, 50, 95 % of the long side of the min-area rectangle
 WIDTH_QUANTILES = (18.0, 28.0, 43.0)  # same of its short side
-LENGTH_WIDTH_CORRELATION = 0.32  # fitted: gives the real set's quantiles of box area and of rectangle area / box area
-LENGTH_FACTOR, WIDTH_FACTOR = 1.045, 0.985  # round corners shrink the upright box: a little slimmer makes up for it
-CENTRE_RANGE = (47.0, 466.0)  # uniform; after redrawing what touches the border 5 % lie below 73 px and 5 % above 440 px
-SMALLEST_ASPECT = 1.3  # length / width below this looks like a pebble, and the rectangle's long side becomes arbitrary
+# fitted: gives the real set's quantiles of box area and of rectangle area / box area
+LENGTH_WIDTH_CORRELATION = 0.32
+# round corners shrink the upright box: a little slimmer makes up for it
+LENGTH_FACTOR, WIDTH_FACTOR = 1.045, 0.985
+# uniform; after redrawing what touches the border 5 % lie below 73 px and 5 % above 440 px
+CENTRE_RANGE = (47.0, 466.0)
+# length / width below this looks like a pebble, and the rectangle's long side becomes arbitrary
+SMALLEST_ASPECT = 1.3
 BORDER = 2  # pixels kept free between a butt and the image border
 MAX_PLACEMENTS = 200
 
@@ -36,8 +42,9 @@ class Crowded(ValueError):
 class Rod:
     """A bent cylinder lying on the ground, seen from above.
 
-    Local coordinates: x runs along the chord from 0 to `length`, the spine is y = spine(x), `radius(x)` is the half width.
-    to_image (2, 3) maps local (x, y, 1) to image pixels, where pixel i covers [i, i + 1).
+    Local coordinates: x runs along the chord from 0 to `length`, the spine is y = spine(x),
+    `radius(x)` is the half width. to_image (2, 3) maps local (x, y, 1) to image pixels, where pixel
+    i covers [i, i + 1).
     """
 
     length: float
@@ -52,14 +59,18 @@ class Rod:
     @property
     def thickness(self) -> float:
         """Typical diameter in image pixels."""
-        return 2 * float(np.median(self.radius)) * math.sqrt(abs(np.linalg.det(self.to_image[:, :2])))
+        return (
+            2 * float(np.median(self.radius)) * math.sqrt(abs(np.linalg.det(self.to_image[:, :2])))
+        )
 
 
 def spread_points(shift: np.ndarray, index: int) -> np.ndarray:
-    """Point number `index` of a low-discrepancy sequence (additive recurrence on the generalised golden ratio, Roberts 2018).
+    """Point number `index` of a low-discrepancy sequence (additive recurrence on the generalised
+    golden ratio, Roberts 2018).
 
-    shift (D,) in [0, 1) starts the sequence; the result is (D,) in (0, 1). Any few hundred consecutive points already follow
-    the uniform distribution far more closely than independent draws do, so a small stand-in has the right statistics too.
+    shift (D,) in [0, 1) starts the sequence; the result is (D,) in (0, 1). Any few hundred
+    consecutive points already follow the uniform distribution far more closely than independent
+    draws do, so a small stand-in has the right statistics too.
     """
     dims = len(shift)
     ratio = 1.5
@@ -73,7 +84,9 @@ def _log_quantiles(quantiles: tuple[float, float, float], z: float) -> float:
     """Two-piece log-normal through the three quantiles, cut at |z| = 2.2 (1.4 % at either end)."""
     low, middle, high = quantiles
     z = max(-2.2, min(2.2, z))
-    return middle * math.exp(z * (math.log(middle / low) if z < 0 else math.log(high / middle)) / _Z95)
+    return middle * math.exp(
+        z * (math.log(middle / low) if z < 0 else math.log(high / middle)) / _Z95
+    )
 
 
 def sample_extent(u: np.ndarray, scale: float) -> tuple[float, float]:
@@ -86,7 +99,9 @@ def sample_extent(u: np.ndarray, scale: float) -> tuple[float, float]:
     return length * scale * LENGTH_FACTOR, width * scale * WIDTH_FACTOR
 
 
-def _spine(rng: np.random.Generator, x: np.ndarray, length: float, width: float) -> tuple[np.ndarray, float]:
+def _spine(
+    rng: np.random.Generator, x: np.ndarray, length: float, width: float
+) -> tuple[np.ndarray, float]:
     """Heights of the spine over x, and its sagitta as a share of the width."""
     kind = rng.choice(3, p=(0.77, 0.07, 0.16))  # straight, arc, kink
     slender = min(1.0, (length / width - 1) / 1.5)  # a stubby one hardly bends
@@ -97,7 +112,8 @@ def _spine(rng: np.random.Generator, x: np.ndarray, length: float, width: float)
     knee, soft = rng.uniform(0.25, 0.75), rng.uniform(0.015, 0.05)
     tent = np.minimum(s / knee, (1 - s) / (1 - knee))
     distance = s - knee
-    rounded = tent - soft * np.exp(-np.abs(distance) / soft) * 2  # takes the tip off, so that the outline has no spike
+    # takes the tip off, so that the outline has no spike
+    rounded = tent - soft * np.exp(-np.abs(distance) / soft) * 2
     return share * width * rounded, share
 
 
@@ -105,13 +121,18 @@ def _radius(rng: np.random.Generator, s: np.ndarray, thickness: float) -> np.nda
     """Half widths over s in [0, 1]: firm filter, softer paper, crushed ends a little wider."""
     paper = 1 / (1 + np.exp(-(s - rng.uniform(0.4, 0.6)) / 0.05))
     squash = rng.uniform(0.92, 1.05)
-    end = rng.uniform(-0.02, 0.14) * np.clip((s - 0.7) / 0.3, 0, 1) ** 2 + rng.uniform(-0.01, 0.06) * np.clip((0.25 - s) / 0.25, 0, 1)
+    end = rng.uniform(-0.02, 0.14) * np.clip((s - 0.7) / 0.3, 0, 1) ** 2 + rng.uniform(
+        -0.01, 0.06
+    ) * np.clip((0.25 - s) / 0.25, 0, 1)
     dents = np.interp(s, np.linspace(0, 1, 9), np.append(0, rng.normal(-0.012, 0.008, 8)))
     return thickness / 2 * (1 + (squash - 1) * paper + end + dents)
 
 
-def _outline(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, radius: np.ndarray, cap: float) -> np.ndarray:
-    """Closed silhouette (P, 2) in local coordinates: two sides and two elliptical ends, the one at x = length ragged."""
+def _outline(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, radius: np.ndarray, cap: float
+) -> np.ndarray:
+    """Closed silhouette (P, 2) in local coordinates: two sides and two elliptical ends, the one at
+    x = length ragged."""
     slope = np.gradient(y, x)
     normal = np.stack([-slope, np.ones_like(slope)], 1) / np.hypot(slope, 1)[:, None]
     spine = np.stack([x, y], 1)
@@ -121,14 +142,26 @@ def _outline(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, radius: np.
     def end(i: int, sign: float, rough: float) -> np.ndarray:
         along = np.array([normal[i, 1], -normal[i, 0]]) * sign
         depth = radius[i] * (cap + rng.normal(0, rough, len(angles))[:, None])
-        across = np.sign(np.cos(angles)) * np.abs(np.cos(angles)) ** 0.4  # squarer than an ellipse: crushed paper keeps its corners
-        return spine[i] + along * np.sin(angles) ** 0.4 * depth + sign * normal[i] * across * radius[i]
+        # squarer than an ellipse: crushed paper keeps its corners
+        across = np.sign(np.cos(angles)) * np.abs(np.cos(angles)) ** 0.4
+        return (
+            spine[i] + along * np.sin(angles) ** 0.4 * depth + sign * normal[i] * across * radius[i]
+        )
 
-    return np.concatenate([left, end(-1, 1.0, rng.choice([0.02, 0.07])), right[::-1], end(0, -1.0, 0.0)])
+    return np.concatenate(
+        [left, end(-1, 1.0, rng.choice([0.02, 0.07])), right[::-1], end(0, -1.0, 0.0)]
+    )
 
 
-def make_rod(rng: np.random.Generator, length: float, width: float, angle: float, centre: tuple[float, float] = (0.0, 0.0)) -> Rod:
-    """A butt whose silhouette has a min-area rectangle of exactly length x width pixels around `centre`, turned by `angle`."""
+def make_rod(
+    rng: np.random.Generator,
+    length: float,
+    width: float,
+    angle: float,
+    centre: tuple[float, float] = (0.0, 0.0),
+) -> Rod:
+    """A butt whose silhouette has a min-area rectangle of exactly length x width pixels around
+    `centre`, turned by `angle`."""
     cap = rng.uniform(0.02, 0.12)
     facing = int(rng.choice([0, 1, -1], p=(0.35, 0.35, 0.3)))
     x = np.linspace(0, length, 64)
@@ -155,13 +188,19 @@ def moved(rod: Rod, by: np.ndarray) -> Rod:
     """The same rod shifted by (dx, dy) pixels."""
     to_image = rod.to_image.copy()
     to_image[:, 2] += by
-    return Rod(rod.length, rod.spine, rod.radius, rod.outline + by, to_image, rod.facing, rod.cap, rod.bend)
+    return Rod(
+        rod.length, rod.spine, rod.radius, rod.outline + by, to_image, rod.facing, rod.cap, rod.bend
+    )
 
 
-def place_butt(rng: np.random.Generator, size: int, u: np.ndarray, taken: np.ndarray | None = None) -> Rod:
-    """A butt inside a size x size image; u (5,) in (0, 1) fixes length, width, angle and the first try of the centre.
+def place_butt(
+    rng: np.random.Generator, size: int, u: np.ndarray, taken: np.ndarray | None = None
+) -> Rod:
+    """A butt inside a size x size image; u (5,) in (0, 1) fixes length, width, angle and the first
+    try of the centre.
 
-    A place that touches the border or a pixel of `taken` (size, size) is drawn again, the butt stays as it is.
+    A place that touches the border or a pixel of `taken` (size, size) is drawn again, the butt
+    stays as it is.
 
     Raises Crowded if no place is found.
     """
@@ -173,37 +212,65 @@ def place_butt(rng: np.random.Generator, size: int, u: np.ndarray, taken: np.nda
         placed = moved(rod, centre)
         if placed.outline.min() < BORDER or placed.outline.max() > size - BORDER:
             continue
-        if taken is not None and (taken & (silhouette(placed.outline, (0, 0, size, size), 1)[0] > 0)).any():
+        if (
+            taken is not None
+            and (taken & (silhouette(placed.outline, (0, 0, size, size), 1)[0] > 0)).any()
+        ):
             continue
         return placed
-    raise Crowded(f"found no free place for a butt in a {size} px image after {MAX_PLACEMENTS} tries: lower max_instances")
+    raise Crowded(
+        f"found no free place for a butt in a {size} px image after {MAX_PLACEMENTS} tries: lower "
+        "max_instances"
+    )
 
 
-def silhouette(outline: np.ndarray, box: tuple[int, int, int, int], ss: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage of the pixels of `box` (x0, y0, x1, y1) by a polygon: (h, w) and, supersampled, (h*ss, w*ss), float32 in [0, 1]."""
+def silhouette(
+    outline: np.ndarray, box: tuple[int, int, int, int], ss: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage of the pixels of `box` (x0, y0, x1, y1) by a polygon: (h, w) and, supersampled,
+    (h*ss, w*ss), float32 in [0, 1]."""
     x0, y0, x1, y1 = box
     points = np.round(((outline - (x0, y0)) * ss - 0.5) * 256).astype(np.int32)
     filled = np.zeros(((y1 - y0) * ss, (x1 - x0) * ss), np.uint8)
     cv2.fillPoly(filled, [points], 255, shift=8)
-    # fillPoly also paints its own border, half a sample too wide; the eroded one is half a sample too narrow
+    # fillPoly also paints its own border, half a sample too wide; the eroded one is half a sample
+    # too narrow
     fine = (filled.astype(np.float32) + cv2.erode(filled, np.ones((3, 3), np.uint8))) / 510
     coarse = cv2.resize(fine, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA) if ss > 1 else fine
     return coarse, fine
 
 
 def annotate(rod: Rod, size: int) -> dict:
-    """COCO fields of one butt: polygon, area, bbox [x, y, w, h]; the last two describe exactly the mask that pycocotools decodes.
+    """COCO fields of one butt: polygon, area, bbox [x, y, w, h]; the last two describe exactly the
+    mask that pycocotools decodes.
 
-    The polygon is cv2.findContours' outer contour of the silhouette at 4 times the resolution, thinned to 0.2 px.
+    The polygon is cv2.findContours' outer contour of the silhouette at 4 times the resolution,
+    thinned to 0.2 px.
     """
     ss = 4
     x0, y0 = np.floor(rod.outline.min(0)).astype(int) - 1
     x1, y1 = np.ceil(rod.outline.max(0)).astype(int) + 1
     _, fine = silhouette(rod.outline, (x0, y0, x1, y1), ss)
-    contours, _ = cv2.findContours((fine >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    contour = cv2.approxPolyDP(max(contours, key=cv2.contourArea), 0.2 * ss, True)[:, 0].astype(np.float64)
+    contours, _ = cv2.findContours(
+        (fine >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    contour = cv2.approxPolyDP(max(contours, key=cv2.contourArea), 0.2 * ss, True)[:, 0].astype(
+        np.float64
+    )
     polygon = np.round((contour + 0.5) / ss + (x0, y0), 2)
-    mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([polygon.ravel().tolist()], size, size))).astype(bool)
+    mask = coco_mask.decode(
+        coco_mask.merge(coco_mask.frPyObjects([polygon.ravel().tolist()], size, size))
+    ).astype(bool)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    bbox = [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
-    return {"segmentation": [polygon.ravel().tolist()], "area": int(mask.sum()), "bbox": bbox, "iscrowd": 0}
+    bbox = [
+        int(columns[0]),
+        int(rows[0]),
+        int(columns[-1] - columns[0] + 1),
+        int(rows[-1] - rows[0] + 1),
+    ]
+    return {
+        "segmentation": [polygon.ravel().tolist()],
+        "area": int(mask.sum()),
+        "bbox": bbox,
+        "iscrowd": 0,
+    }

@@ -1,4 +1,5 @@
-"""What the command lines share: flags as YOLACT takes them, key=value overrides, errors in one line. Imports no torch."""
+"""What the command lines share: flags as YOLACT takes them, key=value overrides, errors in one
+line. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,12 +23,20 @@ def boolean(text: str) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser with key=value overrides anywhere, switches that also take =True and =False, and did-you-mean."""
+    """An ArgumentParser with key=value overrides anywhere, switches that also take =True and
+    =False, and did-you-mean."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
         self._implied: dict[str, str] = {}
-        self.add_argument("overrides", nargs="*", metavar="key=value", help="any setting of the config, such as train.lr=1e-4")
+        self.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="key=value",
+            help="any setting of the config, such as train.lr=1e-4",
+        )
         self.switch("--traceback", help="show where an error came from")
 
     def switch(self, *flags: str, default: bool | None = False, **options) -> None:
@@ -41,11 +50,15 @@ class Parser(argparse.ArgumentParser):
         self._implied.update(dict.fromkeys(flags, implied))
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        arguments = self.parse_intermixed_args(self._with_values(list(sys.argv[1:] if argv is None else argv)))
+        arguments = self.parse_intermixed_args(
+            self._with_values(list(sys.argv[1:] if argv is None else argv))
+        )
         for action in self._actions:  # a flag of several words takes the overrides behind it along
             words = getattr(arguments, action.dest, None)
             if action.nargs == "+" and words:
-                setattr(arguments, action.dest, [word for word in words if not _SETTING.match(word)])
+                setattr(
+                    arguments, action.dest, [word for word in words if not _SETTING.match(word)]
+                )
                 arguments.overrides = [*arguments.overrides, *filter(_SETTING.match, words)]
         for text in arguments.overrides:
             if not _OVERRIDE.match(text):
@@ -53,7 +66,8 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def _with_values(self, argv: list[str]) -> list[str]:
-        """Every flag of self._implied joined with its value, so that it cannot swallow an override that follows it."""
+        """Every flag of self._implied joined with its value, so that it cannot swallow an override
+        that follows it."""
         joined: list[str] = []
         waiting = list(argv)
         while waiting:
@@ -70,7 +84,11 @@ class Parser(argparse.ArgumentParser):
         return joined
 
     def error(self, message: str):
-        unknown = [word for word in message.split() if word.startswith("--")] if message.startswith("unrecognized") else []
+        unknown = (
+            [word for word in message.split() if word.startswith("--")]
+            if message.startswith("unrecognized")
+            else []
+        )
         known = [flag for action in self._actions for flag in action.option_strings]
         hints = [did_you_mean(flag.split("=")[0], known) for flag in unknown]
         print(f"error: {message}{''.join(hints)} (--help lists the flags)", file=sys.stderr)
@@ -78,7 +96,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace) -> int:
-    """The exit code of main(arguments): a user's mistake (ValueError, OSError) is one line on stderr and 2."""
+    """The exit code of main(arguments): a user's mistake (ValueError, OSError) is one line on
+    stderr and 2."""
     try:
         return main(arguments) or 0
     except BrokenPipeError:  # the reader of a pipe has seen enough
@@ -96,7 +115,9 @@ def run(main: Callable[[argparse.Namespace], int | None], arguments: argparse.Na
 
 def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+        text = (
+            f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+        )
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())

@@ -26,7 +26,8 @@ AUGMENTATION_STREAM = 1  # data order and augmentation draw from different strea
 
 @dataclass
 class Sample:
-    """One image: (3,S,S) uint8 in training, float32 0..255 in evaluation, not normalised; original_size is (height, width)."""
+    """One image: (3,S,S) uint8 in training, float32 0..255 in evaluation, not normalised;
+    original_size is (height, width)."""
 
     image: Tensor
     targets: Targets
@@ -38,26 +39,45 @@ class Sample:
 class CocoDataset(Dataset):
     """Images and instances of a COCO-format file.
 
-    class_names: foreground classes in label order; label_map: category id -> label, or None to match categories by name.
-    keep_empty: images without annotations stay. transform: None gives images and masks at their original size.
-    seed: the run's seed; what a sample draws depends on (seed, epoch, index) alone.
-    mask_sizes, needs_full_masks: the sizes at which Targets carry masks, and whether they carry them at input size too. With
-    neither, masks are not rasterised. distance_sizes: the sizes at which they carry distances to the masks' boundaries.
-    Opening it, or reading a sample, raises ValueError naming file, item and fix where something is wrong.
+    class_names: foreground classes in label order; label_map: category id -> label, or None to
+    match categories by name. keep_empty: images without annotations stay. transform: None gives
+    images and masks at their original size. seed: the run's seed; what a sample draws depends on
+    (seed, epoch, index) alone. mask_sizes, needs_full_masks: the sizes at which Targets carry
+    masks, and whether they carry them at input size too. With neither, masks are not rasterised.
+    distance_sizes: the sizes at which they carry distances to the masks' boundaries. Opening it, or
+    reading a sample, raises ValueError naming file, item and fix where something is wrong.
     """
 
-    def __init__(self, images_dir: str | Path, annotation_file: str | Path, class_names: tuple[str, ...], *,
-                 label_map: dict[Id, int] | None = None, keep_empty: bool = False, transform: TrainTransform | EvalTransform | None = None,
-                 seed: int = 0, mask_sizes: list[tuple[int, int]] = (), needs_full_masks: bool = True,
-                 distance_sizes: list[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        images_dir: str | Path,
+        annotation_file: str | Path,
+        class_names: tuple[str, ...],
+        *,
+        label_map: dict[Id, int] | None = None,
+        keep_empty: bool = False,
+        transform: TrainTransform | EvalTransform | None = None,
+        seed: int = 0,
+        mask_sizes: list[tuple[int, int]] = (),
+        needs_full_masks: bool = True,
+        distance_sizes: list[tuple[int, int]] = (),
+    ) -> None:
         self.images_dir, self.annotation_file = Path(images_dir), Path(annotation_file)
         self.class_names, self.transform, self.seed = tuple(class_names), transform, seed
-        self.mask_sizes, self.needs_full_masks = [tuple(size) for size in mask_sizes], needs_full_masks
+        self.mask_sizes, self.needs_full_masks = (
+            [tuple(size) for size in mask_sizes],
+            needs_full_masks,
+        )
         self.distance_sizes = [tuple(size) for size in distance_sizes]
-        self.table = read_table(annotation_file, self.class_names, label_map=label_map, keep_empty=keep_empty)
+        self.table = read_table(
+            annotation_file, self.class_names, label_map=label_map, keep_empty=keep_empty
+        )
         if self.table.zero_area:
-            warnings.warn(f"{annotation_file}: left out {len(self.table.zero_area)} annotations whose box has no width or no height "
-                          f"(ids {', '.join(map(str, self.table.zero_area[:5]))})", stacklevel=2)
+            warnings.warn(
+                f"{annotation_file}: left out {len(self.table.zero_area)} annotations whose box "
+                f"has no width or no height (ids {', '.join(map(str, self.table.zero_area[:5]))})",
+                stacklevel=2,
+            )
 
     def __len__(self) -> int:
         return len(self.table.image_ids)
@@ -68,30 +88,40 @@ class CocoDataset(Dataset):
 
     @property
     def category_of_label(self) -> dict[int, Id]:
-        """Label -> the category id of the annotation file (the first that it has, where label_map merges several)."""
+        """Label -> the category id of the annotation file (the first that it has, where label_map
+        merges several)."""
         return self.table.category_of_label
 
     def path(self, index: int) -> Path:
         return self.images_dir / self.table.file_names[index]
 
     def load_image(self, index: int) -> np.ndarray:
-        """(h,w,3) uint8 RGB, as stored: EXIF orientation is not applied, as COCO's annotations refer to the stored pixels."""
+        """(h,w,3) uint8 RGB, as stored: EXIF orientation is not applied, as COCO's annotations
+        refer to the stored pixels."""
         image = read_image(self.path(index))
         height, width = (int(side) for side in self.table.sizes[index])
         if image.shape[:2] != (height, width):
-            swapped = ("; they are swapped: the annotations were made on a turned image (EXIF orientation), or the JSON is wrong"
-                       if image.shape[:2] == (width, height) else "")
-            raise ValueError(f"image {self.path(index)} has {image.shape[1]}x{image.shape[0]} pixels, but {self.annotation_file} says "
-                             f"{width}x{height}{swapped}: correct width and height there, or put the image back that was annotated")
+            swapped = (
+                "; they are swapped: the annotations were made on a turned image (EXIF "
+                "orientation), or the JSON is wrong"
+                if image.shape[:2] == (width, height)
+                else ""
+            )
+            raise ValueError(
+                f"image {self.path(index)} has {image.shape[1]}x{image.shape[0]} pixels, but "
+                f"{self.annotation_file} says {width}x{height}{swapped}: correct width and height "
+                "there, or put the image back that was annotated"
+            )
         return image
 
     def patches(self, rows: list[int], height: int, width: int) -> list[Patch]:
-        """Masks of the given rows of the table, rasterised in an image of height x width by pycocotools."""
+        """Masks of the given rows of the table, rasterised in an image of height x width by
+        pycocotools."""
         found = []
         for row in rows:
             encoded = self.table.encoded_mask(row, height, width)
             x, y, w, h = (int(v) for v in coco_mask.toBbox(encoded))
-            found.append(Patch(coco_mask.decode(encoded)[y:y + h, x:x + w].copy(), y, x))
+            found.append(Patch(coco_mask.decode(encoded)[y : y + h, x : x + w].copy(), y, x))
         return found
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
@@ -106,17 +136,29 @@ class CocoDataset(Dataset):
         kept = rows[view.kept.numpy()]
         targets = Targets(
             boxes=view.boxes / view.boxes.new_tensor([view.size[1], view.size[0]] * 2),
-            labels=torch.from_numpy(self.table.labels[kept]), crowd=torch.from_numpy(self.table.crowd[kept]))
+            labels=torch.from_numpy(self.table.labels[kept]),
+            crowd=torch.from_numpy(self.table.crowd[kept]),
+        )
         if self.mask_sizes or self.needs_full_masks or self.distance_sizes:
-            targets.masks = render_masks(self.patches(kept.tolist(), height, width), view.viewport, view.size)
-            targets = targets.reduce(self.mask_sizes, keep_full=self.needs_full_masks, distance_sizes=self.distance_sizes)
+            targets.masks = render_masks(
+                self.patches(kept.tolist(), height, width), view.viewport, view.size
+            )
+            targets = targets.reduce(
+                self.mask_sizes, keep_full=self.needs_full_masks, distance_sizes=self.distance_sizes
+            )
         return Sample(view.image, targets, self.table.image_ids[index], (height, width), index)
 
     def _view(self, image: np.ndarray, boxes: Tensor, epoch: int, index: int) -> View:
         if self.transform is None:
             height, width = image.shape[:2]
             pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-            return View(pixels, boxes, torch.arange(len(boxes)), Viewport.of(height, width).as_subclass(Tensor), (height, width))
+            return View(
+                pixels,
+                boxes,
+                torch.arange(len(boxes)),
+                Viewport.of(height, width).as_subclass(Tensor),
+                (height, width),
+            )
         if not self.transform.random:
             return self.transform.view(image, boxes)
         with _own_randomness(self.seed, epoch, index), _one_thread():
@@ -125,8 +167,11 @@ class CocoDataset(Dataset):
 
 @contextlib.contextmanager
 def _own_randomness(*key: int) -> Iterator[None]:
-    """Inside, torch's CPU generator depends on the key alone; outside, it is untouched (as are the devices' generators)."""
-    seed = int(np.random.SeedSequence([AUGMENTATION_STREAM, *key]).generate_state(1, np.uint64)[0] >> 1)
+    """Inside, torch's CPU generator depends on the key alone; outside, it is untouched (as are the
+    devices' generators)."""
+    seed = int(
+        np.random.SeedSequence([AUGMENTATION_STREAM, *key]).generate_state(1, np.uint64)[0] >> 1
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -134,7 +179,8 @@ def _own_randomness(*key: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums (the mean grey of a contrast change) depend on the number of threads, and must not on the number of workers."""
+    """Sums (the mean grey of a contrast change) depend on the number of threads, and must not on
+    the number of workers."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -147,30 +193,44 @@ def _one_thread() -> Iterator[None]:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """(h,w,3) uint8 RGB of an image file. Grey becomes three channels, palettes are resolved, alpha is dropped, 16 bits keep their
-    high 8; EXIF orientation is ignored. ValueError names a missing, empty, truncated or unreadable file and the fix."""
+    """(h,w,3) uint8 RGB of an image file. Grey becomes three channels, palettes are resolved, alpha
+    is dropped, 16 bits keep their high 8; EXIF orientation is ignored. ValueError names a missing,
+    empty, truncated or unreadable file and the fix."""
     path = Path(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ValueError(f"image {path} does not exist: correct the path (for a data set, its image folder), or fetch it") from None
+        raise ValueError(
+            f"image {path} does not exist: correct the path (for a data set, its image folder), or "
+            "fetch it"
+        ) from None
     except OSError as error:
-        raise ValueError(f"image {path} cannot be read ({error.strerror}): correct the path or its permissions") from None
+        raise ValueError(
+            f"image {path} cannot be read ({error.strerror}): correct the path or its permissions"
+        ) from None
     if not data:
         raise ValueError(f"image {path} is empty (0 bytes): copy or download it again")
     if looks_truncated(data):
-        raise ValueError(f"image {path} is truncated after {len(data)} bytes: copy or download it again")
+        raise ValueError(
+            f"image {path} is truncated after {len(data)} bytes: copy or download it again"
+        )
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        )
     except cv2.error:
         image = None
     if image is None:
-        raise ValueError(f"image {path} cannot be decoded: it is damaged or not an image; copy it again, or convert it to JPEG or PNG")
+        raise ValueError(
+            f"image {path} cannot be decoded: it is damaged or not an image; copy it again, or "
+            "convert it to JPEG or PNG"
+        )
     return image
 
 
 def looks_truncated(data: bytes) -> bool:
-    """Whether the bytes of a JPEG or PNG end before the image does. OpenCV may fill the rest of such a picture with grey instead."""
+    """Whether the bytes of a JPEG or PNG end before the image does. OpenCV may fill the rest of
+    such a picture with grey instead."""
     if data.startswith(b"\xff\xd8"):
         ended = b"\xff\xd9" in data[-64:]
     elif data.startswith(b"\x89PNG"):
@@ -179,9 +239,12 @@ def looks_truncated(data: bytes) -> bool:
         return False
     if ended:
         return False
-    try:  # no end mark in the last bytes: some cameras append data of their own, so decode strictly before complaining
+    # no end mark in the last bytes: some cameras append data of their own, so decode strictly
+    # before complaining
+    try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-    except Exception:  # Pillow raises OSError, SyntaxError or struct.error, depending on where the data stops
+    # Pillow raises OSError, SyntaxError or struct.error, depending on where the data stops
+    except Exception:
         return True
     return False

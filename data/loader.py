@@ -1,8 +1,9 @@
-"""Batches: in an order that depends on (seed, step) alone, in worker processes, with errors that say what is wrong.
+"""Batches: in an order that depends on (seed, step) alone, in worker processes, with errors that
+say what is wrong.
 
-Epochs are shuffled one by one (or not at all, with train.shuffle=false) and laid end to end. Step t takes the next batch_size images
-of that sequence, rank r a contiguous slice of them, micro-batch by micro-batch. So a run can be continued at any step, without reading
-what came before.
+Epochs are shuffled one by one (or not at all, with train.shuffle=false) and laid end to end. Step t
+takes the next batch_size images of that sequence, rank r a contiguous slice of them, micro-batch by
+micro-batch. So a run can be continued at any step, without reading what came before.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ NO_WORKERS = "train.num_workers=0 reads images in the main process"
 
 @dataclass
 class Batch:
-    """images (B,3,S,S), uint8 in training and float32 0..255 in evaluation; one entry an image in every list, `targets` among them.
+    """images (B,3,S,S), uint8 in training and float32 0..255 in evaluation; one entry an image in
+    every list, `targets` among them.
 
-    The instances of all images travel as one Targets, image after image with counts[i] of image i, and `targets` are views of it: every
-    tensor that a worker hands over takes a file descriptor, of which a process has 1024 by default, and every copy to a device takes time.
+    The instances of all images travel as one Targets, image after image with counts[i] of image i,
+    and `targets` are views of it: every tensor that a worker hands over takes a file descriptor, of
+    which a process has 1024 by default, and every copy to a device takes time.
     """
 
     images: Tensor
@@ -50,31 +53,61 @@ class Batch:
         return split_targets(self.instances, self.counts)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
-        return Batch(self.images.to(device, non_blocking=non_blocking), self.instances.to(device, non_blocking=non_blocking), self.counts,
-                     self.image_ids, self.original_sizes, self.indices)
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking),
+            self.instances.to(device, non_blocking=non_blocking),
+            self.counts,
+            self.image_ids,
+            self.original_sizes,
+            self.indices,
+        )
 
     def pin_memory(self) -> Batch:
-        return Batch(self.images.pin_memory(), self.instances.pin_memory(), self.counts, self.image_ids, self.original_sizes, self.indices)
+        return Batch(
+            self.images.pin_memory(),
+            self.instances.pin_memory(),
+            self.counts,
+            self.image_ids,
+            self.original_sizes,
+            self.indices,
+        )
 
 
 def join_targets(targets: list[Targets]) -> Targets:
-    """The instances of several images, which carry masks and distances at the same sizes, one after another."""
+    """The instances of several images, which carry masks and distances at the same sizes, one after
+    another."""
     first = targets[0]
     return Targets(
-        torch.cat([t.boxes for t in targets]), torch.cat([t.labels for t in targets]), torch.cat([t.crowd for t in targets]),
+        torch.cat([t.boxes for t in targets]),
+        torch.cat([t.labels for t in targets]),
+        torch.cat([t.crowd for t in targets]),
         None if first.masks is None else torch.cat([t.masks for t in targets]),
         {size: torch.cat([t.reduced[size] for t in targets]) for size in first.reduced},
-        {size: torch.cat([t.distances[size] for t in targets]) for size in first.distances})
+        {size: torch.cat([t.distances[size] for t in targets]) for size in first.distances},
+    )
 
 
 def split_targets(joined: Targets, counts: list[int]) -> list[Targets]:
     """What join_targets() joined, as views; counts: the instances of each image."""
-    boxes, labels, crowd = joined.boxes.split(counts), joined.labels.split(counts), joined.crowd.split(counts)
+    boxes, labels, crowd = (
+        joined.boxes.split(counts),
+        joined.labels.split(counts),
+        joined.crowd.split(counts),
+    )
     masks = [None] * len(counts) if joined.masks is None else joined.masks.split(counts)
     reduced = {size: maps.split(counts) for size, maps in joined.reduced.items()}
     distances = {size: maps.split(counts) for size, maps in joined.distances.items()}
-    return [Targets(boxes[i], labels[i], crowd[i], masks[i], {size: maps[i] for size, maps in reduced.items()},
-                    {size: maps[i] for size, maps in distances.items()}) for i in range(len(counts))]
+    return [
+        Targets(
+            boxes[i],
+            labels[i],
+            crowd[i],
+            masks[i],
+            {size: maps[i] for size, maps in reduced.items()},
+            {size: maps[i] for size, maps in distances.items()},
+        )
+        for i in range(len(counts))
+    ]
 
 
 @dataclass
@@ -85,7 +118,8 @@ class Failure:
 
 
 class _Guarded(Dataset):
-    """Turns a user's mistake in a sample into a Failure; raised in a worker, it would reach the user wrapped in a long traceback."""
+    """Turns a user's mistake in a sample into a Failure; raised in a worker, it would reach the
+    user wrapped in a long traceback."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         self.dataset = dataset
@@ -103,18 +137,36 @@ def collate(samples: list[Sample | Failure]) -> Batch | Failure:
     if failure is not None:
         return failure
     targets = [s.targets for s in samples]
-    return Batch(torch.stack([s.image for s in samples]), join_targets(targets), [len(t) for t in targets], [s.image_id for s in samples],
-                 [s.original_size for s in samples], [s.index for s in samples])
+    return Batch(
+        torch.stack([s.image for s in samples]),
+        join_targets(targets),
+        [len(t) for t in targets],
+        [s.image_id for s in samples],
+        [s.original_size for s in samples],
+        [s.index for s in samples],
+    )
 
 
 class TrainOrder(Sampler):
     """Endless micro-batches of (epoch, index) keys for one rank, from step start_step on."""
 
-    def __init__(self, length: int, *, seed: int, batch_size: int, accumulate: int = 1, rank: int = 0, world_size: int = 1,
-                 start_step: int = 0, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int,
+        batch_size: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        shuffle: bool = True,
+    ) -> None:
         if batch_size % (world_size * accumulate):
-            raise ValueError(f"train.batch_size={batch_size} cannot be split over {world_size} devices x {accumulate} micro-batches: "
-                             f"use a multiple of {world_size * accumulate}")
+            raise ValueError(
+                f"train.batch_size={batch_size} cannot be split over {world_size} devices x "
+                f"{accumulate} micro-batches: use a multiple of {world_size * accumulate}"
+            )
         self.length, self.seed, self.start_step, self.shuffle = length, seed, start_step, shuffle
         self.batch_size, self.accumulate, self.rank = batch_size, accumulate, rank
         self.share = batch_size // world_size  # images of one rank in a step
@@ -126,7 +178,12 @@ class TrainOrder(Sampler):
         if not self.shuffle:
             return epoch, offset
         if self._shuffled[0] != epoch:
-            seed = np.random.SeedSequence([ORDER_STREAM, self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1
+            seed = (
+                np.random.SeedSequence([ORDER_STREAM, self.seed, epoch]).generate_state(
+                    1, np.uint64
+                )[0]
+                >> 1
+            )
             generator = torch.Generator().manual_seed(int(seed))
             self._shuffled = (epoch, torch.randperm(self.length, generator=generator).tolist())
         return epoch, self._shuffled[1][offset]
@@ -141,7 +198,8 @@ class TrainOrder(Sampler):
 
 
 class Loader:
-    """Iterates a DataLoader and states in one line what went wrong in it. len() is defined where the iteration ends."""
+    """Iterates a DataLoader and states in one line what went wrong in it. len() is defined where
+    the iteration ends."""
 
     def __init__(self, loader: DataLoader) -> None:
         self.loader = loader
@@ -163,40 +221,74 @@ class Loader:
 
 
 def explain_worker_failure(error: BaseException) -> ValueError | None:
-    """A ValueError with the fix, where `error` says that a loader process died or could not hand over its batch; else None.
+    """A ValueError with the fix, where `error` says that a loader process died or could not hand
+    over its batch; else None.
 
     PyTorch raises it in the main process at any moment, in the middle of a training step too.
     """
     text = str(error)
-    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+    if "DataLoader worker" in text and (
+        "killed by signal" in text or "exited unexpectedly" in text
+    ):
         bus = "bus error" in text.lower() or "shared memory" in text.lower()
-        cause = "shared memory (/dev/shm) is full" if bus else "most often, the machine ran out of memory"
-        return ValueError(f"a loader process died ({text.splitlines()[0].rstrip('. ')}): {cause}. Use fewer workers, or {NO_WORKERS}")
+        cause = (
+            "shared memory (/dev/shm) is full"
+            if bus
+            else "most often, the machine ran out of memory"
+        )
+        return ValueError(
+            f"a loader process died ({text.splitlines()[0].rstrip('. ')}): {cause}. Use fewer "
+            f"workers, or {NO_WORKERS}"
+        )
     if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
-        return ValueError(f"no space left for a batch in shared memory (/dev/shm): make it larger, use fewer workers, or {NO_WORKERS}")
+        return ValueError(
+            "no space left for a batch in shared memory (/dev/shm): make it larger, use fewer "
+            f"workers, or {NO_WORKERS}"
+        )
     if "Too many open files" in text or "received 0 items of ancdata" in text:
-        return ValueError(f"too many open files in the loader: raise the limit (ulimit -n 65536), use fewer workers, or {NO_WORKERS}")
+        return ValueError(
+            "too many open files in the loader: raise the limit (ulimit -n 65536), use fewer "
+            f"workers, or {NO_WORKERS}"
+        )
     return None
 
 
-def build_dataset(cfg: Config, split: str, *, mask_sizes: list[tuple[int, int]] = (), needs_full_masks: bool = False,
-                  distance_sizes: list[tuple[int, int]] = ()) -> CocoDataset:
-    """The data set of a config. split: 'train' (augmented) or 'val' (resized only; images without annotations stay).
+def build_dataset(
+    cfg: Config,
+    split: str,
+    *,
+    mask_sizes: list[tuple[int, int]] = (),
+    needs_full_masks: bool = False,
+    distance_sizes: list[tuple[int, int]] = (),
+) -> CocoDataset:
+    """The data set of a config. split: 'train' (augmented) or 'val' (resized only; images without
+    annotations stay).
 
-    mask_sizes, needs_full_masks, distance_sizes: as the criterion states them. With none, targets carry no masks, as evaluation needs none.
-    ValueError where the set cannot be read or is empty.
+    mask_sizes, needs_full_masks, distance_sizes: as the criterion states them. With none, targets
+    carry no masks, as evaluation needs none. ValueError where the set cannot be read or is empty.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split must be 'train' or 'val', got {split!r}")
     training = split == "train"
     images, annotations = split_paths(cfg.data, split)
     dataset = CocoDataset(
-        images, annotations, cfg.data.class_names, label_map=cfg.data.label_map, keep_empty=cfg.data.keep_empty or not training,
-        transform=train_transform(cfg) if training else eval_transform(cfg), seed=cfg.train.seed, mask_sizes=mask_sizes,
-        needs_full_masks=needs_full_masks, distance_sizes=distance_sizes)
+        images,
+        annotations,
+        cfg.data.class_names,
+        label_map=cfg.data.label_map,
+        keep_empty=cfg.data.keep_empty or not training,
+        transform=train_transform(cfg) if training else eval_transform(cfg),
+        seed=cfg.train.seed,
+        mask_sizes=mask_sizes,
+        needs_full_masks=needs_full_masks,
+        distance_sizes=distance_sizes,
+    )
     if len(dataset) == 0:
         dropped = " with annotations (data.keep_empty=true keeps those without)" if training else ""
-        raise ValueError(f"the {split} set is empty: {annotations} lists no images{dropped}; correct data.{split}_annotations")
+        raise ValueError(
+            f"the {split} set is empty: {annotations} lists no images{dropped}; correct "
+            f"data.{split}_annotations"
+        )
     return dataset
 
 
@@ -204,25 +296,53 @@ def split_paths(data: DataConfig, split: str) -> tuple[Path, Path]:
     """(image folder, annotation file) of a split. ValueError where the config names none."""
     images, annotations = getattr(data, f"{split}_images"), getattr(data, f"{split}_annotations")
     if not images or not annotations:
-        raise ValueError(f"data set {data.name!r} has no data.{split}_images or no data.{split}_annotations: set both")
+        raise ValueError(
+            f"data set {data.name!r} has no data.{split}_images or no data.{split}_annotations: "
+            "set both"
+        )
     return Path(data.root) / images, Path(data.root) / annotations
 
 
-def train_loader(cfg: Config, dataset: CocoDataset, *, start_step: int = 0, rank: int = 0, world_size: int = 1,
-                 num_workers: int | None = None, pin_memory: bool | None = None) -> Loader:
-    """Endless micro-batches of this rank, from step start_step on; train.accumulate of them make a step.
+def train_loader(
+    cfg: Config,
+    dataset: CocoDataset,
+    *,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int | None = None,
+    pin_memory: bool | None = None,
+) -> Loader:
+    """Endless micro-batches of this rank, from step start_step on; train.accumulate of them make a
+    step.
 
-    num_workers: cfg.train.num_workers if None. The worker processes live as long as the iterator does.
-    pin_memory: batches go to a CUDA device; None = wherever there is one.
+    num_workers: cfg.train.num_workers if None. The worker processes live as long as the iterator
+    does. pin_memory: batches go to a CUDA device; None = wherever there is one.
     """
-    order = TrainOrder(len(dataset), seed=cfg.train.seed, batch_size=cfg.train.batch_size, accumulate=cfg.train.accumulate,
-                       rank=rank, world_size=world_size, start_step=start_step, shuffle=cfg.train.shuffle)
+    order = TrainOrder(
+        len(dataset),
+        seed=cfg.train.seed,
+        batch_size=cfg.train.batch_size,
+        accumulate=cfg.train.accumulate,
+        rank=rank,
+        world_size=world_size,
+        start_step=start_step,
+        shuffle=cfg.train.shuffle,
+    )
     workers = cfg.train.num_workers if num_workers is None else num_workers
-    return Loader(DataLoader(_Guarded(dataset), batch_sampler=order, **_loader_options(workers, pin_memory)))
+    return Loader(
+        DataLoader(_Guarded(dataset), batch_sampler=order, **_loader_options(workers, pin_memory))
+    )
 
 
-def eval_loader(cfg: Config, dataset: CocoDataset, *, limit: int = 0, num_workers: int | None = None,
-                pin_memory: bool | None = None) -> Loader:
+def eval_loader(
+    cfg: Config,
+    dataset: CocoDataset,
+    *,
+    limit: int = 0,
+    num_workers: int | None = None,
+    pin_memory: bool | None = None,
+) -> Loader:
     """Batches of eval.batch_size in the order of the annotation file.
 
     limit: only the first images of the set; 0 = all. num_workers, pin_memory: as in train_loader.
@@ -230,26 +350,41 @@ def eval_loader(cfg: Config, dataset: CocoDataset, *, limit: int = 0, num_worker
     count = min(limit, len(dataset)) if limit else len(dataset)
     keys = [(0, index) for index in range(count)]
     size = cfg.eval.batch_size
-    batches = [keys[begin:begin + size] for begin in range(0, len(keys), size)]
+    batches = [keys[begin : begin + size] for begin in range(0, len(keys), size)]
     workers = cfg.train.num_workers if num_workers is None else num_workers
-    return Loader(DataLoader(_Guarded(dataset), batch_sampler=batches, **_loader_options(min(workers, len(batches)), pin_memory)))
+    return Loader(
+        DataLoader(
+            _Guarded(dataset),
+            batch_sampler=batches,
+            **_loader_options(min(workers, len(batches)), pin_memory),
+        )
+    )
 
 
 def _loader_options(workers: int, pin_memory: bool | None) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "collate_fn": collate, "num_workers": workers, "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
-        "generator": torch.Generator(),  # DataLoader draws a base seed when iteration starts: not from the training generator
+        "collate_fn": collate,
+        "num_workers": workers,
+        "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
+        # DataLoader draws a base seed when iteration starts: not from the training generator
+        "generator": torch.Generator(),
     }
     if workers:
         # fork shares the annotation table; spawn, where there is no fork, copies it
         method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-        options |= {"worker_init_fn": _start_worker, "multiprocessing_context": method, "prefetch_factor": 2}
+        options |= {
+            "worker_init_fn": _start_worker,
+            "multiprocessing_context": method,
+            "prefetch_factor": 2,
+        }
     return options
 
 
 def _start_worker(_: int) -> None:
-    # The workers are the parallelism, and a forked process waits for ever on its parent's thread pool. (OpenCV has a pool as well:
-    # even cv2.setNumThreads blocks here. Of OpenCV, the samples use only imdecode, which runs on one thread.)
+    # The workers are the parallelism, and a forked process waits for ever on its parent's thread
+    # pool. (OpenCV has a pool as well: even cv2.setNumThreads blocks here. Of OpenCV, the samples
+    # use only imdecode, which runs on one thread.)
     torch.set_num_threads(1)
-    if hasattr(os, "setpgid"):  # out of reach of a terminal's Ctrl-C and torchrun's SIGTERM, which go to whole process groups:
+    # out of reach of a terminal's Ctrl-C and torchrun's SIGTERM, which go to whole process groups:
+    if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # the step that is to be finished still needs its images

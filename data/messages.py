@@ -7,8 +7,14 @@ from typing import Any
 from data.names import did_you_mean
 
 _WORDS = {  # by the first word of pydantic's error type
-    "int": "must be a whole number", "float": "must be a number", "finite": "must be a finite number", "bool": "must be true or false",
-    "string": "must be text", "tuple": "must be a list, [a, b]", "dict": "must be a mapping, {key: value}", "missing": "is missing",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite": "must be a finite number",
+    "bool": "must be true or false",
+    "string": "must be text",
+    "tuple": "must be a list, [a, b]",
+    "dict": "must be a mapping, {key: value}",
+    "missing": "is missing",
 }
 
 
@@ -21,7 +27,12 @@ def brief(value: Any) -> str:
 def reason(item: dict) -> str:
     """Why pydantic refused a value, from one item of ValidationError.errors()."""
     kind, context = item["type"], item.get("ctx", {})
-    bounds = {"greater_than": ("gt", ">"), "greater_than_equal": ("ge", ">="), "less_than": ("lt", "<"), "less_than_equal": ("le", "<=")}
+    bounds = {
+        "greater_than": ("gt", ">"),
+        "greater_than_equal": ("ge", ">="),
+        "less_than": ("lt", "<"),
+        "less_than_equal": ("le", "<="),
+    }
     if kind in bounds:
         name, sign = bounds[kind]
         return f"must be {sign} {context[name]:g}"

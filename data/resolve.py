@@ -1,7 +1,9 @@
-"""From a name, a YAML file or a finished run's config.yaml, and key=value overrides, to a checked Config.
+"""From a name, a YAML file or a finished run's config.yaml, and key=value overrides, to a checked
+Config.
 
-Later layers win: the defaults of data/schema.py, the named config, the YAML file, the overrides. No data set, weights or network
-is touched. Importing this module imports no torch; load_config imports the loss and assigner registries to check names, unless told not to.
+Later layers win: the defaults of data/schema.py, the named config, the YAML file, the overrides. No
+data set, weights or network is touched. Importing this module imports no torch; load_config imports
+the loss and assigner registries to check names, unless told not to.
 """
 
 from __future__ import annotations
@@ -23,20 +25,32 @@ from data.yaml_text import read_yaml, write_yaml
 
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
-_SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if field.annotation is not str}
-KEYS = ("name", "dataset", *(f"{section}.{field}" for section, model in _SECTIONS.items() for field in model.model_fields))
+_SECTIONS = {
+    name: field.annotation
+    for name, field in Config.model_fields.items()
+    if field.annotation is not str
+}
+KEYS = (
+    "name",
+    "dataset",
+    *(f"{section}.{field}" for section, model in _SECTIONS.items() for field in model.model_fields),
+)
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message names the file or override, the key and the reason in one line."""
+    """A config that cannot be used; the message names the file or override, the key and the reason
+    in one line."""
 
 
-def load_config(name_or_file: str | Path | Mapping, overrides: Iterable[str] = (), *, check_names: bool = True) -> Config:
-    """The checked config of a name of data/config.py (with or without `_config`), a YAML file, a run folder, or a mapping.
+def load_config(
+    name_or_file: str | Path | Mapping, overrides: Iterable[str] = (), *, check_names: bool = True
+) -> Config:
+    """The checked config of a name of data/config.py (with or without `_config`), a YAML file, a
+    run folder, or a mapping.
 
-    overrides are "section.field=value" strings, values in YAML; "dataset=NAME" replaces the whole data section by an entry of
-    DATASETS. check_names=False skips what needs torch: the names, parameters and plugins of losses and assigners. ConfigError for
-    anything a user got wrong.
+    overrides are "section.field=value" strings, values in YAML; "dataset=NAME" replaces the whole
+    data section by an entry of DATASETS. check_names=False skips what needs torch: the names,
+    parameters and plugins of losses and assigners. ConfigError for anything a user got wrong.
     """
     values, origin, fixed = _source(name_or_file)
     origins = dict.fromkeys(values, origin)
@@ -70,7 +84,8 @@ def list_datasets() -> list[str]:
     return sorted(user.DATASETS)
 
 
-# ------------------------------------------------------------------------------------------------------------------ sources
+# ------------------------------------------------------------------------------------------ sources
+
 
 def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, set[str]]:
     """({dotted key: value}, where it comes from, the keys that autoscale leaves alone)."""
@@ -88,7 +103,10 @@ def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, se
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError(f"{path}: no such config file")
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder without a config.yaml: give a run's folder, a YAML file or a config name")
+        raise ConfigError(
+            f"{path} is a folder without a config.yaml: give a run's folder, a YAML file or a "
+            "config name"
+        )
     problem = unknown_name("config", text.removesuffix("_config"), user.CONFIGS)
     raise ConfigError(f"{problem} (--list configs shows all; a file ends in .yaml)")
 
@@ -105,7 +123,10 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     except ValueError as error:  # UnicodeDecodeError is one
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected `key: value` lines, found {type(content).__name__ if content is not None else 'nothing'}")
+        raise ConfigError(
+            f"{path}: expected `key: value` lines, found "
+            f"{type(content).__name__ if content is not None else 'nothing'}"
+        )
     base = content.pop("base", None)
     own = flatten(content, str(path))
     own.setdefault("name", path.stem)
@@ -114,7 +135,10 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
         if "dataset" in content and "data" in missing:
             missing.remove("data")
         if missing:
-            raise ConfigError(f"{path}: without `base: NAME` the file must be a whole config, but it has no {' or '.join(missing)} section")
+            raise ConfigError(
+                f"{path}: without `base: NAME` the file must be a whole config, but it has no "
+                f"{' or '.join(missing)} section"
+            )
         _choose_dataset(own, {})
         return own, str(path), set()
     name = str(base).removesuffix("_config")
@@ -129,7 +153,8 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
 
 
 def flatten(content: Mapping, origin: str) -> dict[str, Any]:
-    """Nested sections, dotted keys or both -> {dotted key: value}, every key known. ConfigError otherwise."""
+    """Nested sections, dotted keys or both -> {dotted key: value}, every key known. ConfigError
+    otherwise."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         key = str(key)
@@ -155,7 +180,9 @@ def _unknown_key(key: str) -> str:
     if not hint:  # the field may be right and its section missing or wrong
         field = key.rsplit(".", 1)[-1]
         same = [known for known in KEYS if known.rsplit(".", 1)[-1] == field]
-        near = same or [known for known in KEYS if did_you_mean(field, [known.rsplit(".", 1)[-1]])][:3]
+        near = (
+            same or [known for known in KEYS if did_you_mean(field, [known.rsplit(".", 1)[-1]])][:3]
+        )
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
     if not hint and "." not in key:
         hint = f"; keys are written section.field, with the sections {', '.join(_SECTIONS)}"
@@ -163,8 +190,11 @@ def _unknown_key(key: str) -> str:
 
 
 def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Expand a data set named in `changes` (or else in `values`) in place; other data.* keys of `changes` still apply on top."""
-    source = changes if "dataset" in changes or changes.get("data.name") in user.DATASETS else values
+    """Expand a data set named in `changes` (or else in `values`) in place; other data.* keys of
+    `changes` still apply on top."""
+    source = (
+        changes if "dataset" in changes or changes.get("data.name") in user.DATASETS else values
+    )
     chosen = source.pop("dataset", None)
     if chosen is None:
         chosen = source.get("data.name")
@@ -175,8 +205,12 @@ def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
         if candidate in user.DATASETS:
             name = candidate
     if name not in user.DATASETS:
-        raise ConfigError(f"{unknown_name('data set', name, user.DATASETS)} (--list datasets shows all)")
-    entry = flatten({"data": {**user.DATASETS[name], "name": name}}, f"data set {name} in data/config.py")
+        raise ConfigError(
+            f"{unknown_name('data set', name, user.DATASETS)} (--list datasets shows all)"
+        )
+    entry = flatten(
+        {"data": {**user.DATASETS[name], "name": name}}, f"data set {name} in data/config.py"
+    )
     if source is changes:
         for key in [key for key in values if key.startswith("data.")]:
             del values[key]
@@ -185,7 +219,8 @@ def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
         values.update({key: value for key, value in entry.items() if key not in values})
 
 
-# ---------------------------------------------------------------------------------------------------------------- overrides
+# ---------------------------------------------------------------------------------------- overrides
+
 
 def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
@@ -195,7 +230,9 @@ def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"{text!r} is not key=value: write for example train.lr=1e-3")
         if key not in KEYS:
-            raise ConfigError(_unknown_section(key) if key in _SECTIONS else f"{text}: {_unknown_key(key)}")
+            raise ConfigError(
+                _unknown_section(key) if key in _SECTIONS else f"{text}: {_unknown_key(key)}"
+            )
         changes[key] = _parse_value(key, raw.strip(), text)
     return changes
 
@@ -222,33 +259,47 @@ def _parse_value(key: str, raw: str, text: str) -> Any:
         raise ConfigError(f"{text}: {error}") from None
 
 
-# --------------------------------------------------------------------------------------------------------------- validation
+# --------------------------------------------------------------------------------------- validation
+
 
 def _validate(values: dict[str, Any], origins: dict[str, str], default_origin: str) -> Config:
     nested: dict[str, Any] = {}
     for key, value in values.items():
         _refuse_bool(key, value, origins.get(key, default_origin))
-        if isinstance(value, str) and value.lower() == "none" and type(None) in typing.get_args(_annotation(key)):
+        if (
+            isinstance(value, str)
+            and value.lower() == "none"
+            and type(None) in typing.get_args(_annotation(key))
+        ):
             value = None
         section, _, field = key.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[field] = value
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
-        raise ConfigError("; ".join(_message(item, values, origins, default_origin) for item in error.errors()[:3])) from None
+        raise ConfigError(
+            "; ".join(
+                _message(item, values, origins, default_origin) for item in error.errors()[:3]
+            )
+        ) from None
 
 
 def _refuse_bool(key: str, value: Any, origin: str) -> None:
     """true for a number would quietly become 1."""
     if isinstance(value, bool) and _annotation(key) is not bool:
-        raise ConfigError(f"{_prefix(origin)}{key}={str(value).lower()}: this setting is not a switch that is true or false")
+        raise ConfigError(
+            f"{_prefix(origin)}{key}={str(value).lower()}: this setting is not a switch that is "
+            "true or false"
+        )
 
 
 def _prefix(origin: str) -> str:
     return "" if origin == "override" else f"{origin}: "
 
 
-def _message(item: dict, values: dict[str, Any], origins: dict[str, str], default_origin: str) -> str:
+def _message(
+    item: dict, values: dict[str, Any], origins: dict[str, str], default_origin: str
+) -> str:
     """One pydantic error in words: `train.lr=-1: must be > 0`."""
     key = ".".join(str(part) for part in item["loc"][:2])
     place = "".join(f"[{part}]" for part in item["loc"][2:] if isinstance(part, int))
@@ -256,15 +307,25 @@ def _message(item: dict, values: dict[str, Any], origins: dict[str, str], defaul
     if key in values:
         shown = item["input"] if place else values[key]
         return f"{_prefix(origins.get(key, default_origin))}{key}{place}={brief(shown)}: {why}"
-    if key in _SECTIONS or not key:  # a rule about several fields; an override is the likely culprit
-        touched = [name for name, origin in origins.items() if origin == "override" and name.startswith(key)]
-        prefix = f"{', '.join(f'{name}={brief(values[name])}' for name in touched)}: " if touched else _prefix(default_origin)
+    # a rule about several fields; an override is the likely culprit
+    if key in _SECTIONS or not key:
+        touched = [
+            name
+            for name, origin in origins.items()
+            if origin == "override" and name.startswith(key)
+        ]
+        prefix = (
+            f"{', '.join(f'{name}={brief(values[name])}' for name in touched)}: "
+            if touched
+            else _prefix(default_origin)
+        )
         return f"{prefix}{why}"
     return f"{_prefix(default_origin)}{key}: {why}"
 
 
 def _autoscale(config: Config, fixed: set[str]) -> Config:
-    """YOLACT's rule: lr x b/8, iterations and lr_steps / (b/8), except for `fixed` keys. Switched off in the result once applied."""
+    """YOLACT's rule: lr x b/8, iterations and lr_steps / (b/8), except for `fixed` keys. Switched
+    off in the result once applied."""
     train = config.train
     if not train.autoscale or train.batch_size == AUTOSCALE_BATCH:
         return config
@@ -275,14 +336,19 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
         "lr_steps": tuple(sorted({max(1, int(step // factor)) for step in train.lr_steps})),
     }
     changes = {key: value for key, value in scaled.items() if f"train.{key}" not in fixed}
-    return config.model_copy(update={"train": train.model_copy(update={**changes, "autoscale": False})})
+    return config.model_copy(
+        update={"train": train.model_copy(update={**changes, "autoscale": False})}
+    )
 
 
 def _check_expressions(config: Config, *, names: bool) -> None:
-    """Syntax of the losses' and the assigner's expressions; with `names`, also the registered names, their parameters and the plugins."""
+    """Syntax of the losses' and the assigner's expressions; with `names`, also the registered
+    names, their parameters and the plugins."""
     from layers.losses.expr import parse, parse_call
+
     if names:
         from layers.losses.plugins import load_plugins
+
         try:
             load_plugins(config.loss.plugins)
         except ValueError as error:  # it names loss.plugins
@@ -291,6 +357,7 @@ def _check_expressions(config: Config, *, names: bool) -> None:
         parse(config.loss.mask)
         if names:
             from layers.losses.contract import refuse_broken
+
             refuse_broken(config.loss.mask, config.loss.plugins, config.train.iterations)
     except ValueError as error:
         raise ConfigError(f"loss.mask={config.loss.mask}: {_first_line(error)}") from None
@@ -299,7 +366,12 @@ def _check_expressions(config: Config, *, names: bool) -> None:
         from layers.assign import build_assigner
         from layers.losses.box import build_box_loss
         from layers.losses.classification import build_class_loss
-        checks = {"loss.box": build_box_loss, "loss.classification": build_class_loss, "assign.name": build_assigner}
+
+        checks = {
+            "loss.box": build_box_loss,
+            "loss.classification": build_class_loss,
+            "assign.name": build_assigner,
+        }
     for key, read in checks.items():
         section, field = key.split(".")
         text = getattr(getattr(config, section), field)

@@ -1,7 +1,8 @@
 """The typed config: every setting of a run, with its default and one line of explanation.
 
-A Config is frozen and refuses unknown keys. It is plain data: reading this file tells what can be set; nothing here reads
-a data set, loads weights or imports torch. Names and presets live in data/config.py, loading in data/resolve.py.
+A Config is frozen and refuses unknown keys. It is plain data: reading this file tells what can be
+set; nothing here reads a data set, loads weights or imports torch. Names and presets live in
+data/config.py, loading in data/resolve.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 
-MIN_PROTOTYPE_SIZE_FOR_MASK_IOU = 63  # five unpadded 3x3 stride-2 convolutions need 63 -> 31 -> 15 -> 7 -> 3 -> 1 pixels
+# five unpadded 3x3 stride-2 convolutions need 63 -> 31 -> 15 -> 7 -> 3 -> 1 pixels
+MIN_PROTOTYPE_SIZE_FOR_MASK_IOU = 63
 
 
 class Section(BaseModel):
@@ -25,64 +27,135 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    max_size: Annotated[int, Field(ge=64)] = Field(550, description="network input side in pixels (square); anchor scales stay in pixels")
-    backbone: Literal["resnet10", "resnet14", "resnet18", "resnet34", "resnet50", "resnet101", "darknet53"] = Field(
-        "resnet101", description="resnet10 and resnet14 have one basic / bottleneck block a stage, for small studies")
-    backbone_width: PositiveInt = Field(64, description="channels of the ResNet stem and first stage (64 in the published models)")
-    pretrained: str = Field("imagenet", description="backbone weights: 'imagenet' (torchvision's), a file, or 'none' to train from scratch")
-    pixel_mean: tuple[float, float, float] = Field((123.68, 116.78, 103.94), description="RGB mean subtracted from 0..255 pixels")
-    pixel_std: tuple[Positive, Positive, Positive] = Field((58.40, 57.12, 57.38), description="RGB divisor after the mean")
+    max_size: Annotated[int, Field(ge=64)] = Field(
+        550, description="network input side in pixels (square); anchor scales stay in pixels"
+    )
+    backbone: Literal[
+        "resnet10", "resnet14", "resnet18", "resnet34", "resnet50", "resnet101", "darknet53"
+    ] = Field(
+        "resnet101",
+        description="resnet10 and resnet14 have one basic / bottleneck block a stage, for small "
+        "studies",
+    )
+    backbone_width: PositiveInt = Field(
+        64, description="channels of the ResNet stem and first stage (64 in the published models)"
+    )
+    pretrained: str = Field(
+        "imagenet",
+        description="backbone weights: 'imagenet' (torchvision's), a file, or 'none' to train "
+        "from scratch",
+    )
+    pixel_mean: tuple[float, float, float] = Field(
+        (123.68, 116.78, 103.94), description="RGB mean subtracted from 0..255 pixels"
+    )
+    pixel_std: tuple[Positive, Positive, Positive] = Field(
+        (58.40, 57.12, 57.38), description="RGB divisor after the mean"
+    )
     dcn_layers: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] = Field(
-        (0, 0, 0, 0), description="deformable 3x3 convolutions (DCNv2): the last n blocks of each ResNet stage")
-    dcn_interval: PositiveInt = Field(1, description="of those blocks, every n-th counted from the stage's first is deformable")
-    dcn_groups: PositiveInt = Field(1, description="deformable groups: each has offsets and masks of its own (1 in YOLACT++)")
+        (0, 0, 0, 0),
+        description="deformable 3x3 convolutions (DCNv2): the last n blocks of each ResNet stage",
+    )
+    dcn_interval: PositiveInt = Field(
+        1, description="of those blocks, every n-th counted from the stage's first is deformable"
+    )
+    dcn_groups: PositiveInt = Field(
+        1, description="deformable groups: each has offsets and masks of its own (1 in YOLACT++)"
+    )
     dcn_backend: Literal["auto", "torchvision", "grid_sample", "mmcv"] = Field(
-        "auto", description="auto = torchvision's operator on CUDA, grid_sample on CPU; all share parameters and results")
+        "auto",
+        description="auto = torchvision's operator on CUDA, grid_sample on CPU; all share "
+        "parameters and results",
+    )
     fpn_channels: PositiveInt = Field(256, description="channels of P3..P7")
     fpn_upsample: Literal["bilinear", "carafe"] = Field(
-        "bilinear", description="of the top-down path; carafe = by kernels predicted from the content (maYOLACT)")
+        "bilinear",
+        description="of the top-down path; carafe = by kernels predicted from the content "
+        "(maYOLACT)",
+    )
     proto_channels: PositiveInt = Field(256, description="channels inside the protonet")
-    proto_layers: PositiveInt = Field(3, description="3x3 convolutions of the protonet before its x2 upsampling; one more follows")
-    prototypes: PositiveInt = Field(32, description="K: prototype masks an image, coefficients an anchor")
-    head_channels: PositiveInt = Field(256, description="channels of the shared prediction head's trunk")
-    head_layers: NonNegativeInt = Field(1, description="3x3 convolutions of the shared head before its three outputs")
-    norm: Literal["none", "group", "batch"] = Field("none", description="normalisation in FPN, protonet and head (published: none)")
+    proto_layers: PositiveInt = Field(
+        3, description="3x3 convolutions of the protonet before its x2 upsampling; one more follows"
+    )
+    prototypes: PositiveInt = Field(
+        32, description="K: prototype masks an image, coefficients an anchor"
+    )
+    head_channels: PositiveInt = Field(
+        256, description="channels of the shared prediction head's trunk"
+    )
+    head_layers: NonNegativeInt = Field(
+        1, description="3x3 convolutions of the shared head before its three outputs"
+    )
+    norm: Literal["none", "group", "batch"] = Field(
+        "none", description="normalisation in FPN, protonet and head (published: none)"
+    )
     anchor_scales: tuple[tuple[Positive, ...], ...] = Field(
-        ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)), description="anchor sides in input pixels, one tuple per level P3..P7")
-    anchor_ratios: tuple[Positive, ...] = Field((1.0, 0.5, 2.0), description="width/height ratios at every scale")
-    square_anchors: bool = Field(False, description="height := width, as the published base and im presets were trained")
+        ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
+        description="anchor sides in input pixels, one tuple per level P3..P7",
+    )
+    anchor_ratios: tuple[Positive, ...] = Field(
+        (1.0, 0.5, 2.0), description="width/height ratios at every scale"
+    )
+    square_anchors: bool = Field(
+        False, description="height := width, as the published base and im presets were trained"
+    )
     anchor_offset: float = Field(
-        0.5, description="anchor centres: 0.5 = middle of each cell; 0 = corners of cells a stride wide, as the mask-aware IoU code")
+        0.5,
+        description="anchor centres: 0.5 = middle of each cell; 0 = corners of cells a stride "
+        "wide, as the mask-aware IoU code",
+    )
     semantic_head: bool = Field(True, description="1x1 semantic head on P3, used in training only")
     mask_iou_net: bool = Field(False, description="mask re-scoring network of YOLACT++")
     mask_iou_relu: Literal["published", "open"] = Field(
-        "published", description="last ReLU of that network; open = its gradient passes where it is closed too, for training from scratch")
+        "published",
+        description="last ReLU of that network; open = its gradient passes where it is closed "
+        "too, for training from scratch",
+    )
 
     @field_validator("anchor_offset")
     @classmethod
     def _middle_or_corner(cls, value):
         if value not in (0, 0.5):
-            raise ValueError("must be 0.5 (anchors in the middle of their cells) or 0 (on multiples of the stride)")
+            raise ValueError(
+                "must be 0.5 (anchors in the middle of their cells) or 0 (on multiples of the "
+                "stride)"
+            )
         return value
 
     @model_validator(mode="after")
     def _consistent(self):
         if len(self.anchor_scales) != 5 or not all(self.anchor_scales):
-            raise ValueError("anchor_scales needs one non-empty tuple for each of the 5 levels P3..P7")
-        if len({len(scales) for scales in self.anchor_scales}) != 1:
-            raise ValueError("anchor_scales needs the same number of scales on every level: the prediction head is shared")
-        if self.backbone == "darknet53" and (any(self.dcn_layers) or self.backbone_width != 64):
-            raise ValueError("dcn_layers and backbone_width belong to ResNets: with darknet53, set dcn_layers=[0,0,0,0], "
-                             "backbone_width=64")
-        odd = [self.backbone_width << stage for stage, blocks in enumerate(self.dcn_layers) if blocks]
-        if any(channels % self.dcn_groups for channels in odd):
-            raise ValueError(f"dcn_groups={self.dcn_groups} does not divide the {odd[0]} channels of the first deformable stage: use a "
-                             "power of two that does, or 1")
-        if self.mask_iou_net and self.prototype_size < MIN_PROTOTYPE_SIZE_FOR_MASK_IOU:
-            smallest = next(s for s in range(self.max_size, 2000) if prototype_size(s) >= MIN_PROTOTYPE_SIZE_FOR_MASK_IOU)
             raise ValueError(
-                f"max_size={self.max_size} gives prototypes of {self.prototype_size} px, but the mask-IoU net needs at least "
-                f"{MIN_PROTOTYPE_SIZE_FOR_MASK_IOU}: use max_size >= {smallest} or mask_iou_net=false")
+                "anchor_scales needs one non-empty tuple for each of the 5 levels P3..P7"
+            )
+        if len({len(scales) for scales in self.anchor_scales}) != 1:
+            raise ValueError(
+                "anchor_scales needs the same number of scales on every level: the prediction "
+                "head is shared"
+            )
+        if self.backbone == "darknet53" and (any(self.dcn_layers) or self.backbone_width != 64):
+            raise ValueError(
+                "dcn_layers and backbone_width belong to ResNets: with darknet53, set "
+                "dcn_layers=[0,0,0,0], backbone_width=64"
+            )
+        odd = [
+            self.backbone_width << stage for stage, blocks in enumerate(self.dcn_layers) if blocks
+        ]
+        if any(channels % self.dcn_groups for channels in odd):
+            raise ValueError(
+                f"dcn_groups={self.dcn_groups} does not divide the {odd[0]} channels of the first "
+                "deformable stage: use a power of two that does, or 1"
+            )
+        if self.mask_iou_net and self.prototype_size < MIN_PROTOTYPE_SIZE_FOR_MASK_IOU:
+            smallest = next(
+                s
+                for s in range(self.max_size, 2000)
+                if prototype_size(s) >= MIN_PROTOTYPE_SIZE_FOR_MASK_IOU
+            )
+            raise ValueError(
+                f"max_size={self.max_size} gives prototypes of {self.prototype_size} px, but the "
+                f"mask-IoU net needs at least {MIN_PROTOTYPE_SIZE_FOR_MASK_IOU}: use max_size >= "
+                f"{smallest} or mask_iou_net=false"
+            )
         return self
 
     @property
@@ -95,23 +168,34 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    name: str = Field("coco2017", description="name of the data set in DATASETS, or a label of your own")
-    root: str = Field("", description="folder that the four paths below start from; empty = the working directory")
+    name: str = Field(
+        "coco2017", description="name of the data set in DATASETS, or a label of your own"
+    )
+    root: str = Field(
+        "", description="folder that the four paths below start from; empty = the working directory"
+    )
     train_images: str = Field("", description="folder of training images")
     train_annotations: str = Field("", description="COCO-format JSON of the training images")
     val_images: str = Field("", description="folder of validation images")
     val_annotations: str = Field("", description="COCO-format JSON of the validation images")
-    class_names: tuple[str, ...] = Field(("object",), description="foreground classes, in label order")
+    class_names: tuple[str, ...] = Field(
+        ("object",), description="foreground classes, in label order"
+    )
     label_map: dict[int | str, NonNegativeInt] | None = Field(
-        None, description="category id -> 0-based label; none = matched by category name")
-    keep_empty: bool = Field(False, description="keep training images without annotations as negatives")
+        None, description="category id -> 0-based label; none = matched by category name"
+    )
+    keep_empty: bool = Field(
+        False, description="keep training images without annotations as negatives"
+    )
 
     @field_validator("class_names", mode="before")
     @classmethod
     def _not_a_string(cls, value):
         if isinstance(value, str):
-            raise ValueError(f"class_names={value!r} is a string, which would be read as {len(value)} one-letter classes: "
-                             f"write a list, [{value}]")
+            raise ValueError(
+                f"class_names={value!r} is a string, which would be read as {len(value)} "
+                f"one-letter classes: write a list, [{value}]"
+            )
         return value
 
     @model_validator(mode="after")
@@ -124,43 +208,85 @@ class DataConfig(Section):
         if self.label_map:
             outside = {k: v for k, v in self.label_map.items() if v >= len(self.class_names)}
             if outside:
-                raise ValueError(f"label_map sends {outside} outside the {len(self.class_names)} class_names (labels are 0-based)")
+                raise ValueError(
+                    f"label_map sends {outside} outside the {len(self.class_names)} class_names "
+                    "(labels are 0-based)"
+                )
         return self
 
 
 class AugmentConfig(Section):
-    photometric: bool = Field(True, description="random brightness, contrast, saturation, hue and channel order")
-    zoom_out: bool = Field(True, description="half of the images are shrunk onto a mean-coloured canvas")
-    zoom_out_max: Annotated[float, Field(ge=1)] = Field(4.0, description="largest canvas side relative to the image's")
+    photometric: bool = Field(
+        True, description="random brightness, contrast, saturation, hue and channel order"
+    )
+    zoom_out: bool = Field(
+        True, description="half of the images are shrunk onto a mean-coloured canvas"
+    )
+    zoom_out_max: Annotated[float, Field(ge=1)] = Field(
+        4.0, description="largest canvas side relative to the image's"
+    )
     iou_crop: bool = Field(True, description="SSD's random crop by minimum IoU")
     flip: bool = Field(True, description="horizontal flip with probability 0.5")
-    antialias: bool = Field(False, description="antialias when resizing; false as the published models")
-    min_box_side: NonNegative = Field(1.0, description="boxes thinner than this many input pixels after augmentation are dropped")
+    antialias: bool = Field(
+        False, description="antialias when resizing; false as the published models"
+    )
+    min_box_side: NonNegative = Field(
+        1.0, description="boxes thinner than this many input pixels after augmentation are dropped"
+    )
 
 
 class AssignConfig(Section):
-    name: str = Field("max_iou", description="anchor assigner: max_iou(positive=0.5, negative=0.4), atss(k=9, iou='gmaiou')")
+    name: str = Field(
+        "max_iou",
+        description="anchor assigner: max_iou(positive=0.5, negative=0.4), atss(k=9, iou='gmaiou')",
+    )
 
 
 class LossConfig(Section):
     mask: str = Field("bce", description="mask term: bce + 0.5*mse(region='image')")
-    box: str = Field("smooth_l1", description="box loss of positives: smooth_l1(beta=1), giou, diou or ciou")
+    box: str = Field(
+        "smooth_l1", description="box loss of positives: smooth_l1(beta=1), giou, diou or ciou"
+    )
     classification: str = Field(
-        "ohem", description="class loss: ohem (softmax); focal(alpha=0.25, gamma=2) or rank_sort(delta=0.5), which build a sigmoid head")
+        "ohem",
+        description="class loss: ohem (softmax); focal(alpha=0.25, gamma=2) or "
+        "rank_sort(delta=0.5), which build a sigmoid head",
+    )
     self_balance: bool = Field(
-        False, description="box and mask losses weighted by class probability and brought to the class loss's value (Rank & Sort)")
+        False,
+        description="box and mask losses weighted by class probability and brought to the class "
+        "loss's value (Rank & Sort)",
+    )
     mask_weight: NonNegative = Field(6.125, description="factor of the mask term")
     box_weight: NonNegative = Field(1.5, description="factor of the box term")
     class_weight: NonNegative = Field(1.0, description="factor of the classification term")
-    semantic_weight: NonNegative = Field(1.0, description="factor of the semantic segmentation term")
+    semantic_weight: NonNegative = Field(
+        1.0, description="factor of the semantic segmentation term"
+    )
     mask_iou_weight: NonNegative = Field(25.0, description="factor of the mask-IoU regression term")
-    ohem_ratio: Positive = Field(3.0, description="ohem: hard negatives kept per positive of the same image")
+    ohem_ratio: Positive = Field(
+        3.0, description="ohem: hard negatives kept per positive of the same image"
+    )
     ohem_min_negatives: NonNegativeInt | None = Field(
-        None, description="ohem: hard negatives kept at least in an image; none = 16 if data.keep_empty, else 0 as published")
-    masks_to_train: PositiveInt = Field(100, description="positives an image that get a mask loss, drawn at random above that")
-    mask_iou_min_area: NonNegative = Field(25.0, description="ground-truth masks of at most this many prototype pixels train no mask IoU")
-    match_steps: PositiveInt = Field(100, description="first iterations over which match='grad' measures gradients, before it is frozen")
-    plugins: tuple[str, ...] = Field((), description="Python files or modules that register more mask losses")
+        None,
+        description="ohem: hard negatives kept at least in an image; none = 16 if "
+        "data.keep_empty, else 0 as published",
+    )
+    masks_to_train: PositiveInt = Field(
+        100, description="positives an image that get a mask loss, drawn at random above that"
+    )
+    mask_iou_min_area: NonNegative = Field(
+        25.0,
+        description="ground-truth masks of at most this many prototype pixels train no mask IoU",
+    )
+    match_steps: PositiveInt = Field(
+        100,
+        description="first iterations over which match='grad' measures gradients, before it is "
+        "frozen",
+    )
+    plugins: tuple[str, ...] = Field(
+        (), description="Python files or modules that register more mask losses"
+    )
 
     @field_validator("plugins", mode="before")
     @classmethod
@@ -169,38 +295,84 @@ class LossConfig(Section):
 
 
 class TrainConfig(Section):
-    batch_size: PositiveInt = Field(8, description="images per optimiser step, over all devices and accumulated micro-batches")
-    accumulate: PositiveInt = Field(1, description="micro-batches that a batch is split into on each device")
+    batch_size: PositiveInt = Field(
+        8, description="images per optimiser step, over all devices and accumulated micro-batches"
+    )
+    accumulate: PositiveInt = Field(
+        1, description="micro-batches that a batch is split into on each device"
+    )
     iterations: PositiveInt = Field(800_000, description="optimiser steps")
-    autoscale: bool = Field(False, description="lr x batch/8, iterations and lr_steps / (batch/8), as YOLACT; applied once, by load_config")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="adamw for small models trained from scratch")
+    autoscale: bool = Field(
+        False,
+        description="lr x batch/8, iterations and lr_steps / (batch/8), as YOLACT; applied once, "
+        "by load_config",
+    )
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="adamw for small models trained from scratch"
+    )
     lr: Positive = Field(1e-3, description="learning rate after warm-up")
     momentum: Fraction = Field(0.9, description="SGD momentum; AdamW's beta1")
     weight_decay: NonNegative = Field(5e-4, description="weight decay")
-    schedule: Literal["steps", "cosine"] = Field("steps", description="learning rate after warm-up: x lr_gamma at lr_steps, or cosine to 0")
-    lr_steps: tuple[PositiveInt, ...] = Field((280_000, 600_000, 700_000, 750_000), description="iterations at which the rate drops")
+    schedule: Literal["steps", "cosine"] = Field(
+        "steps", description="learning rate after warm-up: x lr_gamma at lr_steps, or cosine to 0"
+    )
+    lr_steps: tuple[PositiveInt, ...] = Field(
+        (280_000, 600_000, 700_000, 750_000), description="iterations at which the rate drops"
+    )
     lr_gamma: Fraction = Field(0.1, description="factor at each of lr_steps")
     warmup_iterations: NonNegativeInt = Field(500, description="iterations of linear warm-up")
     warmup_lr: NonNegative = Field(1e-4, description="learning rate at iteration 0 of the warm-up")
     clip_grad_norm: NonNegative = Field(0.0, description="largest gradient norm; 0 = no clipping")
     freeze_bn: Literal["auto", "always", "never"] = Field(
-        "auto", description="auto = frozen below 6 images a device where pretrained backbone weights were loaded")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="exponential moving average of the weights; 0 = off")
-    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="autocast type of the forward pass; fp16 scales gradients")
+        "auto",
+        description="auto = frozen below 6 images a device where pretrained backbone weights were "
+        "loaded",
+    )
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="exponential moving average of the weights; 0 = off"
+    )
+    precision: Literal["float32", "bf16", "fp16"] = Field(
+        "float32", description="autocast type of the forward pass; fp16 scales gradients"
+    )
     channels_last: bool = Field(False, description="NHWC memory format")
     compile: bool = Field(False, description="torch.compile the model")
-    seed: NonNegativeInt = Field(0, description="initial weights, data order, augmentation and subsets each have a stream drawn from it")
-    shuffle: bool = Field(True, description="every epoch in an order of its own; false = always in the order of the annotation file")
-    init_from: str = Field("", description="checkpoint whose weights training starts from; heads of another class count or loss are reset")
+    seed: NonNegativeInt = Field(
+        0,
+        description="initial weights, data order, augmentation and subsets each have a stream "
+        "drawn from it",
+    )
+    shuffle: bool = Field(
+        True,
+        description="every epoch in an order of its own; false = always in the order of the "
+        "annotation file",
+    )
+    init_from: str = Field(
+        "",
+        description="checkpoint whose weights training starts from; heads of another class count "
+        "or loss are reset",
+    )
     num_workers: NonNegativeInt = Field(4, description="loader processes")
-    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="what a NaN or infinite loss does")
-    log_every: PositiveInt = Field(10, description="iterations between console, metrics.jsonl and TensorBoard lines")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="what a NaN or infinite loss does"
+    )
+    log_every: PositiveInt = Field(
+        10, description="iterations between console, metrics.jsonl and TensorBoard lines"
+    )
     gradients_every: NonNegativeInt = Field(
-        50, description="iterations between measurements of each mask term's share of the gradient at the prototypes; 0 = never")
-    validate_every: NonNegativeInt = Field(10_000, description="iterations between validations; 0 = only at the end")
-    validate_images: NonNegativeInt = Field(0, description="validation images used during training; 0 = all")
+        50,
+        description="iterations between measurements of each mask term's share of the gradient at "
+        "the prototypes; 0 = never",
+    )
+    validate_every: NonNegativeInt = Field(
+        10_000, description="iterations between validations; 0 = only at the end"
+    )
+    validate_images: NonNegativeInt = Field(
+        0, description="validation images used during training; 0 = all"
+    )
     save_every: PositiveInt = Field(1_000, description="iterations between checkpoints (last.pth)")
-    keep_every: NonNegativeInt = Field(0, description="iterations between checkpoints that are kept for good; 0 = none")
+    keep_every: NonNegativeInt = Field(
+        0, description="iterations between checkpoints that are kept for good; 0 = none"
+    )
 
     @field_validator("lr_steps", mode="before")
     @classmethod
@@ -212,13 +384,19 @@ class TrainConfig(Section):
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
             raise ValueError(f"lr_steps must ascend, got {list(self.lr_steps)}")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
+            raise ValueError(
+                f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}"
+            )
         return self
 
 
 class EvalConfig(Section):
-    nms: Literal["fast", "cross_class", "traditional"] = Field("fast", description="non-maximum suppression")
-    score_threshold: Fraction = Field(0.05, description="class scores at or below it are dropped before NMS")
+    nms: Literal["fast", "cross_class", "traditional"] = Field(
+        "fast", description="non-maximum suppression"
+    )
+    score_threshold: Fraction = Field(
+        0.05, description="class scores at or below it are dropped before NMS"
+    )
     iou_threshold: Fraction = Field(0.5, description="NMS overlap above which the lower score goes")
     top_k: PositiveInt = Field(200, description="candidates per class that enter NMS")
     max_dets: PositiveInt = Field(100, description="detections kept an image, and COCO's maxDets")
@@ -239,7 +417,12 @@ class Config(Section):
     @field_validator("name")
     @classmethod
     def _folder_name(cls, value):
-        if not value or value in (".", "..") or any(part in (".", "..", "") for part in value.split("/")) or "\\" in value:
+        if (
+            not value
+            or value in (".", "..")
+            or any(part in (".", "..", "") for part in value.split("/"))
+            or "\\" in value
+        ):
             raise ValueError(f"name={value!r} must be usable as a folder name")
         return value
 

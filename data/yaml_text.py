@@ -1,4 +1,5 @@
-"""Reading and writing config YAML: no surprises of YAML 1.1, no duplicate keys, no Python objects."""
+"""Reading and writing config YAML: no surprises of YAML 1.1, no duplicate keys, no Python
+objects."""
 
 from __future__ import annotations
 
@@ -7,13 +8,16 @@ from typing import Any
 
 import yaml
 
-# YAML 1.1, which PyYAML follows, reads 1e-4 as a string, "no" as False, 010 as eight and 1:30 as ninety.
+# YAML 1.1, which PyYAML follows, reads 1e-4 as a string, "no" as False, 010 as eight and 1:30 as
+# ninety.
 _SCALARS = {
     "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     "tag:yaml.org,2002:int": (r"[-+]?[0-9]+(_[0-9]+)*", list("-+0123456789")),
     "tag:yaml.org,2002:float": (
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.0123456789")),
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
 }
 
 
@@ -22,9 +26,12 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every string that either YAML 1.1 or this module's reader would take for something else."""
+    """Quotes every string that either YAML 1.1 or this module's reader would take for something
+    else."""
 
-    yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()}
+    yaml_implicit_resolvers = {
+        key: list(value) for key, value in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
 
 
 for _tag, (_pattern, _first) in _SCALARS.items():
@@ -41,8 +48,14 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, (str, int, float, bool)) or key in mapping:
-            problem = "appears twice" if isinstance(key, (str, int, float, bool)) else "is not a plain name"
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} {problem}", key_node.start_mark)
+            problem = (
+                "appears twice"
+                if isinstance(key, (str, int, float, bool))
+                else "is not a plain name"
+            )
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} {problem}", key_node.start_mark
+            )
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
 
@@ -55,11 +68,17 @@ class _Inline(list):
     """A list written on one line, [a, b]."""
 
 
-_Dumper.add_representer(_Inline, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True))
+_Dumper.add_representer(
+    _Inline,
+    lambda dumper, items: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", items, flow_style=True
+    ),
+)
 
 
 def read_yaml(text: str) -> Any:
-    """The value of one YAML document. ValueError with the line where it is malformed or repeats a key."""
+    """The value of one YAML document. ValueError with the line where it is malformed or repeats a
+    key."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain data only
     except yaml.MarkedYAMLError as error:
@@ -71,8 +90,11 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(value: Any) -> str:
-    """YAML text of plain data, keys in their order and each list on one line (wrapped); read_yaml gives the value back."""
-    return yaml.dump(_inline_lists(value), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    """YAML text of plain data, keys in their order and each list on one line (wrapped); read_yaml
+    gives the value back."""
+    return yaml.dump(
+        _inline_lists(value), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True
+    )
 
 
 def _inline_lists(value: Any) -> Any:

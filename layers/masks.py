@@ -1,6 +1,8 @@
-"""Instance masks: assembled from prototypes, cropped to their boxes, and brought to the size of the image.
+"""Instance masks: assembled from prototypes, cropped to their boxes, and brought to the size of the
+image.
 
-N instances, K prototypes, H x W prototype map. Boxes are relative corners, so the same box crops at any resolution.
+N instances, K prototypes, H x W prototype map. Boxes are relative corners, so the same box crops at
+any resolution.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ BLOCK_BYTES = 4 << 20  # the same for a window of one mask; small enough to stay
 
 
 def assemble(prototypes: Tensor, coeffs: Tensor) -> Tensor:
-    """Prototypes (H,W,K) and coefficients (N,K) -> mask logits (N,H,W) (YOLACT, Bolya et al. 2019, eq. 1 before the sigmoid)."""
+    """Prototypes (H,W,K) and coefficients (N,K) -> mask logits (N,H,W) (YOLACT, Bolya et al. 2019,
+    eq. 1 before the sigmoid)."""
     h, w, k = prototypes.shape
     return (coeffs @ prototypes.reshape(h * w, k).t()).view(-1, h, w)
 
 
 def box_window(boxes: Tensor, size: tuple[int, int], padding: float = 1) -> Tensor:
-    """(N,4) relative boxes -> (N,H,W) bool for size (H, W): True inside the box grown by `padding` pixels.
+    """(N,4) relative boxes -> (N,H,W) bool for size (H, W): True inside the box grown by `padding`
+    pixels.
 
-    Column c is inside iff x1 - padding <= c < x2 + padding with unrounded edges in pixels; rows likewise. Corners may be swapped.
+    Column c is inside iff x1 - padding <= c < x2 + padding with unrounded edges in pixels; rows
+    likewise. Corners may be swapped.
     """
     h, w = size
     columns = _inside(boxes[:, 0], boxes[:, 2], w, padding)  # (N,W)
@@ -31,16 +36,20 @@ def box_window(boxes: Tensor, size: tuple[int, int], padding: float = 1) -> Tens
 
 
 def crop(masks: Tensor, boxes: Tensor, padding: float = 1) -> Tensor:
-    """Masks (N,H,W) with everything outside their boxes (N,4), grown by `padding` pixels, set to 0."""
+    """Masks (N,H,W) with everything outside their boxes (N,4), grown by `padding` pixels, set to
+    0."""
     return masks.masked_fill(~box_window(boxes, masks.shape[-2:], padding), 0)
 
 
 @torch.no_grad()
-def resize_to_image(masks: Tensor, size: tuple[int, int], *, boxes: Tensor | None = None, padding: float = 1) -> Tensor:
+def resize_to_image(
+    masks: Tensor, size: tuple[int, int], *, boxes: Tensor | None = None, padding: float = 1
+) -> Tensor:
     """Soft masks (N,H,W) in 0..1 -> (N,h,w) bool: bilinear to size (h, w) without antialias, > 0.5.
 
-    Given `boxes` (N,4), the masks are taken as cropped by them and only the pixels that a box can reach are computed; the rest is
-    False either way. At most RESIZE_BYTES of float pixels exist at a time (but at least one mask), whatever N and the size.
+    Given `boxes` (N,4), the masks are taken as cropped by them and only the pixels that a box can
+    reach are computed; the rest is False either way. At most RESIZE_BYTES of float pixels exist at
+    a time (but at least one mask), whatever N and the size.
     """
     n, (h, w) = masks.shape[0], size
     out = torch.zeros((n, h, w), dtype=torch.bool, device=masks.device)
@@ -52,12 +61,17 @@ def resize_to_image(masks: Tensor, size: tuple[int, int], *, boxes: Tensor | Non
     step = max(1, RESIZE_BYTES // (4 * h * w))
     for first in range(0, n, step):
         part = slice(first, first + step)
-        torch.gt(F.interpolate(masks[None, part], size, mode="bilinear", align_corners=False)[0], 0.5, out=out[part])
+        torch.gt(
+            F.interpolate(masks[None, part], size, mode="bilinear", align_corners=False)[0],
+            0.5,
+            out=out[part],
+        )
     return out
 
 
 def _inside(start: Tensor, end: Tensor, size: int, padding: float) -> Tensor:
-    """Relative edges (N,) twice -> (N,size) bool: pixels c with low - padding <= c < high + padding."""
+    """Relative edges (N,) twice -> (N,size) bool: pixels c with low - padding <= c < high +
+    padding."""
     start, end = start * size, end * size
     pixel = torch.arange(size, device=start.device, dtype=start.dtype)
     low, high = torch.minimum(start, end) - padding, torch.maximum(start, end) + padding
@@ -65,31 +79,47 @@ def _inside(start: Tensor, end: Tensor, size: int, padding: float) -> Tensor:
 
 
 def _resize_windows(masks: Tensor, boxes: Tensor, padding: float, out: Tensor) -> Tensor:
-    """Fills out (N,h,w), all False, with the > 0.5 pixels of masks (N,H,W) that are 0 outside their boxes."""
+    """Fills out (N,h,w), all False, with the > 0.5 pixels of masks (N,H,W) that are 0 outside their
+    boxes."""
     h, w = out.shape[1:]
     rows = _AxisResize(_inside(boxes[:, 1], boxes[:, 3], masks.shape[1], padding), h)
     columns = _AxisResize(_inside(boxes[:, 0], boxes[:, 2], masks.shape[2], padding), w)
-    for n, (y_from, y_to, x_from, x_to) in enumerate(zip(rows.start, rows.stop, columns.start, columns.stop, strict=True)):
+    for n, (y_from, y_to, x_from, x_to) in enumerate(
+        zip(rows.start, rows.stop, columns.start, columns.stop, strict=True)
+    ):
         if x_from >= x_to:
             continue
         across = slice(x_from, x_to)
         source_rows = masks[n, rows.source[n]]  # (rows, W)
         left, right = columns.below[across], columns.above[across]
-        wide = torch.lerp(source_rows.index_select(1, left), source_rows.index_select(1, right), columns.weight[across])  # (rows, x)
+        # (rows, x)
+        wide = torch.lerp(
+            source_rows.index_select(1, left),
+            source_rows.index_select(1, right),
+            columns.weight[across],
+        )
         step = max(1, BLOCK_BYTES // (4 * (x_to - x_from)))
         for first in range(y_from, y_to, step):
             down = slice(first, min(first + step, y_to))
-            top, bottom = rows.below[down] - rows.source[n].start, rows.above[down] - rows.source[n].start
-            block = torch.lerp(wide.index_select(0, top), wide.index_select(0, bottom), rows.weight[down, None])
+            top, bottom = (
+                rows.below[down] - rows.source[n].start,
+                rows.above[down] - rows.source[n].start,
+            )
+            block = torch.lerp(
+                wide.index_select(0, top), wide.index_select(0, bottom), rows.weight[down, None]
+            )
             torch.gt(block, 0.5, out=out[n, down, across])
     return out
 
 
 class _AxisResize:
-    """Bilinear resize along one axis (half-pixel centres, as align_corners=False), and the part of it that each window can reach.
+    """Bilinear resize along one axis (half-pixel centres, as align_corners=False), and the part of
+    it that each window can reach.
 
-    below, above, weight  (size,) source pixels beside each output pixel and the share of the upper one
-    start, stop           per instance, the output pixels that any source pixel inside its window contributes to
+    below, above, weight  (size,) source pixels beside each output pixel and the share of the upper
+                          one
+    start, stop           per instance, the output pixels that any source pixel inside its window
+                          contributes to
     source                per instance, the slice of source pixels that these read
     """
 

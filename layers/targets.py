@@ -19,7 +19,8 @@ class Targets:
     labels  (M,) int64, 0-based foreground class
     crowd   (M,) bool, regions that are neither positive nor negative
     masks   (M,S,S) bool at network input size, or None once only reduced masks are carried
-    reduced, distances   masks (M,h,w) bool and signed distances (M,h,w) float32 by size: read them by mask_at and distance_at
+    reduced, distances   masks (M,h,w) bool and signed distances (M,h,w) float32 by size: read them
+                         by mask_at and distance_at
     """
 
     boxes: Tensor
@@ -33,35 +34,56 @@ class Targets:
         return self.boxes.shape[0]
 
     def mask_at(self, height: int, width: int) -> Tensor:
-        """(M,height,width) bool: the masks resized bilinearly (align_corners=False, no antialias), then > 0.5."""
+        """(M,height,width) bool: the masks resized bilinearly (align_corners=False, no antialias),
+        then > 0.5."""
         size = (height, width)
         if size not in self.reduced:
             if self.masks is None:
                 carried = ", ".join(f"{h}x{w}" for h, w in self.reduced) or "none"
-                raise ValueError(f"these targets carry no full-size masks and none at {height}x{width} (carried: {carried}): "
-                                 "call reduce() with every size that the losses need")
+                raise ValueError(
+                    f"these targets carry no full-size masks and none at {height}x{width} "
+                    f"(carried: {carried}): call reduce() with every size that the losses need"
+                )
             self.reduced[size] = resize_masks(self.masks, size)
         return self.reduced[size]
 
     def distance_at(self, height: int, width: int) -> Tensor:
-        """(M,height,width) float32: signed distances to the boundaries of mask_at(height, width), see signed_distance_map.
+        """(M,height,width) float32: signed distances to the boundaries of mask_at(height, width),
+        see signed_distance_map.
 
-        They are computed on the host, so ValueError if the masks are on a device and the distances are not carried."""
+        They are computed on the host, so ValueError if the masks are on a device and the distances
+        are not carried."""
         size = (height, width)
         if size not in self.distances:
             masks = self.mask_at(height, width)
             if masks.device.type != "cpu":
-                raise ValueError(f"these targets carry no distances at {height}x{width}, and distances are computed on the host: "
-                                 "call reduce() with distance_sizes before moving them, as build_dataset(distance_sizes=...) does")
+                raise ValueError(
+                    f"these targets carry no distances at {height}x{width}, and distances are "
+                    "computed on the host: call reduce() with distance_sizes before moving them, "
+                    "as build_dataset(distance_sizes=...) does"
+                )
             self.distances[size] = signed_distance_map(masks)
         return self.distances[size]
 
-    def reduce(self, sizes: list[tuple[int, int]], *, keep_full: bool, distance_sizes: list[tuple[int, int]] = ()) -> Targets:
-        """The same targets with masks at `sizes` and distances at `distance_sizes` computed now, and the full-size masks dropped unless
-        keep_full."""
+    def reduce(
+        self,
+        sizes: list[tuple[int, int]],
+        *,
+        keep_full: bool,
+        distance_sizes: list[tuple[int, int]] = (),
+    ) -> Targets:
+        """The same targets with masks at `sizes` and distances at `distance_sizes` computed now,
+        and the full-size masks dropped unless keep_full."""
         reduced = {tuple(size): self.mask_at(*size) for size in sizes}
         distances = {tuple(size): self.distance_at(*size) for size in distance_sizes}
-        return Targets(self.boxes, self.labels, self.crowd, self.masks if keep_full else None, reduced, distances)
+        return Targets(
+            self.boxes,
+            self.labels,
+            self.crowd,
+            self.masks if keep_full else None,
+            reduced,
+            distances,
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Targets:
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
@@ -70,14 +92,25 @@ class Targets:
         return self._map(lambda t: t.pin_memory())
 
     def _map(self, move) -> Targets:
-        return Targets(move(self.boxes), move(self.labels), move(self.crowd), None if self.masks is None else move(self.masks),
-                       {size: move(masks) for size, masks in self.reduced.items()},
-                       {size: move(distances) for size, distances in self.distances.items()})
+        return Targets(
+            move(self.boxes),
+            move(self.labels),
+            move(self.crowd),
+            None if self.masks is None else move(self.masks),
+            {size: move(masks) for size, masks in self.reduced.items()},
+            {size: move(distances) for size, distances in self.distances.items()},
+        )
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """(M,H,W) bool -> (M,h,w) bool: bilinear, align_corners=False, no antialias, > 0.5."""
     if masks.shape[0] == 0:
         return masks.new_zeros((0, *size), dtype=torch.bool)
-    # a few at a time: their float copies stay in the cache, which is 3 times as fast for 60 masks at 550 px
-    return torch.cat([F.interpolate(some[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5 for some in masks.split(4)])
+    # a few at a time: their float copies stay in the cache, which is 3 times as fast for 60 masks
+    # at 550 px
+    return torch.cat(
+        [
+            F.interpolate(some[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5
+            for some in masks.split(4)
+        ]
+    )

@@ -1,4 +1,5 @@
-"""What scripts/analyse_assignment.py measures: masks beside their boxes, anchors beside both, and losses of a trained model's anchors.
+"""What scripts/analyse_assignment.py measures: masks beside their boxes, anchors beside both, and
+losses of a trained model's anchors.
 
 M ground truths of an image, A anchors, S network input size.
 """
@@ -30,8 +31,8 @@ PER_IMAGE = 200  # of them, and of pairs in a scatter plot, taken from one image
 
 @dataclass
 class Pairs:
-    """Anchors that touch a ground truth's box, one entry a pair (P,): IoU of the boxes, mask-aware IoU with P = box and P = mask, and the
-    ground truth's mask-over-box ratio."""
+    """Anchors that touch a ground truth's box, one entry a pair (P,): IoU of the boxes, mask-aware
+    IoU with P = box and P = mask, and the ground truth's mask-over-box ratio."""
 
     iou: np.ndarray
     box: np.ndarray
@@ -41,7 +42,8 @@ class Pairs:
 
 @dataclass
 class AnchorLosses:
-    """Anchors of IoU >= LEAST_IOU with a ground truth, one entry each (P,): that IoU, the ground truth's mask-over-box ratio, losses."""
+    """Anchors of IoU >= LEAST_IOU with a ground truth, one entry each (P,): that IoU, the ground
+    truth's mask-over-box ratio, losses."""
 
     iou: np.ndarray
     ratio: np.ndarray
@@ -49,9 +51,16 @@ class AnchorLosses:
 
 
 def open_split(cfg: Config, split: str) -> CocoDataset:
-    """The images of a split resized to the network's input, not augmented, with full masks. ValueError where it cannot be read."""
+    """The images of a split resized to the network's input, not augmented, with full masks.
+    ValueError where it cannot be read."""
     images, annotations = split_paths(cfg.data, split)
-    return CocoDataset(images, annotations, cfg.data.class_names, label_map=cfg.data.label_map, transform=eval_transform(cfg))
+    return CocoDataset(
+        images,
+        annotations,
+        cfg.data.class_names,
+        label_map=cfg.data.label_map,
+        transform=eval_transform(cfg),
+    )
 
 
 def sample(dataset: CocoDataset, count: int) -> list[int]:
@@ -63,14 +72,17 @@ def sample(dataset: CocoDataset, count: int) -> list[int]:
 
 
 def mask_over_box(dataset: CocoDataset, indices: Sequence[int]) -> np.ndarray:
-    """(M,) mask pixels / box area of the ground truths that are no crowds, at the images' own size. No image is read."""
+    """(M,) mask pixels / box area of the ground truths that are no crowds, at the images' own size.
+    No image is read."""
     table, ratios = dataset.table, []
     for index in indices:
         height, width = (int(side) for side in table.sizes[index])
         for row in table.rows(index):
             if not table.crowd[row]:
                 x1, y1, x2, y2 = table.boxes[row]
-                ratios.append(coco_mask.area(table.encoded_mask(row, height, width)) / ((x2 - x1) * (y2 - y1)))
+                ratios.append(
+                    coco_mask.area(table.encoded_mask(row, height, width)) / ((x2 - x1) * (y2 - y1))
+                )
     return np.array(ratios, np.float64)
 
 
@@ -81,28 +93,54 @@ def instances(dataset: CocoDataset, indices: Sequence[int]) -> Iterator[tuple[Te
         kept = (~found.targets.crowd).nonzero()[:, 0]
         if len(kept):
             targets = found.targets
-            yield found.image, Targets(targets.boxes[kept], targets.labels[kept], targets.crowd[kept], targets.masks[kept])
+            yield (
+                found.image,
+                Targets(
+                    targets.boxes[kept],
+                    targets.labels[kept],
+                    targets.crowd[kept],
+                    targets.masks[kept],
+                ),
+            )
 
 
 def pairs(anchors: Tensor, size: int, samples: Iterator[tuple[Tensor, Targets]]) -> Pairs:
-    """anchors (A,4) cx,cy,w,h relative -> every measure at randomly chosen pairs, at most PER_IMAGE an image."""
+    """anchors (A,4) cx,cy,w,h relative -> every measure at randomly chosen pairs, at most PER_IMAGE
+    an image."""
     rects, generator, rows = corners(anchors) * size, torch.Generator().manual_seed(0), []
     for _, targets in samples:
         boxes = targets.boxes * size
         overlap = pairwise_iou(boxes, rects)  # (M,A)
-        by_box, by_mask = (gma_iou(rects, boxes, targets.masks, polygon=polygon, rounding="exact") for polygon in ("box", "mask"))
+        by_box, by_mask = (
+            gma_iou(rects, boxes, targets.masks, polygon=polygon, rounding="exact")
+            for polygon in ("box", "mask")
+        )
         touching = (overlap > 0).nonzero()
         # Most of the anchors that touch a box hardly do: drawing by IoU shows the whole range.
         weight = overlap[touching[:, 0], touching[:, 1]]
-        chosen = touching[torch.multinomial(weight, min(PER_IMAGE, len(weight)), generator=generator)] if len(weight) else touching
+        chosen = (
+            touching[torch.multinomial(weight, min(PER_IMAGE, len(weight)), generator=generator)]
+            if len(weight)
+            else touching
+        )
         gt, anchor = chosen.unbind(1)
-        rows.append(torch.stack((overlap[gt, anchor], by_box[gt, anchor], by_mask[gt, anchor], _ratio(targets, size)[gt])))
+        rows.append(
+            torch.stack(
+                (
+                    overlap[gt, anchor],
+                    by_box[gt, anchor],
+                    by_mask[gt, anchor],
+                    _ratio(targets, size)[gt],
+                )
+            )
+        )
     return Pairs(*torch.cat([torch.zeros(4, 0), *rows], 1).double().numpy())
 
 
 def anchor_losses(model, cfg: Config, samples: Iterator[tuple[Tensor, Targets]]) -> AnchorLosses:
-    """Losses of a trained model at anchors that overlap a ground truth well, whether or not its assigner chose them. They are the same
-    three for every model: -log of the right class's probability, smooth L1 of the box offsets, BCE of the mask inside the box."""
+    """Losses of a trained model at anchors that overlap a ground truth well, whether or not its
+    assigner chose them. They are the same three for every model: -log of the right class's
+    probability, smooth L1 of the box offsets, BCE of the mask inside the box."""
     mask_loss, generator, rows = build_mask_loss("bce"), torch.Generator().manual_seed(0), []
     for image, targets in samples:
         with torch.no_grad():
@@ -116,9 +154,20 @@ def anchor_losses(model, cfg: Config, samples: Iterator[tuple[Tensor, Targets]])
         h, w = found.prototypes.shape[1:3]
         masks = assemble(found.prototypes[0], found.mask_coeffs[0, near])
         score = found.class_scores()[0, near, targets.labels[gt]]
-        offsets = F.smooth_l1_loss(found.box_deltas[0, near], encode(boxes, found.anchors[near]), reduction="none").sum(1)
-        rows.append(torch.stack((overlap[near], _ratio(targets, cfg.model.max_size)[gt], -score.clamp(min=1e-12).log(), offsets,
-                                 mask_loss(masks, targets.mask_at(h, w)[gt].float(), boxes))))
+        offsets = F.smooth_l1_loss(
+            found.box_deltas[0, near], encode(boxes, found.anchors[near]), reduction="none"
+        ).sum(1)
+        rows.append(
+            torch.stack(
+                (
+                    overlap[near],
+                    _ratio(targets, cfg.model.max_size)[gt],
+                    -score.clamp(min=1e-12).log(),
+                    offsets,
+                    mask_loss(masks, targets.mask_at(h, w)[gt].float(), boxes),
+                )
+            )
+        )
     iou, ratio, label, box, mask = torch.cat([torch.zeros(5, 0), *rows], 1).double().numpy()
     return AnchorLosses(iou, ratio, {"class": label, "box": box, "mask": mask})
 

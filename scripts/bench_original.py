@@ -1,6 +1,8 @@
-"""One timing of scripts/bench.py on a checkout of the original YOLACT code: run by bench.py --against, in a process of its own.
+"""One timing of scripts/bench.py on a checkout of the original YOLACT code: run by bench.py
+--against, in a process of its own.
 
-The checkout must run on the installed torch; it is used through its public classes only (Yolact, Detect, MultiBoxLoss, postprocess).
+The checkout must run on the installed torch; it is used through its public classes only (Yolact,
+Detect, MultiBoxLoss, postprocess).
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ def main() -> None:
     for name in ("checkout", "section", "config", "seconds", "threads"):
         parser.add_argument(f"--{name}", required=True)
     args = parser.parse_args()
-    sys.path[:] = [args.checkout, *(p for p in sys.path if Path(p or ".").resolve() != ROOT), str(ROOT)]  # its yolact, not ours
+    # its yolact, not ours
+    sys.path[:] = [
+        args.checkout,
+        *(p for p in sys.path if Path(p or ".").resolve() != ROOT),
+        str(ROOT),
+    ]
 
     import torch
 
@@ -29,7 +36,9 @@ def main() -> None:
     cfg.mask_proto_debug = False
     from scripts.bench_timing import peak_memory_mb, time_calls
 
-    work = {"forward": forward, "detect": detect, "criterion": criterion, "step": step}[args.section](torch, cfg)
+    work = {"forward": forward, "detect": detect, "criterion": criterion, "step": step}[
+        args.section
+    ](torch, cfg)
     print(json.dumps({"times": time_calls(work, float(args.seconds)), "peak_mb": peak_memory_mb()}))
 
 
@@ -71,6 +80,7 @@ def detect(torch, cfg):
             found = detector(dict(predictions), net)
             cfg.mask_proto_debug = False
             postprocess(found, 640, 480)
+
     return work
 
 
@@ -80,18 +90,26 @@ def criterion(torch, cfg):
     truths = _truths(torch, cfg)
     with torch.no_grad():
         predictions = net(batch(torch, cfg, 2))
-    leaves = {key: value.detach().requires_grad_(key != "priors") for key, value in predictions.items()}
+    leaves = {
+        key: value.detach().requires_grad_(key != "priors") for key, value in predictions.items()
+    }
 
     def work():
         losses = loss_of(net, dict(leaves), *truths)
         sum(losses.values()).backward()
         for leaf in leaves.values():
             leaf.grad = None
+
     return work
 
 
 def step(torch, cfg):
-    net, loss_of, x, truths = network(torch, cfg), _loss(cfg), batch(torch, cfg, 2), _truths(torch, cfg)
+    net, loss_of, x, truths = (
+        network(torch, cfg),
+        _loss(cfg),
+        batch(torch, cfg, 2),
+        _truths(torch, cfg),
+    )
     net.train(), net.freeze_bn()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
 
@@ -100,20 +118,29 @@ def step(torch, cfg):
         losses = loss_of(net, net(x), *truths)
         sum(losses.values()).backward()
         optimizer.step()
+
     return work
 
 
 def _loss(cfg):
     from layers.modules import MultiBoxLoss
 
-    return MultiBoxLoss(cfg.num_classes, cfg.positive_iou_threshold, cfg.negative_iou_threshold, cfg.ohem_negpos_ratio)
+    return MultiBoxLoss(
+        cfg.num_classes,
+        cfg.positive_iou_threshold,
+        cfg.negative_iou_threshold,
+        cfg.ohem_negpos_ratio,
+    )
 
 
 def _truths(torch, cfg):
     from scripts.bench_inputs import ground_truth
 
     truths = ground_truth(2, cfg.max_size, objects=8, classes=cfg.num_classes - 1)
-    targets = [torch.cat([torch.from_numpy(t["boxes"]), torch.from_numpy(t["labels"]).float()[:, None]], 1) for t in truths]
+    targets = [
+        torch.cat([torch.from_numpy(t["boxes"]), torch.from_numpy(t["labels"]).float()[:, None]], 1)
+        for t in truths
+    ]
     return targets, [torch.from_numpy(t["masks"]).float() for t in truths], [0, 0]
 
 

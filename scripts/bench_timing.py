@@ -8,7 +8,8 @@ import time
 
 
 def time_calls(work, seconds: float, *, warmup: int = 2, least: int = 3) -> list[float]:
-    """Seconds of each call, for about `seconds` and at least `least` calls after the warm-up. On CUDA, work() must synchronise."""
+    """Seconds of each call, for about `seconds` and at least `least` calls after the warm-up. On
+    CUDA, work() must synchronise."""
     for _ in range(warmup):
         work()
     times: list[float] = []

@@ -1,4 +1,5 @@
-"""What a mask loss costs beside bce: processor time of forward and backward, and memory kept between the two.
+"""What a mask loss costs beside bce: processor time of forward and backward, and memory kept
+between the two.
 
 Processor time, because other programs on the machine lengthen the time on the clock."""
 
@@ -23,7 +24,8 @@ def cost(expression: str) -> tuple[float, float]:
     extras = {"distance": signed_distance_map(target > 0.5)} if loss.needs else {}
     times: dict[MaskLoss, list[float]] = {reference: [], loss: []}
     for repetition in range(REPETITIONS + 1):
-        for each, found in times.items():  # by turns, so that a slow moment of the machine meets both
+        # by turns, so that a slow moment of the machine meets both
+        for each, found in times.items():
             start = time.process_time()
             torch.autograd.grad(each(logits, target, boxes, extras=extras).sum(), logits)
             if repetition:  # the first one warms up
@@ -32,7 +34,9 @@ def cost(expression: str) -> tuple[float, float]:
     return min(times[loss]) / min(times[reference]), memory[loss] / memory[reference]
 
 
-def kept(loss: MaskLoss, logits: Tensor, target: Tensor, boxes: Tensor, extras: dict[str, Tensor]) -> int:
+def kept(
+    loss: MaskLoss, logits: Tensor, target: Tensor, boxes: Tensor, extras: dict[str, Tensor]
+) -> int:
     """Bytes that a loss holds from forward to backward, logits and target included."""
     storages: dict[int, int] = {}
 
@@ -54,7 +58,13 @@ def _inputs() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     centre = 0.3 + 0.4 * torch.rand(n, 2, generator=generator)
     radius = 0.05 + 0.2 * torch.rand(n, 1, generator=generator)
-    y, x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
+    y, x = torch.meshgrid(
+        (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
+    )
     squares = (x - centre[:, 0, None, None]) ** 2 + (y - centre[:, 1, None, None]) ** 2  # (N,H,W)
     logits = torch.randn(SHAPE, generator=generator).requires_grad_()
-    return logits, (squares <= radius[:, :, None] ** 2).float(), torch.cat((centre - radius, centre + radius), 1)
+    return (
+        logits,
+        (squares <= radius[:, :, None] ** 2).float(),
+        torch.cat((centre - radius, centre + radius), 1),
+    )

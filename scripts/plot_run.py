@@ -20,14 +20,22 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 from yolact.engine.files import writing  # noqa: E402
 
-TERMS = {"box": "box", "class": "class", "mask": "mask", "semantic": "semantic", "mask_iou": "mask IoU"}
+TERMS = {
+    "box": "box",
+    "class": "class",
+    "mask": "mask",
+    "semantic": "semantic",
+    "mask_iou": "mask IoU",
+}
 CURVES = (("segm", "ap", "mask AP"), ("segm", "ap50", "mask AP50"), ("bbox", "ap", "box AP"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
-    parser.add_argument("--out", type=Path, help="picture to write; default: curves.png in the (first) run's folder")
+    parser.add_argument(
+        "--out", type=Path, help="picture to write; default: curves.png in the (first) run's folder"
+    )
     args = parser.parse_args()
     try:
         print(plot(args.runs, args.out or args.runs[0] / "curves.png"))
@@ -42,10 +50,16 @@ def read_metrics(run: Path) -> tuple[list[dict], list[dict]]:
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give a run's folder, such as runs/quickstart/1")
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = [
+        json.loads(line)
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.endswith("}")
+    ]
     training = [line for line in lines if line["kind"] == "train" and line["losses"]]
     if not training:
-        raise ValueError(f"{path} has no training line yet: let the run reach its first train.log_every")
+        raise ValueError(
+            f"{path} has no training line yet: let the run reach its first train.log_every"
+        )
     return training, [line for line in lines if line["kind"] == "validation"]
 
 
@@ -59,13 +73,32 @@ def plot(runs: list[Path], out: Path) -> Path:
         if len(runs) == 1:
             for name, shown in TERMS.items():
                 if name in training[-1]["losses"]:
-                    left.plot(steps, [line["losses"].get(name) for line in training], label=shown, linewidth=1.2)
-        left.plot(steps, [line["loss"] for line in training], label="total" if len(runs) == 1 else label, linewidth=1.8,
-                  color="black" if len(runs) == 1 else None)
+                    left.plot(
+                        steps,
+                        [line["losses"].get(name) for line in training],
+                        label=shown,
+                        linewidth=1.2,
+                    )
+        left.plot(
+            steps,
+            [line["loss"] for line in training],
+            label="total" if len(runs) == 1 else label,
+            linewidth=1.8,
+            color="black" if len(runs) == 1 else None,
+        )
         for kind, key, shown in CURVES if len(runs) == 1 else CURVES[:1]:
-            values = [(line["step"], 100 * line[kind][key]) for line in validations if line[kind][key] is not None]
+            values = [
+                (line["step"], 100 * line[kind][key])
+                for line in validations
+                if line[kind][key] is not None
+            ]
             if values:
-                right.plot(*zip(*values), marker="o", markersize=4, label=shown if len(runs) == 1 else label)
+                right.plot(
+                    *zip(*values),
+                    marker="o",
+                    markersize=4,
+                    label=shown if len(runs) == 1 else label,
+                )
     left.set(xlabel="step", ylabel="loss (weighted)", yscale="log")
     right.set(xlabel="step", ylabel="AP on the validation set (%)", ylim=(0, None))
     for axes in (left, right):

@@ -1,4 +1,5 @@
-"""What a report is made from: the finished runs of a study with their configs, means with intervals, verdicts, and what was left out."""
+"""What a report is made from: the finished runs of a study with their configs, means with
+intervals, verdicts, and what was left out."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ BENCHMARK = "results/benchmark.json"  # what eval.py --benchmark leaves in a run
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds, in AP points, and the half width of its 95 % interval over seeds and images; NaN where there is none."""
+    """A mean over seeds, in AP points, and the half width of its 95 % interval over seeds and
+    images; NaN where there is none."""
 
     mean: float
     half: float
@@ -38,7 +40,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ArmReport:
-    """One arm. config: of its runs; comparison: with the baseline, None for the baseline itself; published: the survey's row beside it."""
+    """One arm. config: of its runs; comparison: with the baseline, None for the baseline itself;
+    published: the survey's row beside it."""
 
     arm: Arm
     config: Config
@@ -83,24 +86,41 @@ class Report:
 
 
 def collect(folder: str | Path, *, mixed: bool = False) -> Report:
-    """The report of the study in a folder. ValueError where there is none, where no run is finished, and where finished runs are of
-    different data, code, evaluation or length, unless `mixed`: then every verdict is exploratory."""
+    """The report of the study in a folder. ValueError where there is none, where no run is
+    finished, and where finished runs are of different data, code, evaluation or length, unless
+    `mixed`: then every verdict is exploratory."""
     folder = Path(folder)
     if not (folder / "study.yaml").is_file():
-        raise ValueError(f"{folder} has no study.yaml: give the folder of a study, such as runs/quick_study, which scripts/sweep.py makes")
+        raise ValueError(
+            f"{folder} has no study.yaml: give the folder of a study, such as runs/quick_study, "
+            "which scripts/sweep.py makes"
+        )
     found = load_runs(folder)
-    runs = {label: {seed: trained(run) for seed, run in seeds.items()} for label, seeds in found.arms.items()}
+    runs = {
+        label: {seed: trained(run) for seed, run in seeds.items()}
+        for label, seeds in found.arms.items()
+    }
     if not any(runs.values()):
         waiting = sum(map(len, found.unfinished.values()))
-        raise ValueError(f"{folder}: no run is finished yet ({waiting} are planned): let scripts/sweep.py train them first")
+        raise ValueError(
+            f"{folder}: no run is finished yet ({waiting} are planned): let scripts/sweep.py train "
+            "them first"
+        )
     unequal = check_study(found, runs, mixed=mixed)
     verdicts = {record.arm: record for record in compare_study(found, unequal)}
     arms = {arm.label: arm for arm in expand(found.study)}
-    reports = [_arm_report(arms[label], seeds, verdicts.get(label), found.study) for label, seeds in runs.items()]
-    return Report(folder, found.study, found.baseline, reports, unequal, found.unfinished, found.strays)
+    reports = [
+        _arm_report(arms[label], seeds, verdicts.get(label), found.study)
+        for label, seeds in runs.items()
+    ]
+    return Report(
+        folder, found.study, found.baseline, reports, unequal, found.unfinished, found.strays
+    )
 
 
-def _arm_report(arm: Arm, runs: Mapping[int, Trained], comparison: Comparison | None, study: Study) -> ArmReport:
+def _arm_report(
+    arm: Arm, runs: Mapping[int, Trained], comparison: Comparison | None, study: Study
+) -> ArmReport:
     first = next(iter(runs.values()), None)
     config = first.config if first else resolve(study, arm, study.seeds[0])
     metrics = first.run.resampled.point if first else ()
@@ -110,7 +130,8 @@ def _arm_report(arm: Arm, runs: Mapping[int, Trained], comparison: Comparison | 
 
 
 def estimate(runs: Sequence[Run], metric: str, base: Sequence[Run] = ()) -> Estimate:
-    """The mean of a metric over the runs of one arm, or of its difference to as many paired runs, and its interval."""
+    """The mean of a metric over the runs of one arm, or of its difference to as many paired runs,
+    and its interval."""
     values = np.array([run.resampled.point[metric] for run in runs])
     draws = np.stack([run.resampled.draws[metric] for run in runs], -1)
     if base:
@@ -121,15 +142,21 @@ def estimate(runs: Sequence[Run], metric: str, base: Sequence[Run] = ()) -> Esti
 
 
 def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -> float:
-    """Half of an interval from a variance over seeds and one over images; one seed has the image part only."""
+    """Half of an interval from a variance over seeds and one over images; one seed has the image
+    part only."""
     seed_part, df = (s2 / seeds, df) if seeds > 1 else (0.0, 1)
     return float(half_width(np.array([seed_part]), np.array([image]), np.array([df]), level)[0])
 
 
 def _fps(runs) -> Estimate | None:
-    """Images/s of the runs that were timed: their mean, and the mean distance to the rate that 95 % of the images reach."""
+    """Images/s of the runs that were timed: their mean, and the mean distance to the rate that 95 %
+    of the images reach."""
     timed = [read_json(run.folder / BENCHMARK) for run in runs]
-    rates = [(one["fps"], 1000 / one["p95_ms"]["total"]) for one in timed if "fps" in one and "p95_ms" in one]
+    rates = [
+        (one["fps"], 1000 / one["p95_ms"]["total"])
+        for one in timed
+        if "fps" in one and "p95_ms" in one
+    ]
     if not rates:
         return None
     fps, slow = (float(np.mean(column)) for column in zip(*rates))

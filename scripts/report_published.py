@@ -1,7 +1,9 @@
-"""The mask-loss survey's published figures, and which of them belongs beside an arm. Imports no torch.
+"""The mask-loss survey's published figures, and which of them belongs beside an arm. Imports no
+torch.
 
-From the README and the paper of github.com/selamikarakas/YolactLossSurvey (commit 2d73b33): YOLACT++ on Cigarette butts, mask AP in
-percent on 200 images, one training a row. What a row computed is said by its preset in data/survey.py; docs/survey.md explains it.
+From the README and the paper of github.com/selamikarakas/YolactLossSurvey (commit 2d73b33):
+YOLACT++ on Cigarette butts, mask AP in percent on 200 images, one training a row. What a row
+computed is said by its preset in data/survey.py; docs/survey.md explains it.
 """
 
 from __future__ import annotations
@@ -15,15 +17,20 @@ from layers.losses.expr import Term, parse
 ALL = (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
 SOME = (50, 60, 70, 80, 90, 95)  # the columns of the table of combinations
 BASELINE = "bce"
-_FORMS = {"outside", "region", "rescale", "delta"}  # parameters that tell forms of one loss apart, not losses
-_REMARKS = {"mse": "MSE by its formula, BCE by its committed config",
-            "bce": "BCE at batch 8, though the text says 16",
-            "0.5huber_bce": "BCE + 0.25 MSE, the latter uncropped; its printed AP95 of 83.25 cannot be and is left out"}
+# parameters that tell forms of one loss apart, not losses
+_FORMS = {"outside", "region", "rescale", "delta"}
+_REMARKS = {
+    "mse": "MSE by its formula, BCE by its committed config",
+    "bce": "BCE at batch 8, though the text says 16",
+    "0.5huber_bce": "BCE + 0.25 MSE, the latter uncropped; its printed AP95 of 83.25 cannot be "
+    "and is left out",
+}
 
 
 @dataclass(frozen=True)
 class Published:
-    """One row. name: of its preset; title: as printed; ap, by_threshold {50: ...}: percent; computed: what its code computed."""
+    """One row. name: of its preset; title: as printed; ap, by_threshold {50: ...}: percent;
+    computed: what its code computed."""
 
     name: str
     title: str
@@ -34,8 +41,9 @@ class Published:
 
 
 def published(config: Config, *, batch_sizes: bool = False) -> Published | None:
-    """The row of the survey that stands beside a training, or None: with its mask loss, in whatever form, on Cigarette butts or their
-    stand-in. batch_sizes: the row of its batch size instead (Table I), of BCE alone."""
+    """The row of the survey that stands beside a training, or None: with its mask loss, in whatever
+    form, on Cigarette butts or their stand-in. batch_sizes: the row of its batch size instead
+    (Table I), of BCE alone."""
     if not config.data.name.startswith("cig"):
         return None
     row = _BY_LOSS.get(_key(config.loss.mask))
@@ -61,26 +69,142 @@ def plain_name(term: Term) -> str:
 
 
 def _key(loss: str) -> frozenset:
-    """{(loss, coefficient)} of an expression, the same for the survey's form of a loss and the loss that it is named after."""
+    """{(loss, coefficient)} of an expression, the same for the survey's form of a loss and the loss
+    that it is named after."""
     try:
         terms = parse(loss)
     except ValueError:
         return frozenset()
     plain = all(set(term.params) <= _FORMS for term in terms)
-    return frozenset((plain_name(term), term.coefficient) for term in terms) if plain else frozenset()
+    return (
+        frozenset((plain_name(term), term.coefficient) for term in terms) if plain else frozenset()
+    )
 
 
 def _rows() -> dict[str, Published]:
     notes = {name.removeprefix(PREFIX): note for name, note, _ in presets()}
     single = {  # FPS, AP, AP50 ... AP95
-        "bce": ("BCE", 22.21, 83.65, 99.99, 99.99, 99.99, 99.99, 98.99, 98.01, 98.01, 89.95, 49.81, 1.82),
-        "dice": ("Dice Loss", 22.37, 0.34, 1.87, 1.15, 0.36, 0.09, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00),
-        "huber": ("Huber Loss", 21.89, 80.53, 99.96, 99.96, 98.97, 98.97, 97.98, 97.00, 95.79, 85.39, 30.20, 1.05),
-        "log_cosh_dice": ("Log Cosh Dice", 21.35, 71.56, 98.96, 98.96, 98.96, 98.94, 97.98, 95.86, 83.48, 39.03, 3.40, 0.00),
-        "mse": ("MSE Loss", 22.89, 79.21, 98.95, 98.95, 98.95, 97.96, 97.96, 96.94, 93.60, 82.84, 25.92, 0.02),
-        "huber_bce": ("Huber Loss + BCE", 23.89, 81.36, 99.00, 99.00, 99.00, 99.00, 98.00, 97.00, 95.72, 83.89, 42.59, 0.33),
-        "huber_mse": ("Huber Loss + MSE", 21.78, 78.39, 99.85, 99.85, 99.85, 98.87, 98.86, 97.80, 93.35, 75.13, 20.33, 0.00),
-        "bce_mse": ("BCE + MSE", 21.48, 80.54, 99.78, 99.78, 99.78, 99.78, 98.86, 98.79, 96.75, 83.25, 28.58, 0.05)}
+        "bce": (
+            "BCE",
+            22.21,
+            83.65,
+            99.99,
+            99.99,
+            99.99,
+            99.99,
+            98.99,
+            98.01,
+            98.01,
+            89.95,
+            49.81,
+            1.82,
+        ),
+        "dice": (
+            "Dice Loss",
+            22.37,
+            0.34,
+            1.87,
+            1.15,
+            0.36,
+            0.09,
+            0.00,
+            0.00,
+            0.00,
+            0.00,
+            0.00,
+            0.00,
+        ),
+        "huber": (
+            "Huber Loss",
+            21.89,
+            80.53,
+            99.96,
+            99.96,
+            98.97,
+            98.97,
+            97.98,
+            97.00,
+            95.79,
+            85.39,
+            30.20,
+            1.05,
+        ),
+        "log_cosh_dice": (
+            "Log Cosh Dice",
+            21.35,
+            71.56,
+            98.96,
+            98.96,
+            98.96,
+            98.94,
+            97.98,
+            95.86,
+            83.48,
+            39.03,
+            3.40,
+            0.00,
+        ),
+        "mse": (
+            "MSE Loss",
+            22.89,
+            79.21,
+            98.95,
+            98.95,
+            98.95,
+            97.96,
+            97.96,
+            96.94,
+            93.60,
+            82.84,
+            25.92,
+            0.02,
+        ),
+        "huber_bce": (
+            "Huber Loss + BCE",
+            23.89,
+            81.36,
+            99.00,
+            99.00,
+            99.00,
+            99.00,
+            98.00,
+            97.00,
+            95.72,
+            83.89,
+            42.59,
+            0.33,
+        ),
+        "huber_mse": (
+            "Huber Loss + MSE",
+            21.78,
+            78.39,
+            99.85,
+            99.85,
+            99.85,
+            98.87,
+            98.86,
+            97.80,
+            93.35,
+            75.13,
+            20.33,
+            0.00,
+        ),
+        "bce_mse": (
+            "BCE + MSE",
+            21.48,
+            80.54,
+            99.78,
+            99.78,
+            99.78,
+            99.78,
+            98.86,
+            98.79,
+            96.75,
+            83.25,
+            28.58,
+            0.05,
+        ),
+    }
     hybrid = {  # FPS, AP, AP50, AP60, AP70, AP80, AP90, AP95
         "2mse_bce": ("2MSE + BCE", 27.46, 80.53, 99.50, 99.50, 98.52, 97.42, 30.76, 0.13),
         "3mse_bce": ("3MSE + BCE", 25.28, 79.01, 99.02, 99.02, 98.07, 93.27, 27.95, 0.00),
@@ -90,8 +214,13 @@ def _rows() -> dict[str, Published]:
         "3huber_bce": ("3Huber + BCE", 26.70, 83.24, 98.91, 98.91, 98.91, 96.85, 51.82, 0.38),
         "0.5mse_bce": ("0.5MSE + BCE", 27.46, 84.43, 99.98, 99.98, 99.98, 97.98, 54.41, 2.08),
         "0.5mse_huber": ("0.5MSE + Huber", 26.07, 71.37, 93.93, 92.71, 89.80, 84.60, 13.13, 0.00),
-        "0.5huber_bce": ("0.5Huber + BCE", 27.62, 82.35, 99.86, 99.86, 98.89, 97.84, 42.13)}
-    rows = {"bce_batch16": Published("bce_batch16", "BCE, batch 16", None, 84.67, {}, "BCE, lr x 2, half the iterations")}
+        "0.5huber_bce": ("0.5Huber + BCE", 27.62, 82.35, 99.86, 99.86, 98.89, 97.84, 42.13),
+    }
+    rows = {
+        "bce_batch16": Published(
+            "bce_batch16", "BCE, batch 16", None, 84.67, {}, "BCE, lr x 2, half the iterations"
+        )
+    }
     for table, columns in ((single, ALL), (hybrid, SOME)):
         for name, (title, fps, ap, *values) in table.items():
             computed = _REMARKS.get(name) or notes[name].partition(": ")[2]
@@ -100,5 +229,7 @@ def _rows() -> dict[str, Published]:
 
 
 _ROWS = _rows()
-_LOSSES = {name.removeprefix(PREFIX): changes.get("loss.mask", "bce") for name, _, changes in presets()}
+_LOSSES = {
+    name.removeprefix(PREFIX): changes.get("loss.mask", "bce") for name, _, changes in presets()
+}
 _BY_LOSS = {_key(_LOSSES[name]): row for name, row in _ROWS.items() if name != "bce_batch16"}

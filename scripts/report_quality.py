@@ -16,19 +16,31 @@ from yolact.study.conditions import Trained, read_json
 
 BOUNDARY = "results/boundary.json"  # what report.py --boundary leaves in a run's folder
 TITLES = {
-    "olrp": "oLRP", "olrp_localisation": "localisation", "olrp_false_positives": "false positives",
-    "olrp_false_negatives": "false negatives", "calibration_error": "calibration error", "score_minus_iou": "score − IoU",
-    "boundary_ap": "boundary AP"}
+    "olrp": "oLRP",
+    "olrp_localisation": "localisation",
+    "olrp_false_positives": "false positives",
+    "olrp_false_negatives": "false negatives",
+    "calibration_error": "calibration error",
+    "score_minus_iou": "score − IoU",
+    "boundary_ap": "boundary AP",
+}
 
 
 def quality_of(run: Trained, shape: str = "mask") -> dict[str, float]:
-    """oLRP and its parts in percent, calibration of the scores, and boundary AP where it was measured. Empty without records."""
+    """oLRP and its parts in percent, calibration of the scores, and boundary AP where it was
+    measured. Empty without records."""
     if shape not in run.quality:
         return {}
     error, scores = run.quality[shape]
-    return {"olrp": 100 * error.olrp, "olrp_localisation": 100 * error.localisation, "olrp_false_positives": 100 * error.false_positive,
-            "olrp_false_negatives": 100 * error.false_negative, "calibration_error": scores.error, "score_minus_iou": scores.bias,
-            **(read_json(run.folder / BOUNDARY) if shape == "mask" else {})}
+    return {
+        "olrp": 100 * error.olrp,
+        "olrp_localisation": 100 * error.localisation,
+        "olrp_false_positives": 100 * error.false_positive,
+        "olrp_false_negatives": 100 * error.false_negative,
+        "calibration_error": scores.error,
+        "score_minus_iou": scores.bias,
+        **(read_json(run.folder / BOUNDARY) if shape == "mask" else {}),
+    }
 
 
 def quality(runs: Iterable[Trained], shape: str = "mask") -> dict[str, float]:
@@ -44,7 +56,8 @@ def frames_per_second(run: Trained) -> float | None:
 
 
 def measure_boundary(report: Report) -> None:
-    """Boundary AP of every run that has its mask results, left in its folder: kept runs have no masks."""
+    """Boundary AP of every run that has its mask results, left in its folder: kept runs have no
+    masks."""
     for _, _, run in tqdm(report.runs, desc="boundary AP", unit="run", leave=False, disable=None):
         if (run.folder / "results" / MASK_FILE).is_file():
             write_whole(run.folder / BOUNDARY, json.dumps(boundary_of_run(run.run)) + "\n")

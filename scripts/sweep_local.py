@@ -1,4 +1,5 @@
-"""Trains runs on this machine, as many at once as there are devices. Any number of these may work on one study at the same time."""
+"""Trains runs on this machine, as many at once as there are devices. Any number of these may work
+on one study at the same time."""
 
 from __future__ import annotations
 
@@ -16,21 +17,27 @@ from scripts.sweep_state import claim, folder_of, is_done, read_note, release, t
 from scripts.sweep_worker import Worker, finish, start
 
 RETRIES = 2  # of a run that a signal ended, the out-of-memory killer's for example
-POLL, POLL_OTHERS = 0.2, 2.0  # seconds between looks at own workers, and at runs that other processes hold
+# seconds between looks at own workers, and at runs that other processes hold
+POLL, POLL_OTHERS = 0.2, 2.0
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one worker. On CUDA it has a lock, so that two sweeps on one machine do not load one device twice."""
+    """A place for one worker. On CUDA it has a lock, so that two sweeps on one machine do not load
+    one device twice."""
 
     device: str
     number: int
 
     def claim(self) -> list[int] | None:
-        """The descriptors that hold it (none on a CPU), or None where a worker of another process is on it."""
+        """The descriptors that hold it (none on a CPU), or None where a worker of another process
+        is on it."""
         if self.device == "cpu":
             return []
-        path = Path(tempfile.gettempdir()) / f"sweep-{os.getuid()}-{self.device.replace(':', '')}-{self.number}.lock"
+        path = (
+            Path(tempfile.gettempdir())
+            / f"sweep-{os.getuid()}-{self.device.replace(':', '')}-{self.number}.lock"
+        )
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,6 +51,7 @@ def local_slots(jobs: int | None, device: str | None = None) -> list[Slot]:
     """One for each CUDA device, or `jobs` spread over the devices; on a CPU `jobs` (1)."""
     if device is None:
         import torch
+
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
     else:
         devices = [device]
@@ -57,10 +65,26 @@ class Stopped(KeyboardInterrupt):
 class Driver:
     """drive() trains runs; a failed one is noted and the others go on."""
 
-    def __init__(self, root: Path, slots: Sequence[Slot], *, tick: Callable[[], None] = lambda: None,
-                 say: Callable[[str], None] = print, own_session: bool = True, code: str | None = None) -> None:
-        """own_session: see sweep_worker.start. code: digest of the code, where finished runs of other studies may be used."""
-        self.root, self.slots, self.tick, self.say, self.own_session, self.code = root, list(slots), tick, say, own_session, code
+    def __init__(
+        self,
+        root: Path,
+        slots: Sequence[Slot],
+        *,
+        tick: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = print,
+        own_session: bool = True,
+        code: str | None = None,
+    ) -> None:
+        """own_session: see sweep_worker.start. code: digest of the code, where finished runs of
+        other studies may be used."""
+        self.root, self.slots, self.tick, self.say, self.own_session, self.code = (
+            root,
+            list(slots),
+            tick,
+            say,
+            own_session,
+            code,
+        )
         self.began = time.time()
         self.active: dict[Slot, Worker] = {}
         self.lost: dict[Path, int] = {}
@@ -70,17 +94,30 @@ class Driver:
         self.threads = max(1, (os.cpu_count() or 1) // cpus) if cpus > 1 else None
 
     def drive(self, runs: Sequence[Run]) -> bool:
-        """True once every run is done, here or by another process; False where some failed. Stopped after a signal."""
+        """True once every run is done, here or by another process; False where some failed. Stopped
+        after a signal."""
         waiting, looked = list(runs), 0.0
-        before = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self._signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             while waiting or self.active:
-                for slot in [slot for slot, worker in self.active.items() if worker.process.poll() is not None]:
+                for slot in [
+                    slot
+                    for slot, worker in self.active.items()
+                    if worker.process.poll() is not None
+                ]:
                     again = self._ended(self.active.pop(slot))
                     waiting += again
                     looked = 0.0
                 free = [slot for slot in self.slots if slot not in self.active]
-                if waiting and free and not self.stopping and time.monotonic() - looked >= POLL_OTHERS:
+                if (
+                    waiting
+                    and free
+                    and not self.stopping
+                    and time.monotonic() - looked >= POLL_OTHERS
+                ):
                     waiting = self._fill(waiting, free)
                     looked = time.monotonic()
                 if self.stopping and not self.active:
@@ -129,7 +166,8 @@ class Driver:
         return True
 
     def _borrowed(self, run: Run) -> bool:
-        """Whether another study has trained the same, with the same code; then a link leads to it."""
+        """Whether another study has trained the same, with the same code; then a link leads to
+        it."""
         other = twin(self.root, run, self.code) if self.code else None
         folder = self.root / run.folder
         if folder.is_symlink() and not folder.exists():
@@ -143,7 +181,14 @@ class Driver:
 
     def _start(self, run: Run, slot: Slot, locks: list[int]) -> None:
         try:
-            worker = start(self.root, run, device=slot.device, locks=locks, threads=self.threads, own_session=self.own_session)
+            worker = start(
+                self.root,
+                run,
+                device=slot.device,
+                locks=locks,
+                threads=self.threads,
+                own_session=self.own_session,
+            )
         except OSError as error:
             self.failed[run.folder] = str(error)
             self.say(f"failed       {run.name}: {error}")
@@ -156,7 +201,8 @@ class Driver:
         run, name = worker.run, worker.run.name
         try:
             state = finish(worker)
-        except OSError as error:  # a full disk: the note cannot be written, which loses nothing but the note
+        # a full disk: the note cannot be written, which loses nothing but the note
+        except OSError as error:
             self.failed[run.folder] = str(error)
             self.say(f"failed       {name}: {error}")
             return []
@@ -179,6 +225,9 @@ class Driver:
     def _signal(self, *_) -> None:
         self.stopping += 1
         if self.stopping == 1:
-            self.say(f"stopping: {len(self.active)} runs finish their step and save (once more stops them at once)")
+            self.say(
+                f"stopping: {len(self.active)} runs finish their step and save (once more stops "
+                "them at once)"
+            )
         for worker in self.active.values():
             worker.stop()

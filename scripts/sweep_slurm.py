@@ -1,4 +1,5 @@
-"""sweep.py FILE --slurm: one SLURM job a run, through submitit. A job is the command that --print prints, so it resumes what is there."""
+"""sweep.py FILE --slurm: one SLURM job a run, through submitit. A job is the command that --print
+prints, so it resumes what is there."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ QUEUED = {"PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPEN
 
 
 class Resumable:
-    """What a job does. Where SLURM is about to end it (time limit, preemption), submitit queues it again, and the run goes on."""
+    """What a job does. Where SLURM is about to end it (time limit, preemption), submitit queues it
+    again, and the run goes on."""
 
     def __init__(self, command: list[str]):
         self.command = command
@@ -30,17 +32,22 @@ class Resumable:
     def __call__(self) -> int:
         code = subprocess.run(self.command).returncode
         if code:
-            raise RuntimeError(f"{' '.join(self.command)} ended with {code}: see the run's log.txt")  # the job shall count as failed
+            # the job shall count as failed
+            raise RuntimeError(f"{' '.join(self.command)} ended with {code}: see the run's log.txt")
         return code
 
     def checkpoint(self) -> Any:
         import submitit
+
         return submitit.helpers.DelayedSubmission(Resumable(self.command))
 
 
-def submit(plan: Plan, command: Callable[[Run], list[str]], options: str, say: Callable[[str], None]) -> int:
-    """Submits the runs of the stage that is due, as one job array behind the shared start. Runs that are queued already are left alone,
-    unless the start that they wait for was lost: then all are submitted again.
+def submit(
+    plan: Plan, command: Callable[[Run], list[str]], options: str, say: Callable[[str], None]
+) -> int:
+    """Submits the runs of the stage that is due, as one job array behind the shared start. Runs
+    that are queued already are left alone, unless the start that they wait for was lost: then all
+    are submitted again.
 
     options: "partition=gpu gpus_per_node=1 time=600", parameters of submitit's SlurmExecutor.
     """
@@ -50,7 +57,10 @@ def submit(plan: Plan, command: Callable[[Run], list[str]], options: str, say: C
     start = plan.start if plan.start and not plan.done(plan.start) else None
     if start is not None and start.name not in queued and queued:
         _cancel([ids[name] for name in queued])
-        say(f"cancelled    {len(queued)} jobs that waited for {start.name}, which is neither done nor in the queue")
+        say(
+            f"cancelled    {len(queued)} jobs that waited for {start.name}, which is neither done "
+            "nor in the queue"
+        )
         queued = set()
     waiting = [run for run in plan.open(plan.current) if run.name not in queued]
     if not waiting:
@@ -59,12 +69,21 @@ def submit(plan: Plan, command: Callable[[Run], list[str]], options: str, say: C
     parameters = read_options(options)
     if start is not None and start.name not in queued:
         with _refusals():
-            ids[start.name] = _executor(submitit, folder, plan, parameters).submit(Resumable(command(start))).job_id
+            ids[start.name] = (
+                _executor(submitit, folder, plan, parameters)
+                .submit(Resumable(command(start)))
+                .job_id
+            )
         write_whole(folder / JOBS, json.dumps(ids, indent=2) + "\n")
         say(f"submitted    {start.name} as job {ids[start.name]}")
     if start is not None:
-        more = {**parameters.get("additional_parameters", {}), "kill_on_invalid_dep": "yes"}  # no job waits for a failed start for ever
-        parameters = {**parameters, "dependency": f"afterok:{ids[start.name]}", "additional_parameters": more}
+        # no job waits for a failed start for ever
+        more = {**parameters.get("additional_parameters", {}), "kill_on_invalid_dep": "yes"}
+        parameters = {
+            **parameters,
+            "dependency": f"afterok:{ids[start.name]}",
+            "additional_parameters": more,
+        }
     executor = _executor(submitit, folder, plan, parameters)
     with _refusals(), executor.batch():
         jobs = [executor.submit(Resumable(command(run))) for run in waiting]
@@ -73,8 +92,14 @@ def submit(plan: Plan, command: Callable[[Run], list[str]], options: str, say: C
     for run in waiting:
         say(f"submitted    {run.name} as job {ids[run.name]}")
     if not plan.reported:
-        say("these are the tuning trials; when they are done, the same command submits the reported runs")
-    say("--status shows how far they are; jobs that were lost are submitted again by the same command")
+        say(
+            "these are the tuning trials; when they are done, the same command submits the "
+            "reported runs"
+        )
+    say(
+        "--status shows how far they are; jobs that were lost are submitted again by the same "
+        "command"
+    )
     return 0
 
 
@@ -90,10 +115,16 @@ def queued_jobs(folder: Path) -> set[str]:
     if not jobs:
         return set()
     try:
-        found = subprocess.run(["squeue", "--noheader", "--array", "--states=all", "--format=%F_%K %A %T"], capture_output=True, text=True,
-                               check=True).stdout
+        found = subprocess.run(
+            ["squeue", "--noheader", "--array", "--states=all", "--format=%F_%K %A %T"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigError(f"--slurm: squeue does not answer ({error}): is this machine part of a SLURM cluster?") from None
+        raise ConfigError(
+            f"--slurm: squeue does not answer ({error}): is this machine part of a SLURM cluster?"
+        ) from None
     live: set[str] = set()
     for line in found.splitlines():
         array, job, state = line.split()[:3]
@@ -110,12 +141,16 @@ def _cancel(jobs: list[str]) -> None:
 
 
 def read_options(text: str) -> dict[str, Any]:
-    """{parameter: value} of "partition=gpu time=600". ConfigError for a word that is not parameter=value."""
+    """{parameter: value} of "partition=gpu time=600". ConfigError for a word that is not
+    parameter=value."""
     options: dict[str, Any] = {}
     for word in text.split():
         key, equals, value = word.partition("=")
         if not (key and equals and value):
-            raise ConfigError(f"--sbatch: {word!r} is not parameter=value, such as partition=gpu or time=600 (minutes)")
+            raise ConfigError(
+                f"--sbatch: {word!r} is not parameter=value, such as partition=gpu or time=600 "
+                "(minutes)"
+            )
         options[key] = read_yaml(value)
     return options
 
@@ -127,7 +162,9 @@ def _executor(submitit: Any, folder: Path, plan: Plan, parameters: dict[str, Any
         raise ConfigError(f"--slurm: {error}") from None
     given = {"job_name": plan.study.name, "time": DAY, **parameters}
     try:
-        executor.update_parameters(**given, setup=[f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"])
+        executor.update_parameters(
+            **given, setup=[f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"]
+        )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--sbatch: {error}") from None
     return executor
@@ -137,6 +174,7 @@ def _executor(submitit: Any, folder: Path, plan: Plan, parameters: dict[str, Any
 def _refusals() -> Iterator[None]:
     """What sbatch says against a job, in one line."""
     import submitit
+
     try:
         yield
     except submitit.core.utils.FailedJobError as error:

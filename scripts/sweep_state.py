@@ -1,7 +1,9 @@
-"""What the files of a run say about it, and the lock that lets one process train it. Imports no torch.
+"""What the files of a run say about it, and the lock that lets one process train it. Imports no
+torch.
 
-A lock is flock(2) on runs/.locks/<hash>.lock, one for each resolved config. The process that trains inherits it, so it holds while the
-training lives, whoever started it and however that one ended; the kernel frees it when the last holder is gone, kill -9 or not.
+A lock is flock(2) on runs/.locks/<hash>.lock, one for each resolved config. The process that trains
+inherits it, so it holds while the training lives, whoever started it and however that one ended;
+the kernel frees it when the last holder is gone, kill -9 or not.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from data.schema import Config
 NOTE, LOG = "sweep.json", "log.txt"
 RECORDS = "results/records.npz"
 CHECKPOINTS = ("last.pth", "interrupt.pth")
-ARCHIVE = Path(__file__).resolve().parents[1] / "docs" / "studies"  # finished runs without weights: <study>/runs/<arm>/seed<k>-<hash8>
+# finished runs without weights: <study>/runs/<arm>/seed<k>-<hash8>
+ARCHIVE = Path(__file__).resolve().parents[1] / "docs" / "studies"
 SHAPES = {"mask": "segm", "box": "bbox"}
-_READ: dict[Path, tuple[tuple[int, int, int], list[dict[str, Any]]]] = {}  # metrics.jsonl: what it was when it was read, and its lines
+# metrics.jsonl: what it was when it was read, and its lines
+_READ: dict[Path, tuple[tuple[int, int, int], list[dict[str, Any]]]] = {}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """state: done, running, interrupted, failed or waiting; step: of the last line of its metrics; value: its final metric, in percent."""
+    """state: done, running, interrupted, failed or waiting; step: of the last line of its metrics;
+    value: its final metric, in percent."""
 
     state: str
     step: int = 0
@@ -41,10 +46,12 @@ class Progress:
     skipped: int = 0
 
 
-# ------------------------------------------------------------------------------------------------------------------- locks
+# -------------------------------------------------------------------------------------------- locks
+
 
 def claim(root: Path, run: Run) -> int | None:
-    """A file descriptor that holds the run's lock, to be passed to whoever trains it; None where another process holds it."""
+    """A file descriptor that holds the run's lock, to be passed to whoever trains it; None where
+    another process holds it."""
     path = lock_file(root, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -78,7 +85,8 @@ def is_held(root: Path, run: Run) -> bool:
         return False
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look at the same time do not see each other
+        # shared: two that look at the same time do not see each other
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
         return True
@@ -90,7 +98,8 @@ def lock_file(root: Path, run: Run) -> Path:
     return root / ".locks" / f"{config_hash(identity(run.config))}.lock"
 
 
-# ------------------------------------------------------------------------------------------------------------------ progress
+# ----------------------------------------------------------------------------------------- progress
+
 
 def archive(study: str) -> Path:
     """Where the plan, the tuning and the finished runs of a study are kept."""
@@ -98,8 +107,8 @@ def archive(study: str) -> Path:
 
 
 def folder_of(root: Path, run: Run) -> Path:
-    """Where the run is: its archived copy if that is finished, or else its folder under root. A folder whose hash was made by another
-    version of the settings is found by the config in it."""
+    """Where the run is: its archived copy if that is finished, or else its folder under root. A
+    folder whose hash was made by another version of the settings is found by the config in it."""
     study, *rest = run.folder.parts
     places = (root / run.folder, archive(study) / "runs" / Path(*rest))
     for place in places:
@@ -107,16 +116,25 @@ def folder_of(root: Path, run: Run) -> Path:
             return place
     for place in places:
         for other in sorted(place.parent.glob(f"seed{run.seed}-*")):
-            if other.name != place.name and is_done(other, run.config) and _same_config(other, run.config):
+            if (
+                other.name != place.name
+                and is_done(other, run.config)
+                and _same_config(other, run.config)
+            ):
                 return other
     return places[0]
 
 
 def twin(root: Path, run: Run, code: str) -> Path | None:
-    """The finished run of another study, kept ones too, that trained the same config with the same code. With a shared start, that has to
-    be the same too, which its path in the config says. What is to be a start needs its weights."""
+    """The finished run of another study, kept ones too, that trained the same config with the same
+    code. With a shared start, that has to be the same too, which its path in the config says. What
+    is to be a start needs its weights."""
     name = f"seed*-{run.folder.name.rpartition('-')[2]}"
-    others = [*sorted(root.glob(f"*/*/{name}")), *sorted(root.glob(f"*/{TUNE_FOLDER}/*/{name}")), *sorted(ARCHIVE.glob(f"*/runs/*/{name}"))]
+    others = [
+        *sorted(root.glob(f"*/*/{name}")),
+        *sorted(root.glob(f"*/{TUNE_FOLDER}/*/{name}")),
+        *sorted(ARCHIVE.glob(f"*/runs/*/{name}")),
+    ]
     is_start = INIT_FOLDER in run.folder.parts
     for other in others:
         if other == root / run.folder or (is_start and not has_checkpoint(other)):
@@ -127,19 +145,27 @@ def twin(root: Path, run: Run, code: str) -> Path | None:
 
 
 def is_done(folder: Path, config: Config) -> bool:
-    """Whether the run has the validation after its last iteration, and the records of it that statistics need."""
-    return (folder / RECORDS).is_file() and final_validation(folder, config.train.iterations) is not None
+    """Whether the run has the validation after its last iteration, and the records of it that
+    statistics need."""
+    return (folder / RECORDS).is_file() and final_validation(
+        folder, config.train.iterations
+    ) is not None
 
 
 def final_validation(folder: Path, iterations: int) -> dict[str, Any] | None:
-    """The validation of the weights after `iterations` (their moving average, where there is one), as metrics.jsonl holds it. What
-    best.pth scored is not looked at."""
-    found = [record for record in read_metrics(folder) if record["kind"] == "validation" and record["step"] == iterations]
+    """The validation of the weights after `iterations` (their moving average, where there is one),
+    as metrics.jsonl holds it. What best.pth scored is not looked at."""
+    found = [
+        record
+        for record in read_metrics(folder)
+        if record["kind"] == "validation" and record["step"] == iterations
+    ]
     return found[-1] if found else None
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; one that a kill left unfinished is left out. They are read again once the file has changed."""
+    """The lines of metrics.jsonl; one that a kill left unfinished is left out. They are read again
+    once the file has changed."""
     path = (folder / "metrics.jsonl").absolute()
     try:
         found = path.stat()
@@ -173,7 +199,11 @@ def progress(root: Path, run: Run, primary: str = "mask_ap") -> Progress:
     folder = folder_of(root, run)
     records = read_metrics(folder)
     step = records[-1]["step"] if records else 0
-    final = final_validation(folder, run.config.train.iterations) if is_done(folder, run.config) else None
+    final = (
+        final_validation(folder, run.config.train.iterations)
+        if is_done(folder, run.config)
+        else None
+    )
     training = [record for record in records if record["kind"] == "train"]
     skipped = sum(record.get("skipped") or 0 for record in training)
     if final is not None:

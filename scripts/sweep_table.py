@@ -1,4 +1,5 @@
-"""The status of a study as a table: a row an arm (of a tuning, a trial), a column a seed. Imports no torch."""
+"""The status of a study as a table: a row an arm (of a tuning, a trial), a column a seed. Imports
+no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ MARKS = {"waiting": ".", "failed": "failed"}
 
 
 class LiveTable:
-    """Redraws itself in place on a terminal; elsewhere it prints nothing, and the events tell the story. Call it often."""
+    """Redraws itself in place on a terminal; elsewhere it prints nothing, and the events tell the
+    story. Call it often."""
 
     def __init__(self, root: Path, primary: str) -> None:
         self.root, self.primary = root, primary
@@ -30,7 +32,9 @@ class LiveTable:
         if self.live and time.monotonic() - self.drawn >= REFRESH:
             self._erase()
             width = shutil.get_terminal_size().columns  # a line that wraps would be two to erase
-            lines = [line[:width - 1] for line in table(self.root, self.runs, self.primary).splitlines()]
+            lines = [
+                line[: width - 1] for line in table(self.root, self.runs, self.primary).splitlines()
+            ]
             print("\n".join(lines), flush=True)
             self.drawn, self.lines = time.monotonic(), len(lines)
 
@@ -47,7 +51,8 @@ class LiveTable:
 
 
 def table(root: Path, runs: Sequence[Run], primary: str) -> str:
-    """Final metric in percent where a run is done, else how far it is; then counts, what failed, and the time left."""
+    """Final metric in percent where a run is done, else how far it is; then counts, what failed,
+    and the time left."""
     found = {run.folder: progress(root, run, primary) for run in runs}
     seeds = list(dict.fromkeys(run.seed for run in runs))
     rows: dict[str, dict[int, str]] = {}
@@ -55,10 +60,18 @@ def table(root: Path, runs: Sequence[Run], primary: str) -> str:
         rows.setdefault(run.label, {})[run.seed] = cell(found[run.folder], run)
     width = max(len(primary), *(len(label) for label in rows)) if rows else len(primary)
     columns = [max(6, len(f"seed {seed}")) for seed in seeds]
-    lines = [f"{primary:{width}}  " + "  ".join(f"{f'seed {seed}':>{n}}" for seed, n in zip(seeds, columns, strict=True))]
-    lines += [f"{label:{width}}  " + "  ".join(f"{cells.get(seed, ''):>{n}}" for seed, n in zip(seeds, columns, strict=True))
-              for label, cells in rows.items()]
-    return "\n".join([*lines, summary(found.values()) + time_left(found, runs), *failures(found, runs)])
+    lines = [
+        f"{primary:{width}}  "
+        + "  ".join(f"{f'seed {seed}':>{n}}" for seed, n in zip(seeds, columns, strict=True))
+    ]
+    lines += [
+        f"{label:{width}}  "
+        + "  ".join(f"{cells.get(seed, ''):>{n}}" for seed, n in zip(seeds, columns, strict=True))
+        for label, cells in rows.items()
+    ]
+    return "\n".join(
+        [*lines, summary(found.values()) + time_left(found, runs), *failures(found, runs)]
+    )
 
 
 def cell(found: Progress, run: Run) -> str:
@@ -72,18 +85,33 @@ def cell(found: Progress, run: Run) -> str:
 
 def summary(found) -> str:
     counts = Counter(item.state for item in found)
-    return ", ".join(f"{counts[state]} {state}" for state in ("done", "running", "interrupted", "waiting", "failed") if counts[state])
+    return ", ".join(
+        f"{counts[state]} {state}"
+        for state in ("done", "running", "interrupted", "waiting", "failed")
+        if counts[state]
+    )
 
 
 def time_left(found: dict[Path, Progress], runs: Sequence[Run]) -> str:
     """An estimate from the speed of the runs that train now; they share what waits."""
-    speeds = {run.folder: found[run.folder].images_per_s / run.config.train.batch_size
-              for run in runs if found[run.folder].state == "running" and found[run.folder].images_per_s}
+    speeds = {
+        run.folder: found[run.folder].images_per_s / run.config.train.batch_size
+        for run in runs
+        if found[run.folder].state == "running" and found[run.folder].images_per_s
+    }
     if not speeds:
         return ""
-    steps = sum(run.config.train.iterations - found[run.folder].step for run in runs if found[run.folder].state != "done")
+    steps = sum(
+        run.config.train.iterations - found[run.folder].step
+        for run in runs
+        if found[run.folder].state != "done"
+    )
     return f"; about {timedelta(seconds=round(steps / sum(speeds.values())))} of training left"
 
 
 def failures(found: dict[Path, Progress], runs: Sequence[Run]) -> list[str]:
-    return [f"failed: {run.name}: {found[run.folder].error or 'see its log.txt'}" for run in runs if found[run.folder].state == "failed"]
+    return [
+        f"failed: {run.name}: {found[run.folder].error or 'see its log.txt'}"
+        for run in runs
+        if found[run.folder].state == "failed"
+    ]

@@ -1,4 +1,5 @@
-"""Losses of 20 training steps at a fixed seed: a change that means no change leaves them bit for bit.
+"""Losses of 20 training steps at a fixed seed: a change that means no change leaves them bit for
+bit.
 
     python -m tests.fixed_seed --write before.json     # on the commit to compare with
     python -m tests.fixed_seed --against before.json   # on yours, on the same machine

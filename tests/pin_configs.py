@@ -1,4 +1,5 @@
-"""Pins the presets: python -m tests.pin_configs writes {config name: hash} of data/config.py anew."""
+"""Pins the presets: python -m tests.pin_configs writes {config name: hash} of data/config.py
+anew."""
 
 from __future__ import annotations
 

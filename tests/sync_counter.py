@@ -8,8 +8,18 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-WAITING_OPS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "equal", "is_nonzero",
-               "repeat_interleave.Tensor", "bincount"}
+WAITING_OPS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique_dim",
+    "_unique2",
+    "unique_consecutive",
+    "equal",
+    "is_nonzero",
+    "repeat_interleave.Tensor",
+    "bincount",
+}
 WAITING_METHODS = ("tolist", "numpy", "cpu", "__array__")
 
 
@@ -21,16 +31,20 @@ class _Mode(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.name().removeprefix("aten::")
         boolean_index = name.startswith(("index.Tensor", "index_put")) and any(
-            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+        )
         sized = name == "repeat_interleave.Tensor" and (kwargs or {}).get("output_size") is not None
-        if (name.split(".")[0] in WAITING_OPS or name in WAITING_OPS or boolean_index) and not sized:
+        if (
+            name.split(".")[0] in WAITING_OPS or name in WAITING_OPS or boolean_index
+        ) and not sized:
             self.calls.append(name)
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def counted_syncs():
-    """Yields a list that grows by a name at every waiting call inside the block, backward passes included."""
+    """Yields a list that grows by a name at every waiting call inside the block, backward passes
+    included."""
     calls: list[str] = []
     patches = []
     for method in WAITING_METHODS:

@@ -12,8 +12,17 @@ from yolact.build import build_model
 from yolact.checkpoint import save_checkpoint
 
 SQUARES = [[(16, 32, 80, 0)], [(8, 8, 64, 1), (160, 40, 48, 0)], [(100, 100, 120, 0)]]
-TINY = ["model.backbone=resnet10", "model.backbone_width=8", "model.max_size=96", "model.fpn_channels=16", "model.proto_channels=16",
-        "model.head_channels=16", "model.prototypes=8", "eval.max_dets=5", "eval.score_threshold=0"]
+TINY = [
+    "model.backbone=resnet10",
+    "model.backbone_width=8",
+    "model.max_size=96",
+    "model.fpn_channels=16",
+    "model.proto_channels=16",
+    "model.head_channels=16",
+    "model.prototypes=8",
+    "eval.max_dets=5",
+    "eval.score_threshold=0",
+]
 
 
 @pytest.fixture
@@ -24,17 +33,28 @@ def weights(tmp_path):
     values = cfg.model_dump()
     values["loss"] |= {"plugins": [str(tmp_path / "plugin.py")], "mask": "own_loss"}
     model = build_model(cfg).state_dict()
-    save_checkpoint(tmp_path / "model.pth", {"format": 1, "model": model, "ema": model, "config": values})
+    save_checkpoint(
+        tmp_path / "model.pth", {"format": 1, "model": model, "ema": model, "config": values}
+    )
     return tmp_path / "model.pth"
 
 
 def run(weights, *words):
-    return cli.run(eval_program.main, eval_program.parser().parse([f"--trained_model={weights}", "--cuda=False", "--no_bar", *words]))
+    return cli.run(
+        eval_program.main,
+        eval_program.parser().parse(
+            [f"--trained_model={weights}", "--cuda=False", "--no_bar", *words]
+        ),
+    )
 
 
-def test_a_loss_is_neither_needed_nor_run_and_the_checkpoint_is_read_once(weights, monkeypatch, capsys):
+def test_a_loss_is_neither_needed_nor_run_and_the_checkpoint_is_read_once(
+    weights, monkeypatch, capsys
+):
     read, calls = yolact.checkpoint.read_checkpoint, []
-    monkeypatch.setattr(yolact.checkpoint, "read_checkpoint", lambda path: calls.append(path) or read(path))
+    monkeypatch.setattr(
+        yolact.checkpoint, "read_checkpoint", lambda path: calls.append(path) or read(path)
+    )
     assert run(weights) == 0
     assert calls == [weights] and f"{weights}: loaded" in capsys.readouterr().out
     marker = weights.with_name("was_run")
@@ -47,13 +67,19 @@ def test_a_model_of_another_architecture_is_named_by_its_file(weights, capsys):
     assert f"error: {weights} does not fit the model" in capsys.readouterr().err
 
 
-def test_results_under_other_names_leave_earlier_ones_alone_and_score_what_was_evaluated(weights, capsys):
+def test_results_under_other_names_leave_earlier_ones_alone_and_score_what_was_evaluated(
+    weights, capsys
+):
     earlier = weights.with_name("bbox_detections.json")
     earlier.write_text("earlier")
-    files = [f"--bbox_det_file={weights.with_name('boxes.json')}", f"--mask_det_file={weights.with_name('masks.json')}"]
+    files = [
+        f"--bbox_det_file={weights.with_name('boxes.json')}",
+        f"--mask_det_file={weights.with_name('masks.json')}",
+    ]
 
     def table():
         return [line for line in capsys.readouterr().out.splitlines() if "|" in line or "+" in line]
+
     assert run(weights, "--output_coco_json", "--max_images=2", *files) == 0
     assert earlier.read_text() == "earlier"
     expected = table()
@@ -72,4 +98,7 @@ def test_times_of_a_runs_last_weights_are_kept_for_reports(weights, tmp_path):
     assert run(place / "last.pth", "--benchmark", "--max_images=1") == 0 and not kept.exists()
     assert run(place / "last.pth", "--benchmark") == 0
     found = json.loads(kept.read_text())
-    assert found["fps"] == pytest.approx(1000 / found["median_ms"]["total"]) and found["p95_ms"]["total"] >= found["median_ms"]["total"]
+    assert (
+        found["fps"] == pytest.approx(1000 / found["median_ms"]["total"])
+        and found["p95_ms"]["total"] >= found["median_ms"]["total"]
+    )

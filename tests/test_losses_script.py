@@ -86,16 +86,25 @@ def test_a_loss_that_declares_that_it_pools_instances_is_sound(call):
 
 
 def test_what_does_not_apply_and_what_to_know_are_said(call):
-    code, out, _ = call("check", "bce(sampling=points(40))", "weighted_bce", "mse(weight=ramp(0, 1))")
+    code, out, _ = call(
+        "check", "bce(sampling=points(40))", "weighted_bce", "mse(weight=ramp(0, 1))"
+    )
     assert code == 0 and line_of(out, "bce(sampling").endswith("permutation, alone, flips")
-    assert line_of(out, "weighted_bce").endswith(" -") and "note   weighted_bce reads the whole target" in out
+    assert (
+        line_of(out, "weighted_bce").endswith(" -")
+        and "note   weighted_bce reads the whole target" in out
+    )
 
 
 @pytest.mark.parametrize("command", [["compare", "bce"], ["plot"]])
 def test_a_loss_that_raises_is_one_line(command, call, plugin, tmp_path):
-    code, _, err = call(*command, "raising", "--plugins", plugin, "--out", str(tmp_path / "page.png"))
+    code, _, err = call(
+        *command, "raising", "--plugins", plugin, "--out", str(tmp_path / "page.png")
+    )
     assert code == 2 and len(err.splitlines()) == 1
-    assert err.startswith("error: the term raising raises RuntimeError: no such thing: mend the loss")
+    assert err.startswith(
+        "error: the term raising raises RuntimeError: no such thing: mend the loss"
+    )
 
 
 def test_nothing_asked_shows_the_commands(capsys):
@@ -112,14 +121,26 @@ def test_all_means_every_name(plugin):
 
 
 def test_compare(call):
-    assert call("compare", "survey_huber(delta=2)", "mse")[:2] == (1, "survey_huber(delta=2) = 0.5 * mse\n")
+    assert call("compare", "survey_huber(delta=2)", "mse")[:2] == (
+        1,
+        "survey_huber(delta=2) = 0.5 * mse\n",
+    )
     code, out, _ = call("compare", "bce", "mse")
     assert code == 0 and "different losses" in out
 
 
 def test_plot_draws_pixel_region_distance_and_signed_losses(call, tmp_path):
     out = tmp_path / "new" / "page.png"
-    code, text, _ = call("plot", "bce", "dice", "hausdorff", "boundary(constant=False)", "bce + dice", "--out", str(out))
+    code, text, _ = call(
+        "plot",
+        "bce",
+        "dice",
+        "hausdorff",
+        "boundary(constant=False)",
+        "bce + dice",
+        "--out",
+        str(out),
+    )
     assert code == 0 and text == f"{out}\n"
     assert out.read_bytes().startswith(b"\x89PNG")
 
@@ -127,7 +148,9 @@ def test_plot_draws_pixel_region_distance_and_signed_losses(call, tmp_path):
 def test_plot_without_the_pictures_says_so_and_weighs_schedules_fully(call, tmp_path, monkeypatch):
     monkeypatch.setattr(plot_losses, "REAL", tmp_path / "absent.json")
     seen = []
-    monkeypatch.setattr(plot_losses, "mask_rows", lambda rows, mask, losses, styles: seen.extend(losses))
+    monkeypatch.setattr(
+        plot_losses, "mask_rows", lambda rows, mask, losses, styles: seen.extend(losses)
+    )
     code, _, err = call("plot", "0.5*mse(weight=ramp(0, 2))", "--out", str(tmp_path / "page.png"))
     assert code == 0 and "note: " in err and "absent.json is not there" in err
     assert seen[0].weights(0) == [1]
@@ -139,16 +162,29 @@ def test_plot_draws_gradients_of_two_objects_and_a_disc():
     mask = masks["disc"]
     values, norms = plot_losses.of_masks(build_mask_loss("bce"), mask, [mask, ~mask])
     assert values[0] < 1e-3 and values[1] == pytest.approx(plot_losses.SURE, rel=1e-3)
-    assert norms == pytest.approx([0.1192 / plot_losses.SIZE, 0.8808 / plot_losses.SIZE], rel=1e-3)  # sigmoid(-2) and sigmoid(2) a pixel
+    # sigmoid(-2) and sigmoid(2) a pixel
+    assert norms == pytest.approx([0.1192 / plot_losses.SIZE, 0.8808 / plot_losses.SIZE], rel=1e-3)
 
 
-@pytest.mark.parametrize("words, fix", [
-    (["check", "bec"], "did you mean bce?"), (["check", "BCE"], "did you mean bce?"), (["check", "ciou"], "is a box loss (loss.box=ciou)"),
-    (["check", "survey/dice"], "is a config"), (["plot", "rank_sort(delta=1)"], "is a class loss"),
-    (["check", "bce +"], "(character 6 of"), (["check", "bce + huber(delta=3)"], "(character 13 of"),
-    (["compare", "bce"], "two expressions"), (["compare", "bce", "msee"], "did you mean mse?"), (["plot"], "expressions"),
-    (["plot", "dicee"], "did you mean dice"), (["chek", "bce"], "did you mean check?"), (["list", "bce"], "nothing else"),
-    (["check", "bce", "--plugins", "absent.py"], "absent.py")])
+@pytest.mark.parametrize(
+    "words, fix",
+    [
+        (["check", "bec"], "did you mean bce?"),
+        (["check", "BCE"], "did you mean bce?"),
+        (["check", "ciou"], "is a box loss (loss.box=ciou)"),
+        (["check", "survey/dice"], "is a config"),
+        (["plot", "rank_sort(delta=1)"], "is a class loss"),
+        (["check", "bce +"], "(character 6 of"),
+        (["check", "bce + huber(delta=3)"], "(character 13 of"),
+        (["compare", "bce"], "two expressions"),
+        (["compare", "bce", "msee"], "did you mean mse?"),
+        (["plot"], "expressions"),
+        (["plot", "dicee"], "did you mean dice"),
+        (["chek", "bce"], "did you mean check?"),
+        (["list", "bce"], "nothing else"),
+        (["check", "bce", "--plugins", "absent.py"], "absent.py"),
+    ],
+)
 def test_a_mistake_is_one_line_with_the_fix(words, fix, call):
     code, _, err = call(*words)
     assert code == 2

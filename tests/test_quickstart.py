@@ -17,15 +17,24 @@ def small(monkeypatch):
 
 
 def test_pictures_are_used_again_only_if_they_are_its_own(small, tmp_path, capsys):
-    made = generate(tmp_path / "set", train=6, val=3, size=96, max_instances=2, workers=1, progress=False)
+    made = generate(
+        tmp_path / "set", train=6, val=3, size=96, max_instances=2, workers=1, progress=False
+    )
     quickstart.check_pictures(made)
     file = made / "val" / "coco_annotations.json"
     content = json.loads(file.read_text())
-    for wrong in ({"images": content["images"][1:]}, {"images": [{**image, "width": 128} for image in content["images"]]}):
+    for wrong in (
+        {"images": content["images"][1:]},
+        {"images": [{**image, "width": 128} for image in content["images"]]},
+    ):
         file.write_text(json.dumps(content | wrong))
-        with pytest.raises(ValueError, match="holds other pictures than the quickstart's .*delete that folder"):
+        with pytest.raises(
+            ValueError, match="holds other pictures than the quickstart's .*delete that folder"
+        ):
             quickstart.check_pictures(made)
-    one = generate(tmp_path / "one", train=6, val=3, size=96, max_instances=1, workers=1, progress=False)
+    one = generate(
+        tmp_path / "one", train=6, val=3, size=96, max_instances=1, workers=1, progress=False
+    )
     assert cli.run(quickstart.main, cli.Parser().parse([f"data.root={one}"])) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: {one} holds other pictures") and message.count("\n") == 1

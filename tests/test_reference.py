@@ -1,4 +1,5 @@
-"""Agreement with the published implementations, on the reduced copy of their numbers (see tests/reference/README.md)."""
+"""Agreement with the published implementations, on the reduced copy of their numbers (see
+tests/reference/README.md)."""
 
 from pathlib import Path
 

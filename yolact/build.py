@@ -21,18 +21,22 @@ from yolact.model import Yolact
 from yolact.pretrained import load_backbone
 from yolact.resnet import ResNet
 
-PRIOR = 0.01  # probability of every class at every anchor that a sigmoid head starts from (Lin et al. 2017, section 3.3)
+# probability of every class at every anchor that a sigmoid head starts from (Lin et al. 2017,
+# section 3.3)
+PRIOR = 0.01
 
 
 def build_model(cfg: Config) -> Yolact:
-    """The model of cfg.model for the classes of cfg.data and the head of cfg.loss.classification, on the CPU in training mode, with random
-    weights.
+    """The model of cfg.model for the classes of cfg.data and the head of cfg.loss.classification,
+    on the CPU in training mode, with random weights.
 
-    Each tensor is drawn from a generator of its own, seeded by its name and cfg.train.seed: two models agree on every parameter that
-    has the same name and shape in both, and torch's global generator is left alone. Raises ValueError if the deformable
-    convolution's backend is not installed, and for an unknown class loss.
+    Each tensor is drawn from a generator of its own, seeded by its name and cfg.train.seed: two
+    models agree on every parameter that has the same name and shape in both, and torch's global
+    generator is left alone. Raises ValueError if the deformable convolution's backend is not
+    installed, and for an unknown class loss.
     """
-    with torch.device("meta"):  # shapes only: torch's own initialisation would take time and random numbers, and is overwritten
+    # shapes only: torch's own initialisation would take time and random numbers, and is overwritten
+    with torch.device("meta"):
         model = _assemble(cfg)
     model.to_empty(device="cpu")
     initialize(model, cfg.train.seed)
@@ -44,22 +48,44 @@ def _assemble(cfg: Config) -> Yolact:
     if m.backbone == "darknet53":
         backbone: nn.Module = DarkNet53()
     else:
-        backbone = ResNet(m.backbone, width=m.backbone_width, dcn_layers=m.dcn_layers, dcn_interval=m.dcn_interval,
-                          dcn_groups=m.dcn_groups, dcn_backend=m.dcn_backend)
-    return Yolact(backbone, len(cfg.data.class_names), fpn_channels=m.fpn_channels, fpn_upsample=m.fpn_upsample,
-                  proto_channels=m.proto_channels, proto_layers=m.proto_layers, prototypes=m.prototypes,
-                  head_channels=m.head_channels, head_layers=m.head_layers, norm=m.norm,
-                  anchor_scales=m.anchor_scales, anchor_ratios=m.anchor_ratios, square_anchors=m.square_anchors,
-                  anchor_offset=m.anchor_offset, semantic_head=m.semantic_head, mask_iou_net=m.mask_iou_net, mask_iou_relu=m.mask_iou_relu,
-                  sigmoid=build_class_loss(cfg.loss.classification).sigmoid)
+        backbone = ResNet(
+            m.backbone,
+            width=m.backbone_width,
+            dcn_layers=m.dcn_layers,
+            dcn_interval=m.dcn_interval,
+            dcn_groups=m.dcn_groups,
+            dcn_backend=m.dcn_backend,
+        )
+    return Yolact(
+        backbone,
+        len(cfg.data.class_names),
+        fpn_channels=m.fpn_channels,
+        fpn_upsample=m.fpn_upsample,
+        proto_channels=m.proto_channels,
+        proto_layers=m.proto_layers,
+        prototypes=m.prototypes,
+        head_channels=m.head_channels,
+        head_layers=m.head_layers,
+        norm=m.norm,
+        anchor_scales=m.anchor_scales,
+        anchor_ratios=m.anchor_ratios,
+        square_anchors=m.square_anchors,
+        anchor_offset=m.anchor_offset,
+        semantic_head=m.semantic_head,
+        mask_iou_net=m.mask_iou_net,
+        mask_iou_relu=m.mask_iou_relu,
+        sigmoid=build_class_loss(cfg.loss.classification).sigmoid,
+    )
 
 
 def initialize(model: nn.Module, seed: int) -> None:
-    """Draw all weights of `model`, in place: He-normal (fan-out) in the backbone, Xavier-uniform elsewhere, as YOLACT; biases 0,
-    but those of sigmoid class logits, which start at PRIOR: else the many negatives would swamp the first steps.
+    """Draw all weights of `model`, in place: He-normal (fan-out) in the backbone, Xavier-uniform
+    elsewhere, as YOLACT; biases 0, but those of sigmoid class logits, which start at PRIOR: else
+    the many negatives would swamp the first steps.
 
-    Offsets of deformable convolutions start at 0, so that they begin as plain convolutions at half strength; CARAFE's encoders start at a
-    deviation of 0.001, as mmcv's, so that they begin as means over 5x5 pixels.
+    Offsets of deformable convolutions start at 0, so that they begin as plain convolutions at half
+    strength; CARAFE's encoders start at a deviation of 0.001, as mmcv's, so that they begin as
+    means over 5x5 pixels.
     """
     for name, module in model.named_modules():
         if isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
@@ -70,7 +96,10 @@ def initialize(model: nn.Module, seed: int) -> None:
         elif isinstance(module, (nn.Conv2d, DeformConv2d)):
             _initialize_convolution(f"{name}.weight", module.weight, seed)
             if module.bias is not None:
-                nn.init.constant_(module.bias, math.log(PRIOR / (1 - PRIOR)) if name.endswith(".class_layer") else 0)
+                nn.init.constant_(
+                    module.bias,
+                    math.log(PRIOR / (1 - PRIOR)) if name.endswith(".class_layer") else 0,
+                )
 
 
 def _initialize_convolution(name: str, weight: Tensor, seed: int) -> None:
@@ -86,31 +115,60 @@ def _initialize_convolution(name: str, weight: Tensor, seed: int) -> None:
 
 
 def build_criterion(cfg: Config, model: Yolact) -> Criterion:
-    """The criterion of cfg.loss and cfg.assign for the shapes of `model`. The mask-IoU net stays the model's: the criterion borrows it."""
+    """The criterion of cfg.loss and cfg.assign for the shapes of `model`. The mask-IoU net stays
+    the model's: the criterion borrows it."""
     shapes = model.level_shapes(cfg.model.max_size)
     p3 = shapes[0]
     mask_sizes = [(2 * p3[0], 2 * p3[1])] + ([p3] if model.semantic_seg_conv is not None else [])
-    mask_iou = None if model.mask_iou_net is None else MaskIoULoss(model.mask_iou_net, min_area=cfg.loss.mask_iou_min_area)
+    mask_iou = (
+        None
+        if model.mask_iou_net is None
+        else MaskIoULoss(model.mask_iou_net, min_area=cfg.loss.mask_iou_min_area)
+    )
     loss = cfg.loss
-    mask_loss = build_mask_loss(loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps)
+    mask_loss = build_mask_loss(
+        loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps
+    )
     _check_steps(mask_loss, mask_sizes[0])
     return Criterion(
-        assigner=build_assigner(cfg.assign.name), mask_loss=mask_loss,
-        num_classes=model.num_classes, image_size=cfg.model.max_size, mask_sizes=mask_sizes, mask_iou=mask_iou,
-        box_loss=build_box_loss(loss.box), class_loss=build_class_loss(loss.classification),
-        box_weight=loss.box_weight, class_weight=loss.class_weight, mask_weight=loss.mask_weight, semantic_weight=loss.semantic_weight,
-        mask_iou_weight=loss.mask_iou_weight, ohem_ratio=loss.ohem_ratio, ohem_min_negatives=cfg.ohem_min_negatives,
-        masks_to_train=loss.masks_to_train, self_balance=loss.self_balance, gradients_every=cfg.train.gradients_every)
+        assigner=build_assigner(cfg.assign.name),
+        mask_loss=mask_loss,
+        num_classes=model.num_classes,
+        image_size=cfg.model.max_size,
+        mask_sizes=mask_sizes,
+        mask_iou=mask_iou,
+        box_loss=build_box_loss(loss.box),
+        class_loss=build_class_loss(loss.classification),
+        box_weight=loss.box_weight,
+        class_weight=loss.class_weight,
+        mask_weight=loss.mask_weight,
+        semantic_weight=loss.semantic_weight,
+        mask_iou_weight=loss.mask_iou_weight,
+        ohem_ratio=loss.ohem_ratio,
+        ohem_min_negatives=cfg.ohem_min_negatives,
+        masks_to_train=loss.masks_to_train,
+        self_balance=loss.self_balance,
+        gradients_every=cfg.train.gradients_every,
+    )
 
 
 def _check_steps(mask_loss: MaskLoss, size: tuple[int, int]) -> None:
-    """Refuses steps of boundary_agreement that leave the prototype map: none is left to compare, and the term is 0."""
+    """Refuses steps of boundary_agreement that leave the prototype map: none is left to compare,
+    and the term is 0."""
     for part in mask_loss.parts:
         if part.info.name == "boundary_agreement" and part.params["width"] >= min(size):
-            raise ValueError(f"loss.mask: {part.label} compares prototype pixels {part.params['width']} apart, and the prototypes are "
-                             f"{size[0]} x {size[1]}: choose a width below {min(size)}")
+            raise ValueError(
+                f"loss.mask: {part.label} compares prototype pixels {part.params['width']} apart, "
+                f"and the prototypes are {size[0]} x {size[1]}: choose a width below {min(size)}"
+            )
 
 
 def load_pretrained_backbone(model: Yolact, cfg: Config) -> bool:
-    """Load cfg.model.pretrained into the model's backbone; False if that is 'none'. ValueError, with the fix, where it cannot be."""
-    return load_backbone(model.backbone, cfg.model.pretrained, name=cfg.model.backbone, width=cfg.model.backbone_width)
+    """Load cfg.model.pretrained into the model's backbone; False if that is 'none'. ValueError,
+    with the fix, where it cannot be."""
+    return load_backbone(
+        model.backbone,
+        cfg.model.pretrained,
+        name=cfg.model.backbone,
+        width=cfg.model.backbone_width,
+    )

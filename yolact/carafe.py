@@ -12,48 +12,67 @@ BAND_ELEMENTS = 1 << 24  # gathered at a time, at least one row of a batch: 64 M
 
 
 class Carafe(nn.Module):
-    """(B,C,H,W) -> (B,C,2H,2W): every output pixel is a weighted mean of the k x k input pixels around the one that it lies in.
+    """(B,C,H,W) -> (B,C,2H,2W): every output pixel is a weighted mean of the k x k input pixels
+    around the one that it lies in.
 
-    The weights, one softmax over k*k for each output pixel and shared by all channels, come from a 1x1 convolution to `compressed`
-    channels and an encoder_kernel x encoder_kernel convolution to 4 k*k. Pixels outside the map count as zero, with their weight.
-    torch.export takes it at a fixed height and width. Modules are named as in mmcv's CARAFEPack. The encoder should start near zero, at
-    equal weights (see yolact.build.initialize).
+    The weights, one softmax over k*k for each output pixel and shared by all channels, come from a
+    1x1 convolution to `compressed` channels and an encoder_kernel x encoder_kernel convolution to 4
+    k*k. Pixels outside the map count as zero, with their weight. torch.export takes it at a fixed
+    height and width. Modules are named as in mmcv's CARAFEPack. The encoder should start near zero,
+    at equal weights (see yolact.build.initialize).
     """
 
-    def __init__(self, channels: int, *, kernel: int = 5, encoder_kernel: int = 3, compressed: int = 64):
+    def __init__(
+        self, channels: int, *, kernel: int = 5, encoder_kernel: int = 3, compressed: int = 64
+    ):
         super().__init__()
         assert kernel % 2 == 1 and encoder_kernel % 2 == 1, (kernel, encoder_kernel)
         self.channel_compressor = nn.Conv2d(channels, compressed, 1)
-        self.content_encoder = nn.Conv2d(compressed, SCALE**2 * kernel**2, encoder_kernel, padding=encoder_kernel // 2)
+        self.content_encoder = nn.Conv2d(
+            compressed, SCALE**2 * kernel**2, encoder_kernel, padding=encoder_kernel // 2
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return reassemble(x, self.content_encoder(self.channel_compressor(x)))
 
 
 def reassemble(x: Tensor, kernels: Tensor) -> Tensor:
-    """x (B,C,H,W) and kernels (B,4*k*k,H,W) before the softmax -> (B,C,2H,2W) in the type of x, summed in float32 at least.
+    """x (B,C,H,W) and kernels (B,4*k*k,H,W) before the softmax -> (B,C,2H,2W) in the type of x,
+    summed in float32 at least.
 
-    Channel 4*t + 2*i + j of kernels weighs tap t (row by row) for output pixel (2h+i, 2w+j), as after a pixel shuffle.
+    Channel 4*t + 2*i + j of kernels weighs tap t (row by row) for output pixel (2h+i, 2w+j), as
+    after a pixel shuffle.
     """
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     with torch.autocast(x.device.type, enabled=False):
         weights = kernels.to(compute).unflatten(1, (-1, SCALE**2)).softmax(1)  # (B,kk,4,H,W)
-        out = _WeightedWindows.apply(x.to(compute).permute(0, 2, 3, 1), weights.permute(0, 3, 4, 2, 1))  # (B,H,W,4,C)
+        # (B,H,W,4,C)
+        out = _WeightedWindows.apply(
+            x.to(compute).permute(0, 2, 3, 1), weights.permute(0, 3, 4, 2, 1)
+        )
     return F.pixel_shuffle(out.permute(0, 4, 3, 1, 2).flatten(1, 2), SCALE).to(x.dtype)
 
 
 class _WeightedWindows(torch.autograd.Function):
-    """x (B,H,W,C) and weights (B,H,W,4,kk) -> (B,H,W,4,C): four weighted sums over the k x k pixels around each one.
+    """x (B,H,W,C) and weights (B,H,W,4,kk) -> (B,H,W,4,C): four weighted sums over the k x k pixels
+    around each one.
 
-    The gathered windows are k*k times as large as the map, so that only a band of rows has them at any moment and the backward gathers
-    them again. With plain autograd, tap by tap, the backward takes more than three times as long.
+    The gathered windows are k*k times as large as the map, so that only a band of rows has them at
+    any moment and the backward gathers them again. With plain autograd, tap by tap, the backward
+    takes more than three times as long.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(x, weights)
         padded = _pad(x, weights)
-        return torch.cat([weights[:, band] @ _windows(padded, band, weights) for band in _bands(x, _kernel(weights))], 1)
+        return torch.cat(
+            [
+                weights[:, band] @ _windows(padded, band, weights)
+                for band in _bands(x, _kernel(weights))
+            ],
+            1,
+        )
 
     @staticmethod
     @once_differentiable
@@ -68,9 +87,11 @@ class _WeightedWindows(torch.autograd.Function):
             grad_windows = weights[:, band].transpose(-1, -2) @ grad  # (B,rows,W,kk,C)
             for tap in range(kernel**2):
                 row, column = divmod(tap, kernel)
-                grad_padded[:, band.start + row:band.stop + row, column:column + width] += grad_windows[..., tap, :]
+                grad_padded[:, band.start + row : band.stop + row, column : column + width] += (
+                    grad_windows[..., tap, :]
+                )
         edge = kernel // 2
-        return grad_padded[:, edge:-edge or None, edge:-edge or None], grad_weights
+        return grad_padded[:, edge : -edge or None, edge : -edge or None], grad_weights
 
 
 def _kernel(weights: Tensor) -> int:
@@ -91,5 +112,8 @@ def _bands(x: Tensor, kernel: int) -> list[slice]:
 def _windows(padded: Tensor, band: slice, weights: Tensor) -> Tensor:
     """(B,rows,W,kk,C): the pixels around each pixel of the band."""
     kernel = _kernel(weights)
-    windows = padded[:, band.start:band.stop + kernel - 1].unfold(1, kernel, 1).unfold(2, kernel, 1)  # (B,rows,W,C,k,k), a view
+    # (B,rows,W,C,k,k), a view
+    windows = (
+        padded[:, band.start : band.stop + kernel - 1].unfold(1, kernel, 1).unfold(2, kernel, 1)
+    )
     return windows.permute(0, 1, 2, 4, 5, 3).flatten(3, 4)

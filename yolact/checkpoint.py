@@ -1,4 +1,5 @@
-"""Reading and writing checkpoints: our own, and the official YOLACT .pth files by their key names."""
+"""Reading and writing checkpoints: our own, and the official YOLACT .pth files by their key
+names."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-CLASS_HEADS = {"softmax": "prediction_layers.0.conf_layer.", "sigmoid": "prediction_layers.0.class_layer."}  # see yolact.heads
+# see yolact.heads
+CLASS_HEADS = {
+    "softmax": "prediction_layers.0.conf_layer.",
+    "sigmoid": "prediction_layers.0.class_layer.",
+}
 RESET_HEADS = (*CLASS_HEADS.values(), "semantic_seg_conv.", "maskiou_net.maskiou_net.10.")
 OBSOLETE_KEY = re.compile(r"backbone\.layer\d|fpn\.downsample_layers\.(\d+)\.")
 NAMED_AT_MOST = 4
@@ -23,7 +28,8 @@ NAMED_AT_MOST = 4
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Keys that were loaded, kept as the model had them (heads of another class count or loss), and left unused in the file."""
+    """Keys that were loaded, kept as the model had them (heads of another class count or loss), and
+    left unused in the file."""
 
     loaded: tuple[str, ...]
     reset: tuple[str, ...]
@@ -38,17 +44,26 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, reset_heads: bool = False, use_ema: bool = False,
-                 name: str | Path = "the given weights") -> LoadReport:
-    """Load `source`, a path or what such a file holds: one of our checkpoints, or a state dict under the official names.
+def load_weights(
+    model: nn.Module,
+    source: str | Path | Mapping[str, Any],
+    *,
+    reset_heads: bool = False,
+    use_ema: bool = False,
+    name: str | Path = "the given weights",
+) -> LoadReport:
+    """Load `source`, a path or what such a file holds: one of our checkpoints, or a state dict
+    under the official names.
 
-    reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class counts differ, and its class layer where
-                  the file's has softmax logits and the model's sigmoid logits, or the reverse
+    reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class
+                  counts differ, and its class layer where the file's has softmax logits and the
+                  model's sigmoid logits, or the reverse
     use_ema       read the averaged weights of one of our checkpoints
     name          what messages call a source that is no path
 
-    Obsolete keys of old official files are dropped, as the original does, and so is a semantic head that the model has no use for.
-    Any other difference of names or shapes is a ValueError, after which the model is as before.
+    Obsolete keys of old official files are dropped, as the original does, and so is a semantic head
+    that the model has no use for. Any other difference of names or shapes is a ValueError, after
+    which the model is as before.
     """
     if not isinstance(source, Mapping):
         name, source = source, read_checkpoint(source)
@@ -57,66 +72,92 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, re
     own = model.state_dict()
     reset = _heads_to_reset(state, own, name, reset_heads)
     if reset:
-        dropped += [key for key in state if key.startswith(tuple(CLASS_HEADS.values())) and key not in own]
+        dropped += [
+            key for key in state if key.startswith(tuple(CLASS_HEADS.values())) and key not in own
+        ]
     loaded = {key: value for key, value in state.items() if key not in reset and key not in dropped}
-    counters = {key for key in own if key.endswith(".num_batches_tracked")}  # absent from files of the oldest torch versions
+    # absent from files of the oldest torch versions
+    counters = {key for key in own if key.endswith(".num_batches_tracked")}
     _check_match(loaded, own, set(reset) | counters, name)
     model.load_state_dict(loaded, strict=False)
     return LoadReport(tuple(loaded), tuple(reset), tuple(dropped))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dictionary in a .pth file, on the CPU. Only tensors and plain data are read: nothing in the file is executed.
+    """The dictionary in a .pth file, on the CPU. Only tensors and plain data are read: nothing in
+    the file is executed.
 
-    Raises ValueError, naming the file and what to do, where it is missing, a folder, empty, truncated, holds code, or is something else.
+    Raises ValueError, naming the file and what to do, where it is missing, a folder, empty,
+    truncated, holds code, or is something else.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"checkpoint {path} does not exist: check the path")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a checkpoint: name a file in it{_suggest_files(path)}")
+        raise ValueError(
+            f"{path} is a folder, not a checkpoint: name a file in it{_suggest_files(path)}"
+        )
     if path.stat().st_size == 0:
         raise ValueError(f"checkpoint {path} is empty (0 bytes): copy or download it again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles: what is wrong with a file is said below
+            # about pickles: what is wrong with a file is said below
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or ("Unsupported" in str(error) and _is_pickle(path)):
-            raise ValueError(f"checkpoint {path} holds code or objects besides tensors and plain data ({_refused(error)}), and is not "
-                             "loaded since reading it could run that code: save only its state_dict") from error
-        raise ValueError(f"{path} is truncated or not a PyTorch checkpoint: copy or download it again") from error
+            raise ValueError(
+                f"checkpoint {path} holds code or objects besides tensors and plain data "
+                f"({_refused(error)}), and is not loaded since reading it could run that code: "
+                "save only its state_dict"
+            ) from error
+        raise ValueError(
+            f"{path} is truncated or not a PyTorch checkpoint: copy or download it again"
+        ) from error
     except PermissionError as error:
         raise ValueError(f"checkpoint {path} cannot be read: {error.strerror}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        detail = "" if isinstance(error, OSError) else f" ({_first_line(error)})"  # a truncated file's errno says nothing about it
-        raise ValueError(f"checkpoint {path} is truncated or damaged{detail}: copy or download it again") from error
+        # a truncated file's errno says nothing about it
+        detail = "" if isinstance(error, OSError) else f" ({_first_line(error)})"
+        raise ValueError(
+            f"checkpoint {path} is truncated or damaged{detail}: copy or download it again"
+        ) from error
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a checkpoint: save the model's state_dict")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, not a checkpoint: save the model's "
+            "state_dict"
+        )
     return dict(content)
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write `content` whole or not at all: to a temporary file in the same folder, flushed to disk, then renamed over `path`.
+    """Write `content` whole or not at all: to a temporary file in the same folder, flushed to disk,
+    then renamed over `path`.
 
-    Raises OSError, naming the file, where it cannot be written; a checkpoint that was there before is left untouched.
+    Raises OSError, naming the file, where it cannot be written; a checkpoint that was there before
+    is left untouched.
     """
     path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as file:
             temporary = Path(file.name)
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # temporary files are private; a checkpoint is an ordinary file
+        # temporary files are private; a checkpoint is an ordinary file
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         kept = "; the checkpoint that was there before is unchanged" if path.exists() else ""
-        raise OSError(f"checkpoint {path} could not be written ({_first_line(error)}){kept}: "
-                      "free disk space or choose a folder that you may write to") from error
+        raise OSError(
+            f"checkpoint {path} could not be written ({_first_line(error)}){kept}: "
+            "free disk space or choose a folder that you may write to"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -129,18 +170,25 @@ def _state_of(content: Mapping[str, Any], name: str, use_ema: bool) -> dict[str,
         if use_ema:
             state = content.get("ema")
             if not isinstance(state, Mapping):
-                raise ValueError(f"{name} holds no averaged (EMA) weights: it was trained with train.ema_decay=0")
+                raise ValueError(
+                    f"{name} holds no averaged (EMA) weights: it was trained with train.ema_decay=0"
+                )
     elif use_ema:
         raise ValueError(f"{name} is a plain state dict without averaged (EMA) weights")
     else:
         state = content
     others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
-        raise ValueError(f"{name} is not a checkpoint of this project nor a state dict (it has {_some(others) or 'nothing'})")
+        raise ValueError(
+            f"{name} is not a checkpoint of this project nor a state dict (it has "
+            f"{_some(others) or 'nothing'})"
+        )
     return dict(state)
 
 
-def _without_unused(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+def _without_unused(
+    state: dict[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], list[str]]:
     own = set(model.state_dict())
     levels = len(model.fpn.downsample_layers)
     dropped = []
@@ -153,14 +201,19 @@ def _without_unused(state: dict[str, Tensor], model: nn.Module) -> tuple[dict[st
     return {key: value for key, value in state.items() if key not in dropped}, dropped
 
 
-def _heads_to_reset(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, allowed: bool) -> list[str]:
-    """Keys of the model's heads that the file has for another number of classes or another form of class logits; none if both agree."""
+def _heads_to_reset(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, allowed: bool
+) -> list[str]:
+    """Keys of the model's heads that the file has for another number of classes or another form of
+    class logits; none if both agree."""
     theirs, ours = _classes(state), _classes(own)
     if theirs is None or theirs == ours:
         return []
     if not allowed:
-        raise ValueError(f"{name} was trained {_difference(theirs, ours)}, or train on with train.init_from, which loads all but the "
-                         "class-dependent layers (load_weights(..., reset_heads=True))")
+        raise ValueError(
+            f"{name} was trained {_difference(theirs, ours)}, or train on with train.init_from, "
+            "which loads all but the class-dependent layers (load_weights(..., reset_heads=True))"
+        )
     heads = RESET_HEADS if theirs[0] != ours[0] else CLASS_HEADS[ours[1]]
     return [key for key in own if key.startswith(heads)]
 
@@ -179,8 +232,8 @@ def _difference(theirs: tuple[int, str], ours: tuple[int, str]) -> str:
 
 
 def _classes(state: Mapping[str, Tensor]) -> tuple[int, str] | None:
-    """Foreground classes and the form of their logits: (1 + classes) channels for every anchor of a location under softmax, classes under
-    sigmoid, beside 4 offsets."""
+    """Foreground classes and the form of their logits: (1 + classes) channels for every anchor of a
+    location under softmax, classes under sigmoid, beside 4 offsets."""
     offsets = state.get("prediction_layers.0.bbox_layer.bias")
     for form, prefix in CLASS_HEADS.items():
         logits = state.get(f"{prefix}bias")
@@ -189,16 +242,31 @@ def _classes(state: Mapping[str, Tensor]) -> tuple[int, str] | None:
     return None
 
 
-def _check_match(state: Mapping[str, Tensor], own: Mapping[str, Tensor], optional: set[str], name: str) -> None:
+def _check_match(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], optional: set[str], name: str
+) -> None:
     missing = [key for key in own if key not in state and key not in optional]
     unexpected = [key for key in state if key not in own]
-    reshaped = [f"{key} ({_shape(state[key])} in the file, {_shape(own[key])} in the model)"
-                for key in state if key in own and state[key].shape != own[key].shape]
-    problems = [f"{label}: {_some(keys)}" for label, keys in
-                (("missing in the file", missing), ("unknown to the model", unexpected), ("of another shape", reshaped)) if keys]
+    reshaped = [
+        f"{key} ({_shape(state[key])} in the file, {_shape(own[key])} in the model)"
+        for key in state
+        if key in own and state[key].shape != own[key].shape
+    ]
+    problems = [
+        f"{label}: {_some(keys)}"
+        for label, keys in (
+            ("missing in the file", missing),
+            ("unknown to the model", unexpected),
+            ("of another shape", reshaped),
+        )
+        if keys
+    ]
     if problems:
-        raise ValueError(f"{name} does not fit the model; {'; '.join(problems)}. Most likely it belongs to another architecture: use the "
-                         "config that it was trained with (backbone, deformable layers, widths, anchors, mask-IoU net)")
+        raise ValueError(
+            f"{name} does not fit the model; {'; '.join(problems)}. Most likely it belongs to "
+            "another architecture: use the config that it was trained with (backbone, deformable "
+            "layers, widths, anchors, mask-IoU net)"
+        )
 
 
 def _shape(tensor: Tensor) -> str:

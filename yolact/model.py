@@ -11,23 +11,48 @@ from yolact.fpn import FPN
 from yolact.heads import MaskIoUNet, PredictionHead, prototype_net
 from yolact.outputs import Predictions
 
-STRIDE_HALVINGS = 3  # P3 is the input halved three times, rounded up each time; every further level halves once more
+# P3 is the input halved three times, rounded up each time; every further level halves once more
+STRIDE_HALVINGS = 3
 
 
 class Yolact(nn.Module):
-    """Images (B,3,S,S) -> Predictions. The names of its parameters are those of the official checkpoints.
+    """Images (B,3,S,S) -> Predictions. The names of its parameters are those of the official
+    checkpoints.
 
-    anchor_scales holds one tuple of sides in input pixels for each level P3..P7; anchor_ratios are width / height at each scale.
-    anchor_offset: 0.5 = centres in the middle of the cells of a map that the input is divided into; 0 = on multiples of the level's stride.
-    sigmoid: class logits without background, each class by itself, instead of softmax over background and classes.
+    anchor_scales holds one tuple of sides in input pixels for each level P3..P7; anchor_ratios are
+    width / height at each scale. anchor_offset: 0.5 = centres in the middle of the cells of a map
+    that the input is divided into; 0 = on multiples of the level's stride. sigmoid: class logits
+    without background, each class by itself, instead of softmax over background and classes.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, *, fpn_channels: int = 256, fpn_upsample: str = "bilinear",
-                 proto_channels: int = 256, proto_layers: int = 3, prototypes: int = 32, head_channels: int = 256, head_layers: int = 1,
-                 norm: str = "none",
-                 anchor_scales: tuple[tuple[float, ...], ...] = ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
-                 anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0), square_anchors: bool = False, anchor_offset: float = 0.5,
-                 semantic_head: bool = True, mask_iou_net: bool = False, mask_iou_relu: str = "published", sigmoid: bool = False):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        fpn_channels: int = 256,
+        fpn_upsample: str = "bilinear",
+        proto_channels: int = 256,
+        proto_layers: int = 3,
+        prototypes: int = 32,
+        head_channels: int = 256,
+        head_layers: int = 1,
+        norm: str = "none",
+        anchor_scales: tuple[tuple[float, ...], ...] = (
+            (24.0,),
+            (48.0,),
+            (96.0,),
+            (192.0,),
+            (384.0,),
+        ),
+        anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0),
+        square_anchors: bool = False,
+        anchor_offset: float = 0.5,
+        semantic_head: bool = True,
+        mask_iou_net: bool = False,
+        mask_iou_relu: str = "published",
+        sigmoid: bool = False,
+    ):
         super().__init__()
         self.num_classes = num_classes
         self.sigmoid = sigmoid
@@ -37,10 +62,24 @@ class Yolact(nn.Module):
         self.anchor_offset = anchor_offset
         self.backbone = backbone
         self.fpn = FPN(backbone.channels, fpn_channels, norm=norm, upsample=fpn_upsample)
-        self.proto_net = prototype_net(fpn_channels, proto_channels, prototypes, layers=proto_layers, norm=norm)
-        self.prediction_layers = nn.ModuleList([PredictionHead(
-            fpn_channels, head_channels, anchors=len(self.anchor_scales[0]) * len(self.anchor_ratios), num_classes=num_classes,
-            prototypes=prototypes, layers=head_layers, norm=norm, levels=len(self.anchor_scales), sigmoid=sigmoid)])
+        self.proto_net = prototype_net(
+            fpn_channels, proto_channels, prototypes, layers=proto_layers, norm=norm
+        )
+        self.prediction_layers = nn.ModuleList(
+            [
+                PredictionHead(
+                    fpn_channels,
+                    head_channels,
+                    anchors=len(self.anchor_scales[0]) * len(self.anchor_ratios),
+                    num_classes=num_classes,
+                    prototypes=prototypes,
+                    layers=head_layers,
+                    norm=norm,
+                    levels=len(self.anchor_scales),
+                    sigmoid=sigmoid,
+                )
+            ]
+        )
         self.semantic_seg_conv = nn.Conv2d(fpn_channels, num_classes, 1) if semantic_head else None
         self.maskiou_net = MaskIoUNet(num_classes, relu=mask_iou_relu) if mask_iou_net else None
         self._frozen = False
@@ -56,17 +95,38 @@ class Yolact(nn.Module):
         Raises ValueError for images that are not square, since anchors are relative to one side.
         """
         if images.dim() != 4 or images.shape[-1] != images.shape[-2]:
-            raise ValueError(f"images of shape {tuple(images.shape)}: the model reads square batches (B,3,S,S)")
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: the model reads square batches (B,3,S,S)"
+            )
         pyramid = self.fpn(self.backbone(images))
-        prototypes = F.relu(self.proto_net(pyramid[0]), inplace=True).permute(0, 2, 3, 1).contiguous()  # (B,H,W,K)
+        # (B,H,W,K)
+        prototypes = (
+            F.relu(self.proto_net(pyramid[0]), inplace=True).permute(0, 2, 3, 1).contiguous()
+        )
         boxes, classes, coefficients = self.prediction_layers[0](pyramid)
-        semantic = self.semantic_seg_conv(pyramid[0]) if self.training and self.semantic_seg_conv is not None else None
+        semantic = (
+            self.semantic_seg_conv(pyramid[0])
+            if self.training and self.semantic_seg_conv is not None
+            else None
+        )
         shapes = tuple((p.shape[-2], p.shape[-1]) for p in pyramid)
         anchors = self._anchors_of(shapes, images.shape[-1], images.device)
-        return Predictions(boxes, classes, coefficients, prototypes, anchors, semantic, self._level_sizes(shapes), self.sigmoid)
+        return Predictions(
+            boxes,
+            classes,
+            coefficients,
+            prototypes,
+            anchors,
+            semantic,
+            self._level_sizes(shapes),
+            self.sigmoid,
+        )
 
-    def anchors_for(self, image_size: int, device: torch.device | str = "cpu") -> tuple[Tensor, tuple[int, ...]]:
-        """Anchors (A,4) cx,cy,w,h relative to an input of image_size pixels, and how many each level has, without a forward pass."""
+    def anchors_for(
+        self, image_size: int, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Anchors (A,4) cx,cy,w,h relative to an input of image_size pixels, and how many each
+        level has, without a forward pass."""
         shapes = self.level_shapes(image_size)
         return self._anchors_of(shapes, image_size, torch.device(device)), self._level_sizes(shapes)
 
@@ -80,10 +140,12 @@ class Yolact(nn.Module):
         return tuple(shapes)
 
     def freeze_batchnorm(self, frozen: bool = True) -> None:
-        """Freeze or release the backbone's batch normalisation, as YOLACT does for small batches of a pretrained backbone.
+        """Freeze or release the backbone's batch normalisation, as YOLACT does for small batches of
+        a pretrained backbone.
 
-        Frozen means that running statistics are used and not updated, and that scale and shift get no gradient. It holds through later
-        calls of train(). Normalisation in pyramid and heads (norm='batch') has no pretrained statistics and is never frozen.
+        Frozen means that running statistics are used and not updated, and that scale and shift get
+        no gradient. It holds through later calls of train(). Normalisation in pyramid and heads
+        (norm='batch') has no pretrained statistics and is never frozen.
         """
         self._frozen = frozen
         for module in self._backbone_norms():
@@ -105,11 +167,20 @@ class Yolact(nn.Module):
         per_location = len(self.anchor_scales[0]) * len(self.anchor_ratios)
         return tuple(h * w * per_location for h, w in shapes)
 
-    def _anchors_of(self, shapes: tuple[tuple[int, int], ...], image_size: int, device: torch.device) -> Tensor:
+    def _anchors_of(
+        self, shapes: tuple[tuple[int, int], ...], image_size: int, device: torch.device
+    ) -> Tensor:
         key = (shapes, image_size, device)
         if key not in self._anchors:
-            with torch.inference_mode(False):  # a tensor made in inference mode could not be used in a later training step
-                self._anchors[key] = make_anchors(shapes, self.anchor_scales, self.anchor_ratios, image_size=image_size,
-                                                  square=self.square_anchors, offset=self.anchor_offset,
-                                                  strides=None if self.anchor_offset else STRIDES).to(device)
+            # a tensor made in inference mode could not be used in a later training step
+            with torch.inference_mode(False):
+                self._anchors[key] = make_anchors(
+                    shapes,
+                    self.anchor_scales,
+                    self.anchor_ratios,
+                    image_size=image_size,
+                    square=self.square_anchors,
+                    offset=self.anchor_offset,
+                    strides=None if self.anchor_offset else STRIDES,
+                ).to(device)
         return self._anchors[key]

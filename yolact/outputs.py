@@ -1,6 +1,7 @@
 """What the model returns and what detection returns: the one place that states every output shape.
 
-B images, A anchors, C foreground classes, K prototypes, H x W prototype map, S network input size, D detections.
+B images, A anchors, C foreground classes, K prototypes, H x W prototype map, S network input size,
+D detections.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Predictions:
 
     def class_scores(self) -> Tensor:
         """(B,A,C) foreground probabilities; they add up to at most 1 under softmax only."""
-        return self.class_logits.sigmoid() if self.sigmoid else self.class_logits.softmax(-1)[..., 1:]
+        return (
+            self.class_logits.sigmoid() if self.sigmoid else self.class_logits.softmax(-1)[..., 1:]
+        )
 
 
 @dataclass
@@ -49,7 +52,8 @@ class Detections:
     boxes        (D,4) float XYXY in pixels of the original image, clipped, not rounded
     labels       (D,) int64, 0-based
     scores       (D,) class score; ranks box AP
-    mask_scores  (D,) scores x predicted mask IoU, or scores where the model has no re-scoring; ranks mask AP and pictures
+    mask_scores  (D,) scores x predicted mask IoU, or scores where the model has no re-scoring;
+                 ranks mask AP and pictures
     masks        (D,h,w) bool
     """
 
@@ -63,7 +67,18 @@ class Detections:
         return self.boxes.shape[0]
 
     def select(self, index: Tensor) -> Detections:
-        return Detections(self.boxes[index], self.labels[index], self.scores[index], self.mask_scores[index], self.masks[index])
+        return Detections(
+            self.boxes[index],
+            self.labels[index],
+            self.scores[index],
+            self.mask_scores[index],
+            self.masks[index],
+        )
 
     def to(self, device) -> Detections:
-        return Detections(*(t.to(device) for t in (self.boxes, self.labels, self.scores, self.mask_scores, self.masks)))
+        return Detections(
+            *(
+                t.to(device)
+                for t in (self.boxes, self.labels, self.scores, self.mask_scores, self.masks)
+            )
+        )

@@ -1,4 +1,5 @@
-"""From Predictions to Detections: decode, suppress, assemble masks, re-score them, and bring everything to the original image."""
+"""From Predictions to Detections: decode, suppress, assemble masks, re-score them, and bring
+everything to the original image."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ RESCORED_AT_ONCE = 64  # masks in one pass of the mask-IoU net
 
 @dataclass
 class Instances:
-    """What NMS keeps of one image, by falling score: boxes (D,4) XYXY relative, not clipped; labels, scores (D,); coefficients (D,K)."""
+    """What NMS keeps of one image, by falling score: boxes (D,4) XYXY relative, not clipped;
+    labels, scores (D,); coefficients (D,K)."""
 
     boxes: Tensor
     labels: Tensor
@@ -29,50 +31,92 @@ class Instances:
 
 
 @torch.no_grad()
-def detect(predictions: Predictions, image_sizes: Sequence[tuple[int, int]], *, mask_iou_net: nn.Module | None = None, nms: str = "fast",
-           score_threshold: float = 0.05, iou_threshold: float = 0.5, top_k: int = 200, max_detections: int = 100, crop: bool = True,
-           input_size: int | None = None) -> list[Detections]:
-    """Detections of each image of a batch, by falling class score, in pixels of the original images.
+def detect(
+    predictions: Predictions,
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    mask_iou_net: nn.Module | None = None,
+    nms: str = "fast",
+    score_threshold: float = 0.05,
+    iou_threshold: float = 0.5,
+    top_k: int = 200,
+    max_detections: int = 100,
+    crop: bool = True,
+    input_size: int | None = None,
+) -> list[Detections]:
+    """Detections of each image of a batch, by falling class score, in pixels of the original
+    images.
 
     image_sizes   (h,w) of each original image
-    mask_iou_net  soft cropped masks (n,1,H,W) -> (n,C): mask_scores become score x predicted IoU of the detection's class
+    mask_iou_net  soft cropped masks (n,1,H,W) -> (n,C): mask_scores become score x predicted IoU of
+                  the detection's class
     nms           'fast', 'cross_class' or 'traditional'; thresholds and limits as in layers.nms
     crop          masks are cut at the box grown by one prototype pixel, before they are resized
-    input_size    side of the network input, in whose pixels traditional NMS measures; None = 4 x the prototypes' height, which exceeds the
-                  side by at most 7 pixels
+    input_size    side of the network input, in whose pixels traditional NMS measures; None = 4 x
+                  the prototypes' height, which exceeds the side by at most 7 pixels
 
-    All arithmetic is in float32, whatever the type of the predictions and under autocast. Raises ValueError for an unknown `nms` and for
-    another number of sizes than images.
+    All arithmetic is in float32, whatever the type of the predictions and under autocast. Raises
+    ValueError for an unknown `nms` and for another number of sizes than images.
     """
     if len(image_sizes) != predictions.box_deltas.shape[0]:
-        raise ValueError(f"{len(image_sizes)} image sizes for a batch of {predictions.box_deltas.shape[0]} images")
-    limits = dict(nms=nms, score_threshold=score_threshold, iou_threshold=iou_threshold, top_k=top_k, max_detections=max_detections,
-                  input_size=input_size)
+        raise ValueError(
+            f"{len(image_sizes)} image sizes for a batch of {predictions.box_deltas.shape[0]} "
+            "images"
+        )
+    limits = dict(
+        nms=nms,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        top_k=top_k,
+        max_detections=max_detections,
+        input_size=input_size,
+    )
     found = []
     with torch.autocast(predictions.box_deltas.device.type, enabled=False):
         for image, (height, width) in enumerate(image_sizes):
             kept = suppress(predictions, image, **limits)
-            masks, mask_scores = instance_masks(kept, predictions.prototypes[image], mask_iou_net=mask_iou_net, crop=crop)
+            masks, mask_scores = instance_masks(
+                kept, predictions.prototypes[image], mask_iou_net=mask_iou_net, crop=crop
+            )
             found.append(paste(kept, masks, mask_scores, (int(height), int(width)), crop=crop))
     return found
 
 
 @torch.no_grad()
-def suppress(predictions: Predictions, image: int, *, nms: str, score_threshold: float, iou_threshold: float, top_k: int,
-             max_detections: int, input_size: int | None = None) -> Instances:
+def suppress(
+    predictions: Predictions,
+    image: int,
+    *,
+    nms: str,
+    score_threshold: float,
+    iou_threshold: float,
+    top_k: int,
+    max_detections: int,
+    input_size: int | None = None,
+) -> Instances:
     """First stage of detect(): the instances of one image of the batch, decoded and suppressed."""
     if nms not in NMS:
         raise ValueError(f"nms={nms!r} is not one of {', '.join(NMS)}")
     if input_size is None:
         input_size = PROTOTYPE_STRIDE * predictions.prototypes.shape[1]
-    boxes = decode(predictions.box_deltas[image].float(), predictions.anchors.float())  # (A,4) relative
-    rows, labels, scores = NMS[nms](boxes, _class_scores(predictions, image), iou_threshold=iou_threshold, score_threshold=score_threshold,
-                                    top_k=top_k, max_detections=max_detections, image_size=input_size)
+    # (A,4) relative
+    boxes = decode(predictions.box_deltas[image].float(), predictions.anchors.float())
+    rows, labels, scores = NMS[nms](
+        boxes,
+        _class_scores(predictions, image),
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        top_k=top_k,
+        max_detections=max_detections,
+        image_size=input_size,
+    )
     return Instances(boxes[rows], labels, scores, predictions.mask_coeffs[image, rows].float())
 
 
 @torch.no_grad()
-def instance_masks(kept: Instances, prototypes: Tensor, *, mask_iou_net: nn.Module | None, crop: bool) -> tuple[Tensor, Tensor]:
+def instance_masks(
+    kept: Instances, prototypes: Tensor, *, mask_iou_net: nn.Module | None, crop: bool
+) -> tuple[Tensor, Tensor]:
     """Second stage: prototypes (H,W,K) of the image -> soft masks (D,H,W), and mask scores (D,)."""
     masks = mask_ops.assemble(prototypes.float(), kept.coefficients).sigmoid_()
     if crop:
@@ -83,16 +127,26 @@ def instance_masks(kept: Instances, prototypes: Tensor, *, mask_iou_net: nn.Modu
 
 
 @torch.no_grad()
-def paste(kept: Instances, masks: Tensor, mask_scores: Tensor, size: tuple[int, int], *, crop: bool) -> Detections:
-    """Third stage: everything in pixels of the original image of size (h,w). crop: as the masks were made."""
+def paste(
+    kept: Instances, masks: Tensor, mask_scores: Tensor, size: tuple[int, int], *, crop: bool
+) -> Detections:
+    """Third stage: everything in pixels of the original image of size (h,w). crop: as the masks
+    were made."""
     full_masks = mask_ops.resize_to_image(masks, size, boxes=kept.boxes if crop else None)
-    return Detections(to_pixels(kept.boxes, size), kept.labels, kept.scores, mask_scores, full_masks)
+    return Detections(
+        to_pixels(kept.boxes, size), kept.labels, kept.scores, mask_scores, full_masks
+    )
 
 
 def predicted_mask_iou(mask_iou_net: nn.Module, masks: Tensor, labels: Tensor) -> Tensor:
-    """Soft masks (D,H,W) and labels (D,) -> (D,) float32: the net's IoU for each detection's own class."""
+    """Soft masks (D,H,W) and labels (D,) -> (D,) float32: the net's IoU for each detection's own
+    class."""
     parameter = next(mask_iou_net.parameters(), masks)
-    chunks = [mask_iou_net(chunk[:, None].to(parameter.dtype)).float() for chunk in masks.split(RESCORED_AT_ONCE) if len(chunk)]
+    chunks = [
+        mask_iou_net(chunk[:, None].to(parameter.dtype)).float()
+        for chunk in masks.split(RESCORED_AT_ONCE)
+        if len(chunk)
+    ]
     if not chunks:
         return masks.new_zeros(0)
     return torch.cat(chunks).gather(1, labels[:, None])[:, 0]
@@ -100,5 +154,5 @@ def predicted_mask_iou(mask_iou_net: nn.Module, masks: Tensor, labels: Tensor) -
 
 def _class_scores(predictions: Predictions, image: int) -> Tensor:
     """(A,C) float32 of one image; one at a time, as the scores are the largest tensor here."""
-    logits = predictions.class_logits[image:image + 1].float()
+    logits = predictions.class_logits[image : image + 1].float()
     return replace(predictions, class_logits=logits).class_scores()[0]

@@ -16,8 +16,16 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, deformable: bool = False, dcn_groups: int = 1,
-                 dcn_backend: str = "auto"):
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int = 1,
+        deformable: bool = False,
+        dcn_groups: int = 1,
+        dcn_backend: str = "auto",
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -39,8 +47,16 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, *, stride: int = 1, deformable: bool = False, dcn_groups: int = 1,
-                 dcn_backend: str = "auto"):
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int = 1,
+        deformable: bool = False,
+        dcn_groups: int = 1,
+        dcn_backend: str = "auto",
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -73,12 +89,21 @@ LAYOUTS: dict[str, tuple[type[nn.Module], tuple[int, int, int, int]]] = {
 class ResNet(nn.Module):
     """Backbone that returns C3, C4 and C5 (strides 8, 16, 32).
 
-    dcn_layers[s] = n makes the last n blocks of stage s deformable, of those only every dcn_interval-th counted from the stage's
-    first block: (0, 4, 23, 3) with interval 3 is YOLACT++ on ResNet-101.
+    dcn_layers[s] = n makes the last n blocks of stage s deformable, of those only every
+    dcn_interval-th counted from the stage's first block: (0, 4, 23, 3) with interval 3 is YOLACT++
+    on ResNet-101.
     """
 
-    def __init__(self, name: str, *, width: int = 64, dcn_layers: tuple[int, ...] = (0, 0, 0, 0), dcn_interval: int = 1,
-                 dcn_groups: int = 1, dcn_backend: str = "auto"):
+    def __init__(
+        self,
+        name: str,
+        *,
+        width: int = 64,
+        dcn_layers: tuple[int, ...] = (0, 0, 0, 0),
+        dcn_interval: int = 1,
+        dcn_groups: int = 1,
+        dcn_backend: str = "auto",
+    ):
         super().__init__()
         block, counts = LAYOUTS[name]
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
@@ -91,8 +116,16 @@ class ResNet(nn.Module):
             blocks = []
             for index in range(count):
                 deformable = index + dcn_layers[stage] >= count and index % dcn_interval == 0
-                blocks.append(block(channels, width << stage, stride=2 if stage > 0 and index == 0 else 1, deformable=deformable,
-                                    dcn_groups=dcn_groups, dcn_backend=dcn_backend))
+                blocks.append(
+                    block(
+                        channels,
+                        width << stage,
+                        stride=2 if stage > 0 and index == 0 else 1,
+                        deformable=deformable,
+                        dcn_groups=dcn_groups,
+                        dcn_backend=dcn_backend,
+                    )
+                )
                 channels = (width << stage) * block.expansion
             self.layers.append(nn.Sequential(*blocks))
         self.channels = tuple((width << stage) * block.expansion for stage in (1, 2, 3))
@@ -107,7 +140,9 @@ class ResNet(nn.Module):
         return outputs[1:]
 
 
-def _conv3x3(width: int, stride: int, deformable: bool, dcn_groups: int, dcn_backend: str) -> nn.Module:
+def _conv3x3(
+    width: int, stride: int, deformable: bool, dcn_groups: int, dcn_backend: str
+) -> nn.Module:
     if deformable:
         return DeformConv2d(width, width, stride=stride, groups=dcn_groups, backend=dcn_backend)
     return nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
@@ -116,4 +151,7 @@ def _conv3x3(width: int, stride: int, deformable: bool, dcn_groups: int, dcn_bac
 def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )

@@ -1,4 +1,5 @@
-"""The losses that have no alternatives: semantic segmentation and the mask-IoU regression of YOLACT++. Each returns a sum (0-d)."""
+"""The losses that have no alternatives: semantic segmentation and the mask-IoU regression of
+YOLACT++. Each returns a sum (0-d)."""
 
 from __future__ import annotations
 
@@ -11,11 +12,15 @@ from torch import Tensor
 from layers.masks import crop
 
 
-def semantic_loss(logits: Tensor, masks: Tensor, image: Tensor, labels: Tensor, keep: Tensor) -> Tensor:
-    """Binary cross-entropy of every class map, summed over images and classes, divided by h*w (YOLACT, section 3.3).
+def semantic_loss(
+    logits: Tensor, masks: Tensor, image: Tensor, labels: Tensor, keep: Tensor
+) -> Tensor:
+    """Binary cross-entropy of every class map, summed over images and classes, divided by h*w
+    (YOLACT, section 3.3).
 
-    logits (B,C,h,w); masks (M,h,w) bool of all images with image (M,), labels (M,) 0-based; rows where keep (M,) is False (crowds) are
-    left out. A class's target is the union of its instances' masks."""
+    logits (B,C,h,w); masks (M,h,w) bool of all images with image (M,), labels (M,) 0-based; rows
+    where keep (M,) is False (crowds) are left out. A class's target is the union of its instances'
+    masks."""
     batch, classes, h, w = logits.shape
     covered = logits.new_zeros(batch * classes + 1, h * w)  # the last row takes what is left out
     slot = torch.where(keep, image * classes + labels, batch * classes)
@@ -25,7 +30,8 @@ def semantic_loss(logits: Tensor, masks: Tensor, image: Tensor, labels: Tensor, 
 
 
 def mask_iou_targets(soft: Tensor, target: Tensor) -> Tensor:
-    """(N,) intersection over union of soft masks (N,H,W), cut at 0.5, with the ground truth (N,H,W) in {0,1}; 0 where both are empty."""
+    """(N,) intersection over union of soft masks (N,H,W), cut at 0.5, with the ground truth (N,H,W)
+    in {0,1}; 0 where both are empty."""
     with torch.no_grad():
         mask = soft > 0.5
         truth = target > 0.5
@@ -35,20 +41,25 @@ def mask_iou_targets(soft: Tensor, target: Tensor) -> Tensor:
 
 
 class MaskIoULoss:
-    """Regression of each instance's mask IoU (YOLACT++, Bolya et al. 2020, section 6.1; after Mask Scoring R-CNN, Huang et al. 2019).
+    """Regression of each instance's mask IoU (YOLACT++, Bolya et al. 2020, section 6.1; after Mask
+    Scoring R-CNN, Huang et al. 2019).
 
-    Borrows the network, (n,1,H,W) -> (n,C), whose parameters stay the model's. The gradient also flows into the masks, as published.
-    Ground-truth masks of at most min_area prototype pixels have weight 0: they pass through the network all the same, so that choosing
-    them needs no synchronisation and every parameter has a gradient."""
+    Borrows the network, (n,1,H,W) -> (n,C), whose parameters stay the model's. The gradient also
+    flows into the masks, as published. Ground-truth masks of at most min_area prototype pixels have
+    weight 0: they pass through the network all the same, so that choosing them needs no
+    synchronisation and every parameter has a gradient."""
 
     def __init__(self, net: Callable[[Tensor], Tensor], *, min_area: float = 25.0):
         self.net = net
         self.min_area = min_area
 
     def __call__(self, logits: Tensor, target: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """logits (N,H,W), target (N,H,W) in {0,1}, boxes (N,4) XYXY relative, labels (N,) 0-based -> sum of smooth L1 (beta 1)."""
+        """logits (N,H,W), target (N,H,W) in {0,1}, boxes (N,4) XYXY relative, labels (N,) 0-based
+        -> sum of smooth L1 (beta 1)."""
         soft = crop(logits.sigmoid(), boxes)
         predicted = self.net(soft[:, None]).gather(1, labels[:, None])[:, 0]  # (N,)
-        wrong = F.smooth_l1_loss(predicted, mask_iou_targets(soft, target).to(predicted.dtype), reduction="none")
+        wrong = F.smooth_l1_loss(
+            predicted, mask_iou_targets(soft, target).to(predicted.dtype), reduction="none"
+        )
         counted = target.sum((1, 2)) > self.min_area
         return (wrong * counted).sum()

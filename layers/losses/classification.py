@@ -1,15 +1,20 @@
-"""Class losses: what the class logits of all anchors cost. The registry, OHEM cross-entropy under softmax, sigmoid focal and Rank & Sort.
+"""Class losses: what the class logits of all anchors cost. The registry, OHEM cross-entropy under
+softmax, sigmoid focal and Rank & Sort.
 
 B images, A anchors, C foreground classes, P positives. A function reads
 
-    logits      (B,A,1+C), column 0 = background, for kind "softmax"; (B,A,C) for kind "sigmoid": the kind decides on the model's head
+    logits      (B,A,1+C), column 0 = background, for kind "softmax"; (B,A,C) for kind "sigmoid":
+                the kind decides on the model's head
     rows        (P,) positives as indices into the flattened (B*A) anchors
     labels      (P,) their 0-based classes
-    background  (B,A) bool, anchors that may serve as negatives; positives and ignored anchors are False
+    background  (B,A) bool, anchors that may serve as negatives; positives and ignored anchors are
+                False
 
-and returns the sum (0-d) that the criterion divides by the positives of the global batch. What else it needs to see it names in `needs`:
+and returns the sum (0-d) that the criterion divides by the positives of the global batch. What else
+it needs to see it names in `needs`:
 
-    negatives   per image, how many negatives to choose (list of int on the host), from loss.ohem_ratio and loss.ohem_min_negatives
+    negatives   per image, how many negatives to choose (list of int on the host), from
+                loss.ohem_ratio and loss.ohem_min_negatives
     quality     (P,) IoU of each positive's predicted box with its ground truth, detached
 """
 
@@ -27,13 +32,21 @@ from layers.losses.rank_sort import rank_sort_loss
 from layers.losses.registry import Bound, LossInfo
 
 NO_LOGIT = -1e4  # p rounds to 0: neither value nor gradient
-LEAST_QUALITY = 1e-6  # of a positive whose predicted box misses its ground truth: the worst positive, but no negative
+# of a positive whose predicted box misses its ground truth: the worst positive, but no negative
+LEAST_QUALITY = 1e-6
 
 _registry = CallRegistry("class loss", ("logits", "rows", "labels", "background"))
 
 
-def class_loss(name: str, kind: Literal["softmax", "sigmoid"], summary: str, *, bounds: dict[str, Bound] | None = None,
-               needs: Iterable[str] = (), source: str = "") -> Callable[[Callable], Callable]:
+def class_loss(
+    name: str,
+    kind: Literal["softmax", "sigmoid"],
+    summary: str,
+    *,
+    bounds: dict[str, Bound] | None = None,
+    needs: Iterable[str] = (),
+    source: str = "",
+) -> Callable[[Callable], Callable]:
     """Register fn(logits, rows, labels, background, *, ...) -> 0-d, see above.
 
     ValueError if the name is taken or the signature is another."""
@@ -59,12 +72,15 @@ class ClassLoss:
     def expression(self) -> str:
         return self.call.expression
 
-    def __call__(self, logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, **extras) -> Tensor:
+    def __call__(
+        self, logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, **extras
+    ) -> Tensor:
         return self.call(logits, rows, labels, background, **extras)
 
 
 def build_class_loss(expression: str) -> ClassLoss:
-    """The loss that an expression such as `focal(gamma=1.5)` describes. ValueError names the mistake and the nearest valid name."""
+    """The loss that an expression such as `focal(gamma=1.5)` describes. ValueError names the
+    mistake and the nearest valid name."""
     return ClassLoss(_registry.read(expression))
 
 
@@ -73,11 +89,18 @@ def negatives_wanted(positives: list[int], anchors: int, *, ratio: float, least:
     return [min(max(int(ratio * count), least), anchors - 1) for count in positives]
 
 
-@class_loss("ohem", "softmax", "cross-entropy of positives and hard negatives (loss.ohem_ratio, loss.ohem_min_negatives)",
-            needs=("negatives",), source="SSD (Liu et al., ECCV 2016), section 2.2, hard negative mining")
-def ohem(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, negatives: list[int]) -> Tensor:
-    """-log p of the class of every positive and of the background at hard negatives: in each image `negatives` of them, those of the lowest
-    background probability, fewer where there are fewer."""
+@class_loss(
+    "ohem",
+    "softmax",
+    "cross-entropy of positives and hard negatives (loss.ohem_ratio, loss.ohem_min_negatives)",
+    needs=("negatives",),
+    source="SSD (Liu et al., ECCV 2016), section 2.2, hard negative mining",
+)
+def ohem(
+    logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, negatives: list[int]
+) -> Tensor:
+    """-log p of the class of every positive and of the background at hard negatives: in each image
+    `negatives` of them, those of the lowest background probability, fewer where there are fewer."""
     flat = logits.flatten(0, 1)  # (B*A,1+C)
     hard, real = _hardest(logits, background, negatives)
     chosen = flat.index_select(0, torch.cat((rows, hard)))  # (P+Q,1+C)
@@ -86,34 +109,71 @@ def ohem(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, ne
     return F.cross_entropy(chosen, classes, reduction="none").masked_fill(~counts, 0).sum()
 
 
-@class_loss("focal", "sigmoid", "cross-entropy of every class at every anchor, those right already weighted down",
-            bounds={"alpha": Bound("(0, 1)", "alpha=None weights both by 1"), "gamma": Bound("[0, inf)")},
-            source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5")
-def focal(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, alpha: float | None = 0.25, gamma: float = 2.0) -> Tensor:
-    """-alpha_t (1 - p_t)^gamma log p_t over every class of every anchor that is not ignored; alpha_t is alpha for the class of a positive
-    and 1 - alpha for all others; None: alpha_t = 1. Equal to torchvision.ops.sigmoid_focal_loss with half of its memory, since no
-    one-hot target is made: the few logits of the right classes are taken out, all others have target 0."""
+@class_loss(
+    "focal",
+    "sigmoid",
+    "cross-entropy of every class at every anchor, those right already weighted down",
+    bounds={"alpha": Bound("(0, 1)", "alpha=None weights both by 1"), "gamma": Bound("[0, inf)")},
+    source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5",
+)
+def focal(
+    logits: Tensor,
+    rows: Tensor,
+    labels: Tensor,
+    background: Tensor,
+    *,
+    alpha: float | None = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
+    """-alpha_t (1 - p_t)^gamma log p_t over every class of every anchor that is not ignored;
+    alpha_t is alpha for the class of a positive and 1 - alpha for all others; None: alpha_t = 1.
+    Equal to torchvision.ops.sigmoid_focal_loss with half of its memory, since no one-hot target is
+    made: the few logits of the right classes are taken out, all others have target 0."""
     right, ignored = _right_and_ignored(logits, rows, labels, background)
     others = logits.flatten().masked_fill(ignored.index_fill_(0, right, True), NO_LOGIT)
     against, toward = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
-    return against * _focused(others, gamma).sum() + toward * _focused(-logits.flatten().index_select(0, right), gamma).sum()
+    return (
+        against * _focused(others, gamma).sum()
+        + toward * _focused(-logits.flatten().index_select(0, right), gamma).sum()
+    )
 
 
-@class_loss("rank_sort", "sigmoid", "every positive above all negatives, positives by the IoU of their boxes", needs=("quality",),
-            bounds={"delta": Bound("[0, inf)", "half the width in logits of the soft comparison of two of them")},
-            source="Rank & Sort Loss (Oksuz et al., ICCV 2021), section 4")
-def rank_sort(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, quality: Tensor, delta: float = 0.5) -> Tensor:
-    """P times the sum of ranking and sorting loss (see rank_sort.py), over every class of every anchor of the batch that is not ignored.
-    The images of a micro-batch are ranked together, those of several micro-batches or ranks are not."""
+@class_loss(
+    "rank_sort",
+    "sigmoid",
+    "every positive above all negatives, positives by the IoU of their boxes",
+    needs=("quality",),
+    bounds={
+        "delta": Bound("[0, inf)", "half the width in logits of the soft comparison of two of them")
+    },
+    source="Rank & Sort Loss (Oksuz et al., ICCV 2021), section 4",
+)
+def rank_sort(
+    logits: Tensor,
+    rows: Tensor,
+    labels: Tensor,
+    background: Tensor,
+    *,
+    quality: Tensor,
+    delta: float = 0.5,
+) -> Tensor:
+    """P times the sum of ranking and sorting loss (see rank_sort.py), over every class of every
+    anchor of the batch that is not ignored. The images of a micro-batch are ranked together, those
+    of several micro-batches or ranks are not."""
     right, ignored = _right_and_ignored(logits, rows, labels, background)
     flat = logits.flatten().masked_fill(ignored, NO_LOGIT)
-    targets = torch.zeros_like(flat).index_copy_(0, right, quality.to(flat.dtype).clamp(LEAST_QUALITY, 1))
+    targets = torch.zeros_like(flat).index_copy_(
+        0, right, quality.to(flat.dtype).clamp(LEAST_QUALITY, 1)
+    )
     ranking, sorting = rank_sort_loss(flat, targets, positives=len(rows), delta=delta)
     return (ranking + sorting) * len(rows)
 
 
-def _right_and_ignored(logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
-    """In the flattened (B*A*C) sigmoid logits: (P,) where the positives' classes are, and (B*A*C,) bool, the classes of ignored anchors."""
+def _right_and_ignored(
+    logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor
+) -> tuple[Tensor, Tensor]:
+    """In the flattened (B*A*C) sigmoid logits: (P,) where the positives' classes are, and (B*A*C,)
+    bool, the classes of ignored anchors."""
     classes = logits.shape[2]
     counted = background.flatten().index_fill(0, rows, True)  # (B*A,)
     return rows * classes + labels, (~counted)[:, None].repeat(1, classes).flatten()
@@ -127,11 +187,13 @@ def _focused(wrong: Tensor, gamma: float) -> Tensor:
 
 @torch.no_grad()
 def _hardest(class_logits: Tensor, background: Tensor, wanted: list[int]) -> tuple[Tensor, Tensor]:
-    """(Q,) indices into the flattened anchors, and (Q,) bool: False where an image had no negative left. Q = sum(wanted)."""
+    """(Q,) indices into the flattened anchors, and (Q,) bool: False where an image had no negative
+    left. Q = sum(wanted)."""
     most = max(wanted, default=0)
     if most <= 0:
         return background.new_zeros(0, dtype=torch.int64), background.new_zeros(0)
-    hardness = torch.logsumexp(class_logits, -1) - class_logits[..., 0]  # (B,A) = -log p(background)
+    # (B,A) = -log p(background)
+    hardness = torch.logsumexp(class_logits, -1) - class_logits[..., 0]
     hardness = hardness.masked_fill(~background, -torch.inf)
     values, anchors = hardness.topk(most, dim=1)  # (B,most)
     first = torch.arange(len(wanted), device=anchors.device)[:, None] * class_logits.shape[1]

@@ -1,7 +1,7 @@
 """Criterion: assign anchors, choose which take part, and sum the named losses of a batch.
 
-B images, A anchors, C foreground classes, K prototypes, M ground truths (padded to the largest image), P positive anchors of the batch,
-N of them with a mask loss, H x W prototype map.
+B images, A anchors, C foreground classes, K prototypes, M ground truths (padded to the largest
+image), P positive anchors of the batch, N of them with a mask loss, H x W prototype map.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from layers.losses.sampling import Positives, draw_subset, find_positives
 
 @dataclass
 class Normalizers:
-    """What sums are divided by, over all ranks and micro-batches: positives (0-d float tensor, at least 1) and images."""
+    """What sums are divided by, over all ranks and micro-batches: positives (0-d float tensor, at
+    least 1) and images."""
 
     positives: Tensor
     images: float | Tensor
@@ -36,8 +37,9 @@ class Normalizers:
 
 @dataclass
 class _GroundTruth:
-    """The targets of a batch side by side: boxes (B,M,4) relative, labels (B,M), valid (B,M) and crowd (B,M) bool with M >= 1;
-    offset (B,), the first row of each image where masks of all images are concatenated; image (sum M,)."""
+    """The targets of a batch side by side: boxes (B,M,4) relative, labels (B,M), valid (B,M) and
+    crowd (B,M) bool with M >= 1; offset (B,), the first row of each image where masks of all images
+    are concatenated; image (sum M,)."""
 
     boxes: Tensor
     labels: Tensor
@@ -49,8 +51,8 @@ class _GroundTruth:
 
 @dataclass
 class _Instances:
-    """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,);
-    extras, what the mask loss takes beside them."""
+    """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,H,W) float in {0,1}, boxes (N,4)
+    relative, labels (N,), image (N,); extras, what the mask loss takes beside them."""
 
     logits: Tensor
     coeffs: Tensor
@@ -64,30 +66,56 @@ class _Instances:
 class Criterion(nn.Module):
     """The loss of a batch, as named terms.
 
-    mask_sizes        (h,w) that Targets must carry masks at: prototypes, and the semantic map if there is one
+    mask_sizes        (h,w) that Targets must carry masks at: prototypes, and the semantic map if
+                      there is one
     needs_full_masks  the assigner reads masks at network input size
-    distance_sizes    (h,w) that Targets must carry distances at: none, or the prototypes' where the mask loss reads them
-    last_terms        of the last call, detached and divided as the losses are: {"bce": raw, "bce/weighted": as it enters the sum, ...}
-    last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,) squared norms of the weighted term's gradient
-                      at the prototypes, from all, small, medium and large instances}; see gradients.prototype_norms and shares
+    distance_sizes    (h,w) that Targets must carry distances at: none, or the prototypes' where the
+                      mask loss reads them
+    last_terms        of the last call, detached and divided as the losses are: {"bce": raw,
+                      "bce/weighted": as it enters the sum, ...}
+    last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,)
+                      squared norms of the weighted term's gradient at the prototypes, from all,
+                      small, medium and large instances}; see gradients.prototype_norms and shares
 
-    self_balance: the box and mask loss of a positive is multiplied by its highest class probability, and their sums over the batch are
-    brought to the value of the class loss, without gradient through either factor (Rank & Sort, GmaYOLACT).
+    self_balance: the box and mask loss of a positive is multiplied by its highest class
+    probability, and their sums over the batch are brought to the value of the class loss, without
+    gradient through either factor (Rank & Sort, GmaYOLACT).
 
-    Every loss but `semantic` is divided by the positives of the global batch, `semantic` by its images. With several processes each rank's
-    losses are its share of the global batch's: their sum over ranks is the loss, so a trainer whose gradients are averaged over ranks (DDP)
-    multiplies by the number of ranks.
+    Every loss but `semantic` is divided by the positives of the global batch, `semantic` by its
+    images. With several processes each rank's losses are its share of the global batch's: their sum
+    over ranks is the loss, so a trainer whose gradients are averaged over ranks (DDP) multiplies by
+    the number of ranks.
     """
 
-    def __init__(self, *, assigner: Assigner, mask_loss: MaskLoss, num_classes: int, image_size: int, mask_sizes: Sequence[tuple[int, int]],
-                 mask_iou: MaskIoULoss | None = None, box_loss: BoxLoss | None = None, class_loss: ClassLoss | None = None,
-                 box_weight: float = 1.5, class_weight: float = 1.0, mask_weight: float = 6.125, semantic_weight: float = 1.0,
-                 mask_iou_weight: float = 25.0, ohem_ratio: float = 3.0, ohem_min_negatives: int = 0, masks_to_train: int = 100,
-                 self_balance: bool = False, gradients_every: int = 0):
+    def __init__(
+        self,
+        *,
+        assigner: Assigner,
+        mask_loss: MaskLoss,
+        num_classes: int,
+        image_size: int,
+        mask_sizes: Sequence[tuple[int, int]],
+        mask_iou: MaskIoULoss | None = None,
+        box_loss: BoxLoss | None = None,
+        class_loss: ClassLoss | None = None,
+        box_weight: float = 1.5,
+        class_weight: float = 1.0,
+        mask_weight: float = 6.125,
+        semantic_weight: float = 1.0,
+        mask_iou_weight: float = 25.0,
+        ohem_ratio: float = 3.0,
+        ohem_min_negatives: int = 0,
+        masks_to_train: int = 100,
+        self_balance: bool = False,
+        gradients_every: int = 0,
+    ):
         super().__init__()
         unmet = [name for name in mask_loss.needs if name != "distance"]
         if unmet:
-            raise ValueError(f"mask loss {mask_loss.expression!r} needs {', '.join(unmet)}, which targets do not carry")
+            raise ValueError(
+                f"mask loss {mask_loss.expression!r} needs {', '.join(unmet)}, which targets do "
+                "not carry"
+            )
         self.assigner = assigner
         self.box_loss = box_loss or build_box_loss("smooth_l1")
         self.class_loss = class_loss or build_class_loss("ohem")
@@ -96,8 +124,13 @@ class Criterion(nn.Module):
         self.num_classes = num_classes
         self.image_size = image_size
         self.mask_sizes = [tuple(size) for size in mask_sizes]
-        self.weights = {"box": box_weight, "class": class_weight, "mask": mask_weight, "semantic": semantic_weight,
-                        "mask_iou": mask_iou_weight}
+        self.weights = {
+            "box": box_weight,
+            "class": class_weight,
+            "mask": mask_weight,
+            "semantic": semantic_weight,
+            "mask_iou": mask_iou_weight,
+        }
         self.ohem_ratio = ohem_ratio
         self.ohem_min_negatives = ohem_min_negatives
         self.masks_to_train = masks_to_train
@@ -116,20 +149,25 @@ class Criterion(nn.Module):
 
     @torch.no_grad()
     def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
-        """anchors (A,4) cx,cy,w,h relative, level_sizes their counts per level -> Assignment of (B,A); gt_index counts along padded M."""
+        """anchors (A,4) cx,cy,w,h relative, level_sizes their counts per level -> Assignment of
+        (B,A); gt_index counts along padded M."""
         truth = _collate(targets)
         valid = truth.valid & (area(truth.boxes) > 0)  # no offsets lead to a box without area
-        size, masks = 1 if self.assigner.scale_free else self.image_size, None  # see Assigner: pixels round differently
+        # see Assigner: pixels round differently
+        size, masks = 1 if self.assigner.scale_free else self.image_size, None
         if self.needs_full_masks:
             masks = [t.masks for t in targets]
         elif self.assigner.prototype_masks:
             size, masks = self.mask_sizes[0][0], [t.mask_at(*self.mask_sizes[0]) for t in targets]
         sizes = tuple(level_sizes) or (anchors.shape[0],)
-        return self.assigner.batch(corners(anchors.float()) * size, sizes, truth.boxes * size, valid, truth.crowd, masks)
+        return self.assigner.batch(
+            corners(anchors.float()) * size, sizes, truth.boxes * size, valid, truth.crowd, masks
+        )
 
     @torch.no_grad()
     def normalizers(self, assignments: Sequence[Assignment]) -> Normalizers:
-        """Divisors for the micro-batches of one step: positives and images are summed over them and over all ranks (a collective call)."""
+        """Divisors for the micro-batches of one step: positives and images are summed over them and
+        over all ranks (a collective call)."""
         positives = torch.stack([(a.gt_index >= 0).sum() for a in assignments]).sum().float()
         images: float | Tensor = float(sum(a.gt_index.shape[0] for a in assignments))
         if dist.is_available() and dist.is_initialized():
@@ -138,93 +176,185 @@ class Criterion(nn.Module):
             positives, images = both.unbind()
         return Normalizers(positives.clamp(min=1), images)
 
-    def forward(self, predictions, targets: Sequence, *, step: int = 0, generator: torch.Generator | None = None,
-                assignment: Assignment | None = None, normalizers: Normalizers | None = None,
-                subset_order: Tensor | None = None) -> dict[str, Tensor]:
-        """Predictions and B Targets -> {"box", "class", "mask", "semantic", "mask_iou": 0-d}, weighted, normalised; their sum is the loss.
+    def forward(
+        self,
+        predictions,
+        targets: Sequence,
+        *,
+        step: int = 0,
+        generator: torch.Generator | None = None,
+        assignment: Assignment | None = None,
+        normalizers: Normalizers | None = None,
+        subset_order: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Predictions and B Targets -> {"box", "class", "mask", "semantic", "mask_iou": 0-d},
+        weighted, normalised; their sum is the loss.
 
         step          optimiser step, for scheduled weights
-        generator     draws the subset of positives where an image has more than masks_to_train, and what the mask loss samples
+        generator     draws the subset of positives where an image has more than masks_to_train, and
+                      what the mask loss samples
         assignment    of assign(), where it is known already
-        normalizers   of normalizers(), over all micro-batches; default: this batch alone, over all ranks
-        subset_order  (B,A) keys: the masks_to_train positives with the lowest keys get a mask loss; replaces the drawing
+        normalizers   of normalizers(), over all micro-batches; default: this batch alone, over all
+                      ranks
+        subset_order  (B,A) keys: the masks_to_train positives with the lowest keys get a mask loss;
+                      replaces the drawing
 
-        `semantic` is there if predictions have semantic_logits, `mask_iou` if the model has the network. Every input and parameter gets a
-        gradient, zero where a term has no sample. ValueError if targets lack masks at a needed size."""
+        `semantic` is there if predictions have semantic_logits, `mask_iou` if the model has the
+        network. Every input and parameter gets a gradient, zero where a term has no sample.
+        ValueError if targets lack masks at a needed size."""
         if assignment is None:
             assignment = self.assign(predictions.anchors, predictions.level_sizes, targets)
         if normalizers is None:
             normalizers = self.normalizers([assignment])
         with torch.autocast(predictions.class_logits.device.type, enabled=False):
-            return self._losses(predictions, targets, assignment, normalizers, step, generator, subset_order)
+            return self._losses(
+                predictions, targets, assignment, normalizers, step, generator, subset_order
+            )
 
-    def _losses(self, predictions, targets, assignment, normalizers, step, generator, subset_order) -> dict[str, Tensor]:
+    def _losses(
+        self, predictions, targets, assignment, normalizers, step, generator, subset_order
+    ) -> dict[str, Tensor]:
         truth = _collate(targets)
         positives = find_positives(assignment.gt_index >= 0)
-        sampled = draw_subset(positives, self.masks_to_train, order=subset_order, generator=generator)
-        instances = _instances(predictions, targets, truth, assignment, sampled, needs=self.mask_loss.needs)
+        sampled = draw_subset(
+            positives, self.masks_to_train, order=subset_order, generator=generator
+        )
+        instances = _instances(
+            predictions, targets, truth, assignment, sampled, needs=self.mask_loss.needs
+        )
         sums = {
             "box": self._box(predictions, truth, assignment, positives.rows),
             "class": self._class(predictions, truth, assignment, positives),
-            "mask": self._mask(instances, self._certainty(predictions, sampled.rows), positives, sampled, normalizers, step, generator),
+            "mask": self._mask(
+                instances,
+                self._certainty(predictions, sampled.rows),
+                positives,
+                sampled,
+                normalizers,
+                step,
+                generator,
+            ),
         }
         if self.self_balance:
             self._balance(sums)
         if self.mask_iou is not None:
-            sums["mask_iou"] = self.mask_iou(instances.logits, instances.target, instances.boxes, instances.labels)
-        losses = {name: self.weights[name] * value / normalizers.positives for name, value in sums.items()}
+            sums["mask_iou"] = self.mask_iou(
+                instances.logits, instances.target, instances.boxes, instances.labels
+            )
+        losses = {
+            name: self.weights[name] * value / normalizers.positives for name, value in sums.items()
+        }
         if predictions.semantic_logits is not None:
-            losses["semantic"] = self.weights["semantic"] * _semantic(predictions, targets, truth) / normalizers.images
+            losses["semantic"] = (
+                self.weights["semantic"]
+                * _semantic(predictions, targets, truth)
+                / normalizers.images
+            )
         return losses
 
-    def _box(self, predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tensor:
-        losses = self.box_loss(*_box_pairs(predictions, truth, assignment, rows), self.image_size)  # (P,n)
+    def _box(
+        self, predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor
+    ) -> Tensor:
+        # (P,n)
+        losses = self.box_loss(*_box_pairs(predictions, truth, assignment, rows), self.image_size)
         return (losses * self._certainty(predictions, rows)[:, None]).sum()
 
     def _certainty(self, predictions, rows: Tensor) -> Tensor:
         """(P,) what the box and mask losses of these anchors are multiplied by."""
         logits = _lift(predictions.class_logits)
-        return top_probability(logits, rows, sigmoid=self.class_loss.sigmoid) if self.self_balance else logits.new_ones(len(rows))
+        return (
+            top_probability(logits, rows, sigmoid=self.class_loss.sigmoid)
+            if self.self_balance
+            else logits.new_ones(len(rows))
+        )
 
     def _balance(self, sums: dict[str, Tensor]) -> None:
-        """Bring the box and mask losses to the value of the class loss, in place, and what is logged of the mask terms with them."""
+        """Bring the box and mask losses to the value of the class loss, in place, and what is
+        logged of the mask terms with them."""
         factors = {name: factor_to(sums["class"], sums[name]) for name in ("box", "mask")}
         for name, factor in factors.items():
             sums[name] = sums[name] * factor
-        self.last_terms = {label: value * factors["mask"] if label.endswith("/weighted") else value
-                           for label, value in self.last_terms.items()}
-        self.last_gradients = {label: value * factors["mask"].square() for label, value in self.last_gradients.items()}
+        self.last_terms = {
+            label: value * factors["mask"] if label.endswith("/weighted") else value
+            for label, value in self.last_terms.items()
+        }
+        self.last_gradients = {
+            label: value * factors["mask"].square() for label, value in self.last_gradients.items()
+        }
 
-    def _class(self, predictions, truth: _GroundTruth, assignment: Assignment, positives: Positives) -> Tensor:
+    def _class(
+        self, predictions, truth: _GroundTruth, assignment: Assignment, positives: Positives
+    ) -> Tensor:
         logits = _lift(predictions.class_logits)
         labels = truth.labels.flatten()[_matched(truth, assignment, positives.rows)]  # (P,)
         extras = {}
         if "negatives" in self.class_loss.needs:
-            extras["negatives"] = negatives_wanted(positives.counts, logits.shape[1], ratio=self.ohem_ratio, least=self.ohem_min_negatives)
+            extras["negatives"] = negatives_wanted(
+                positives.counts,
+                logits.shape[1],
+                ratio=self.ohem_ratio,
+                least=self.ohem_min_negatives,
+            )
         if "quality" in self.class_loss.needs:
-            extras["quality"] = predicted_iou(*_box_pairs(predictions, truth, assignment, positives.rows), self.image_size)
-        return self.class_loss(logits, positives.rows, labels, assignment.gt_index == BACKGROUND, **extras)
+            extras["quality"] = predicted_iou(
+                *_box_pairs(predictions, truth, assignment, positives.rows), self.image_size
+            )
+        return self.class_loss(
+            logits, positives.rows, labels, assignment.gt_index == BACKGROUND, **extras
+        )
 
-    def _mask(self, instances: _Instances, certainty: Tensor, positives: Positives, sampled: Positives, normalizers: Normalizers,
-              step: int, generator: torch.Generator | None) -> Tensor:
-        """Sum over instances, each times its certainty (N,), and terms; an image's instances stand for all its positives unless a term
-        says rescale=False."""
-        shares = [every / max(some, 1) for every, some in zip(positives.counts, sampled.counts, strict=True)]
+    def _mask(
+        self,
+        instances: _Instances,
+        certainty: Tensor,
+        positives: Positives,
+        sampled: Positives,
+        normalizers: Normalizers,
+        step: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Sum over instances, each times its certainty (N,), and terms; an image's instances stand
+        for all its positives unless a term says rescale=False."""
+        shares = [
+            every / max(some, 1)
+            for every, some in zip(positives.counts, sampled.counts, strict=True)
+        ]
         scale = _tensor(shares, instances.logits)[instances.image] * certainty  # (N,)
-        values = self.mask_loss.terms(instances.logits, instances.target, instances.boxes, step=step, extras=instances.extras,
-                                      generator=generator)
-        sums = {part.label: (value * (scale if part.rescale else certainty)).sum()
-                for part, value in zip(self.mask_loss.parts, values.values(), strict=True)}
+        values = self.mask_loss.terms(
+            instances.logits,
+            instances.target,
+            instances.boxes,
+            step=step,
+            extras=instances.extras,
+            generator=generator,
+        )
+        sums = {
+            part.label: (value * (scale if part.rescale else certainty)).sum()
+            for part, value in zip(self.mask_loss.parts, values.values(), strict=True)
+        }
         weights = dict(zip(sums, self.mask_loss.weights(step), strict=True))
         self.last_terms = {}
         for label, raw in sums.items():
             self.last_terms[label] = raw.detach() / normalizers.positives
-            self.last_terms[f"{label}/weighted"] = self.weights["mask"] * _detached(weights[label]) * self.last_terms[label]
+            self.last_terms[f"{label}/weighted"] = (
+                self.weights["mask"] * _detached(weights[label]) * self.last_terms[label]
+            )
         self._measure_gradients(sums, weights, instances, sampled, step)
-        return sum(weights[label] * raw for label, raw in sums.items()) + self.mask_loss.penalty() * scale.sum()
+        return (
+            sum(weights[label] * raw for label, raw in sums.items())
+            + self.mask_loss.penalty() * scale.sum()
+        )
 
-    def _measure_gradients(self, sums: dict[str, Tensor], weights: dict, instances: _Instances, sampled: Positives, step: int) -> None:
-        """Norms at the prototypes, where they are due: one more backward pass, from the terms to the mask logits only."""
+    def _measure_gradients(
+        self,
+        sums: dict[str, Tensor],
+        weights: dict,
+        instances: _Instances,
+        sampled: Positives,
+        step: int,
+    ) -> None:
+        """Norms at the prototypes, where they are due: one more backward pass, from the terms to
+        the mask logits only."""
         self.last_gradients = {}
         logged = self.gradients_every > 0 and step % self.gradients_every == 0
         matching = self.mask_loss.match is not None and self.mask_loss.match.measures(step)
@@ -232,11 +362,17 @@ class Criterion(nn.Module):
             return
         h, w = instances.logits.shape[-2:]
         areas = instances.target.sum((1, 2)) * (self.image_size**2 / (h * w))
-        norms = prototype_norms(list(sums.values()), instances.logits, instances.coeffs, sampled.counts, areas)  # (T,4)
+        # (T,4)
+        norms = prototype_norms(
+            list(sums.values()), instances.logits, instances.coeffs, sampled.counts, areas
+        )
         if matching:
             self.mask_loss.match.observe(norms[:, 0], step)
         if logged:
-            self.last_gradients = {label: row * _detached(weights[label]) ** 2 for label, row in zip(sums, norms, strict=True)}
+            self.last_gradients = {
+                label: row * _detached(weights[label]) ** 2
+                for label, row in zip(sums, norms, strict=True)
+            }
 
 
 def _collate(targets: Sequence) -> _GroundTruth:
@@ -249,7 +385,9 @@ def _collate(targets: Sequence) -> _GroundTruth:
     crowd = F.pad(pad_sequence([t.crowd for t in targets], batch_first=True), (0, spare))
     count = _tensor(lengths, labels)  # (B,)
     valid = torch.arange(labels.shape[1], device=labels.device) < count[:, None]
-    image = torch.arange(len(lengths), device=labels.device).repeat_interleave(count, output_size=sum(lengths))
+    image = torch.arange(len(lengths), device=labels.device).repeat_interleave(
+        count, output_size=sum(lengths)
+    )
     return _GroundTruth(boxes, labels, valid, crowd, count.cumsum(0) - count, image)
 
 
@@ -267,20 +405,35 @@ def _lift(values: Tensor) -> Tensor:
 
 
 def _matched(truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> Tensor:
-    """rows (P,) of the flattened (B*A) anchors -> (P,) their ground truths in the flattened (B*M) axis."""
+    """rows (P,) of the flattened (B*A) anchors -> (P,) their ground truths in the flattened (B*M)
+    axis."""
     anchors = assignment.gt_index.shape[1]
     return rows // anchors * truth.labels.shape[1] + assignment.gt_index.flatten()[rows]
 
 
-def _box_pairs(predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a box loss reads of the anchors rows (P,): predicted offsets, matched boxes in corners and anchors in centres, (P,4) each."""
+def _box_pairs(
+    predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a box loss reads of the anchors rows (P,): predicted offsets, matched boxes in corners
+    and anchors in centres, (P,4) each."""
     deltas = _lift(predictions.box_deltas).flatten(0, 1).index_select(0, rows)
     boxes = truth.boxes.flatten(0, 1)[_matched(truth, assignment, rows)]
-    return deltas, boxes.to(deltas.dtype), predictions.anchors[rows % predictions.anchors.shape[0]].to(deltas.dtype)
+    return (
+        deltas,
+        boxes.to(deltas.dtype),
+        predictions.anchors[rows % predictions.anchors.shape[0]].to(deltas.dtype),
+    )
 
 
-def _instances(predictions, targets: Sequence, truth: _GroundTruth, assignment: Assignment, sampled: Positives, *,
-               needs: Sequence[str]) -> _Instances:
+def _instances(
+    predictions,
+    targets: Sequence,
+    truth: _GroundTruth,
+    assignment: Assignment,
+    sampled: Positives,
+    *,
+    needs: Sequence[str],
+) -> _Instances:
     prototypes = _lift(predictions.prototypes)  # (B,H,W,K)
     h, w = prototypes.shape[1:3]
     image = sampled.rows // assignment.gt_index.shape[1]  # (N,)
@@ -290,22 +443,35 @@ def _instances(predictions, targets: Sequence, truth: _GroundTruth, assignment: 
     target = masks.index_select(0, of_masks).to(prototypes.dtype)
     extras = {"image": image, "ground_truth": of_masks}
     if "distance" in needs:
-        extras["distance"] = torch.cat([t.distance_at(h, w) for t in targets]).index_select(0, of_masks).to(prototypes.dtype)
+        extras["distance"] = (
+            torch.cat([t.distance_at(h, w) for t in targets])
+            .index_select(0, of_masks)
+            .to(prototypes.dtype)
+        )
     coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)  # (N,K)
     logits = _assemble(prototypes, coeffs, sampled.counts)
-    return _Instances(logits, coeffs, target, truth.boxes.flatten(0, 1)[matched].to(logits.dtype), truth.labels.flatten()[matched], image,
-                      extras)
+    return _Instances(
+        logits,
+        coeffs,
+        target,
+        truth.boxes.flatten(0, 1)[matched].to(logits.dtype),
+        truth.labels.flatten()[matched],
+        image,
+        extras,
+    )
 
 
 def _assemble(prototypes: Tensor, coeffs: Tensor, counts: list[int]) -> Tensor:
-    """Prototypes (B,H,W,K) and coefficients (N,K), counts[b] of them for image b -> (N,H,W) mask logits, in one product."""
+    """Prototypes (B,H,W,K) and coefficients (N,K), counts[b] of them for image b -> (N,H,W) mask
+    logits, in one product."""
     batch, h, w, k = prototypes.shape
     padded = pad_sequence(coeffs.split(counts), batch_first=True)  # (B,most,K)
     logits = torch.bmm(padded, prototypes.reshape(batch, h * w, k).transpose(1, 2))  # (B,most,HW)
     most = padded.shape[1]
     if any(count != most for count in counts):
         own = torch.tensor(counts)
-        padding = torch.arange(batch) * most - (own.cumsum(0) - own)  # rows of padding before each image
+        # rows of padding before each image
+        padding = torch.arange(batch) * most - (own.cumsum(0) - own)
         kept = torch.arange(len(coeffs)) + padding.repeat_interleave(own, output_size=len(coeffs))
         logits = logits.flatten(0, 1).index_select(0, kept.to(logits.device, non_blocking=True))
     return logits.reshape(-1, h, w)

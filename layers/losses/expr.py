@@ -1,12 +1,14 @@
-"""The grammar of loss and assigner expressions: text <-> terms. Pure Python, nothing is ever evaluated.
+"""The grammar of loss and assigner expressions: text <-> terms. Pure Python, nothing is ever
+evaluated.
 
     bce
     bce + 0.5*mse(region='image')
     dice + boundary(weight=ramp(0.01, 1))
 
-An expression is a sum of terms; a term is a call or a bare name, with an optional positive number and `*` in front of it. Parameters are
-given by name; a value is a number, a string, True, False, None, or a call such as a schedule, which alone may have positional arguments.
-Which names, parameters and defaults exist is not known here: see registry.py and mask.py.
+An expression is a sum of terms; a term is a call or a bare name, with an optional positive number
+and `*` in front of it. Parameters are given by name; a value is a number, a string, True, False,
+None, or a call such as a schedule, which alone may have positional arguments. Which names,
+parameters and defaults exist is not known here: see registry.py and mask.py.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True)
 class Call:
-    """name(args, key=value, ...). A bare name is a call without arguments. Positions in the text are not compared."""
+    """name(args, key=value, ...). A bare name is a call without arguments. Positions in the text
+    are not compared."""
 
     name: str
     args: tuple[Value, ...] = ()
@@ -60,12 +63,18 @@ class Term:
 
 
 def parse(text: str) -> tuple[Term, ...]:
-    """The terms of a sum, in written order. ExpressionError (a ValueError) shows the place of a mistake."""
+    """The terms of a sum, in written order. ExpressionError (a ValueError) shows the place of a
+    mistake."""
     text, tree = _tree(text)
     nodes = []
-    while isinstance(tree, ast.BinOp) and isinstance(tree.op, (ast.Add, ast.Sub)):  # a + b + c nests to the left
+    # a + b + c nests to the left
+    while isinstance(tree, ast.BinOp) and isinstance(tree.op, (ast.Add, ast.Sub)):
         if isinstance(tree.op, ast.Sub):
-            raise ExpressionError("terms are added: a negative weight would reward errors", text, _at(text, tree.right))
+            raise ExpressionError(
+                "terms are added: a negative weight would reward errors",
+                text,
+                _at(text, tree.right),
+            )
         nodes.append(tree.right)
         tree = tree.left
     nodes.append(tree)
@@ -73,7 +82,8 @@ def parse(text: str) -> tuple[Term, ...]:
 
 
 def parse_call(text: str) -> Call:
-    """One `name` or `name(key=value, ...)`, as an assigner is written. ExpressionError shows the place of a mistake."""
+    """One `name` or `name(key=value, ...)`, as an assigner is written. ExpressionError shows the
+    place of a mistake."""
     text, tree = _tree(text)
     return _named_call(text, tree)
 
@@ -84,7 +94,8 @@ def format_terms(terms: tuple[Term, ...]) -> str:
 
 
 def unordered(terms: tuple[Term, ...]) -> tuple[str, ...]:
-    """A hashable key that is equal for expressions that differ only in the order of terms or parameters."""
+    """A hashable key that is equal for expressions that differ only in the order of terms or
+    parameters."""
     return tuple(sorted(str(Term(t.name, t.coefficient, _sorted(t.params))) for t in terms))
 
 
@@ -96,8 +107,12 @@ def format_value(value: Value) -> str:
 
 
 def _sorted(params: dict[str, Value]) -> dict[str, Value]:
-    return {key: Call(value.name, value.args, _sorted(value.params)) if isinstance(value, Call) else value
-            for key, value in sorted(params.items())}
+    return {
+        key: Call(value.name, value.args, _sorted(value.params))
+        if isinstance(value, Call)
+        else value
+        for key, value in sorted(params.items())
+    }
 
 
 def _tree(text: str) -> tuple[str, ast.expr]:
@@ -112,14 +127,20 @@ def _tree(text: str) -> tuple[str, ast.expr]:
     try:
         return text, ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        position = min(error.offset - 1, len(text)) if error.offset else len(text)  # Python gives no place for what is missing at the end
-        raise ExpressionError("cannot read this as `number*name(key=value) + ...`", text, position) from None
-    except (ValueError, RecursionError, MemoryError, OverflowError):  # null bytes, too deep, or a number of thousands of digits
-        raise ExpressionError("cannot read this as `number*name(key=value) + ...`", text, 0) from None
+        # Python gives no place for what is missing at the end
+        position = min(error.offset - 1, len(text)) if error.offset else len(text)
+        raise ExpressionError(
+            "cannot read this as `number*name(key=value) + ...`", text, position
+        ) from None
+    # null bytes, too deep, or a number of thousands of digits
+    except (ValueError, RecursionError, MemoryError, OverflowError):
+        raise ExpressionError(
+            "cannot read this as `number*name(key=value) + ...`", text, 0
+        ) from None
 
 
 def _at(text: str, node: ast.AST) -> int:
-    return len(text.encode()[:node.col_offset].decode(errors="ignore"))  # ast counts bytes
+    return len(text.encode()[: node.col_offset].decode(errors="ignore"))  # ast counts bytes
 
 
 def _term(text: str, node: ast.expr) -> Term:
@@ -128,7 +149,9 @@ def _term(text: str, node: ast.expr) -> Term:
         raise ExpressionError("a term has no sign: weights are positive", text, _at(text, node))
     if isinstance(node, ast.BinOp):
         if not isinstance(node.op, ast.Mult):
-            raise ExpressionError("only `+` between terms and `*` after a number are known", text, _at(text, node))
+            raise ExpressionError(
+                "only `+` between terms and `*` after a number are known", text, _at(text, node)
+            )
         if isinstance(node.right, ast.Constant):
             raise ExpressionError("write the number first: 0.5*mse", text, _at(text, node.right))
         coefficient = _coefficient(text, node.left)
@@ -139,12 +162,19 @@ def _term(text: str, node: ast.expr) -> Term:
 
 def _coefficient(text: str, node: ast.expr) -> float:
     if isinstance(node, (ast.BinOp, ast.Call, ast.Name)):
-        raise ExpressionError("a coefficient is one number in front of one loss: 0.5*mse", text, _at(text, node))
+        raise ExpressionError(
+            "a coefficient is one number in front of one loss: 0.5*mse", text, _at(text, node)
+        )
     value = _value(text, node)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ExpressionError(f"the coefficient must be a number, got {value!r}", text, _at(text, node))
+        raise ExpressionError(
+            f"the coefficient must be a number, got {value!r}", text, _at(text, node)
+        )
     if not value > 0:
-        message = f"the coefficient must be above 0, got {format_value(value)}: leave the term out instead"
+        message = (
+            f"the coefficient must be above 0, got {format_value(value)}: leave the term out "
+            "instead"
+        )
         raise ExpressionError(message, text, _at(text, node))
     return float(value)
 
@@ -154,10 +184,16 @@ def _named_call(text: str, node: ast.expr) -> Call:
     if isinstance(node, ast.Name):
         return Call(node.id, position=_at(text, node))
     if not isinstance(node, ast.Call):
-        raise ExpressionError("expected a name, or a name with parameters: mse(region='image')", text, _at(text, node))
+        raise ExpressionError(
+            "expected a name, or a name with parameters: mse(region='image')", text, _at(text, node)
+        )
     call = _call(text, node)
     if call.args:
-        raise ExpressionError(f"parameters of {call.name} are given by name: {call.name}(name=value)", text, _at(text, node.args[0]))
+        raise ExpressionError(
+            f"parameters of {call.name} are given by name: {call.name}(name=value)",
+            text,
+            _at(text, node.args[0]),
+        )
     return call
 
 
@@ -168,7 +204,9 @@ def _call(text: str, node: ast.Call) -> Call:
     params, positions = {}, {}
     for keyword in node.keywords:
         if keyword.arg is None:
-            raise ExpressionError("`**` is not known: write each parameter as name=value", text, _at(text, keyword))
+            raise ExpressionError(
+                "`**` is not known: write each parameter as name=value", text, _at(text, keyword)
+            )
         if keyword.arg in params:
             raise ExpressionError(f"{keyword.arg} is given twice", text, _at(text, keyword))
         params[keyword.arg] = _value(text, keyword.value)
@@ -187,8 +225,16 @@ def _value(text: str, node: ast.expr) -> Value:
             raise ExpressionError("a sign belongs in front of a number", text, _at(text, node))
     if isinstance(node, ast.Name):  # as weight=learned
         return Call(node.id, position=_at(text, node))
-    if not isinstance(node, ast.Constant) or type(node.value) not in (int, float, str, bool, type(None)):
-        raise ExpressionError("a value is a number, a 'word', True, False, None or a call", text, _at(text, node))
+    if not isinstance(node, ast.Constant) or type(node.value) not in (
+        int,
+        float,
+        str,
+        bool,
+        type(None),
+    ):
+        raise ExpressionError(
+            "a value is a number, a 'word', True, False, None or a call", text, _at(text, node)
+        )
     value = node.value
     if type(value) in (int, float):
         value = sign * value

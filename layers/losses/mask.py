@@ -1,8 +1,8 @@
 """MaskLoss: the mask term alpha*L1 + beta*L2 + ... of an expression, computed per instance.
 
-It owns what every term has in common: where a loss counts (region, outside, sampling), what it is divided by, how instances are balanced,
-and its weight over training. The criterion owns what concerns images: subsets of positives, their rescaling, and the division by the
-number of positives.
+It owns what every term has in common: where a loss counts (region, outside, sampling), what it is
+divided by, how instances are balanced, and its weight over training. The criterion owns what
+concerns images: subsets of positives, their rescaling, and the division by the number of positives.
 """
 
 from __future__ import annotations
@@ -31,14 +31,19 @@ OPTIONS = (
     Param("match", str, None, optional=True, choices=("grad",)),
 )
 MATCH_STEPS = 100  # steps over which match='grad' measures, unless told otherwise
-CHUNK_PIXELS = 1 << 24  # of all instances; beyond, the loss is computed in chunks of at most as many
-PADDING = 1  # prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
+# of all instances; beyond, the loss is computed in chunks of at most as many
+CHUNK_PIXELS = 1 << 24
+# prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
+PADDING = 1
 MIN_AREA = 0.01  # square prototype pixels: a box without area must not divide by 0
-OUTSIDE_LOGIT = -100.0  # p rounds to 0 and BCE costs exactly 100 at a ground-truth pixel, as with the published clamp of log at -100
+# p rounds to 0 and BCE costs exactly 100 at a ground-truth pixel, as with the published clamp of
+# log at -100
+OUTSIDE_LOGIT = -100.0
 
 
 class LossError(ValueError):
-    """A loss does not do what its kind promises; `what` says so of a loss that was named already."""
+    """A loss does not do what its kind promises; `what` says so of a loss that was named
+    already."""
 
     def __init__(self, name: str, what: str):
         super().__init__(f"{name} {what}")
@@ -68,7 +73,8 @@ class MaskTerm:
     sampling: Selection | None
 
     def weight(self, step: int, total_steps: int | None = None) -> float:
-        """coefficient x weight(step), without the factors that training finds (weight=learned, match='grad')."""
+        """coefficient x weight(step), without the factors that training finds (weight=learned,
+        match='grad')."""
         return self.coefficient * self.schedule.at(step, total_steps)
 
     @property
@@ -83,32 +89,46 @@ class MaskTerm:
 
 
 class MaskLoss(nn.Module):
-    """loss(logits, target, boxes) -> (N,), the weighted sum of its terms per instance, before any division by the number of positives.
+    """loss(logits, target, boxes) -> (N,), the weighted sum of its terms per instance, before any
+    division by the number of positives.
 
     expression   canonical text: written order kept, defaults and `1*` dropped
     key          equal for losses that differ only in the order of terms and parameters
     needs        names of the (N,...) tensors that must be in `extras`
-    total_steps  length of training in optimiser steps, where schedules without `end` finish; None = unknown
+    total_steps  length of training in optimiser steps, where schedules without `end` finish; None =
+                 unknown
 
-    region='box' (default)      pixels outside the matched box, grown by 1 pixel, have weight 0; a pixel loss is summed and divided by the
-                                area of the box itself (neither grown nor clipped) in prototype pixels
+    region='box' (default)      pixels outside the matched box, grown by 1 pixel, have weight 0; a
+                                pixel loss is summed and divided by the area of the box itself
+                                (neither grown nor clipped) in prototype pixels
     region='image'              every pixel counts; a pixel loss is divided by H*W
     outside='ignore' (default)  with region='box', nothing outside the grown box costs anything
-    outside='charge'            the published form: p is set to 0 out there and ground truth out there costs L(0, 1), 100 for BCE
-    sampling=hardest(share)     of a pixel loss, only the costliest pixels of the region count; sampling=points(n): only n of them, mostly
-                                unsure ones. What is chosen stands for the whole region, so hardest(1) changes nothing
-    balance='none' (default)    every positive counts alike, so a ground truth as often as it has positives
-    balance='sqrt_area'|'equal' the positives of a ground truth share a total of the root of its mask's area, or of 1; within an image,
+    outside='charge'            the published form: p is set to 0 out there and ground truth out
+                                there costs L(0, 1), 100 for BCE
+    sampling=hardest(share)     of a pixel loss, only the costliest pixels of the region count;
+                                sampling=points(n): only n of them, mostly unsure ones. What is
+                                chosen stands for the whole region, so hardest(1) changes nothing
+    balance='none' (default)    every positive counts alike, so a ground truth as often as it has
+                                positives
+    balance='sqrt_area'|'equal' the positives of a ground truth share a total of the root of its
+    mask's area, or of 1; within an image,
                                 whose total stays as it was
-    weight=learned              the term weighs exp(-s) and s is added, s a parameter from 0 on: uncertainty weighting (Kendall et al.,
-                                CVPR 2018, equation 7, times 2)
-    match='grad'                the coefficient is the ratio of gradient norms at the prototypes to the first term that is not matched; the
-                                criterion measures it in the first steps (see GradientMatch)
+    weight=learned              the term weighs exp(-s) and s is added, s a parameter from 0 on:
+                                uncertainty weighting (Kendall et al., CVPR 2018, equation 7, times
+                                2)
+    match='grad'                the coefficient is the ratio of gradient norms at the prototypes to
+                                the first term that is not matched; the criterion measures it in the
+                                first steps (see GradientMatch)
     Region losses are scale-free and not divided by anything.
     """
 
-    def __init__(self, terms: Iterable[MaskTerm], canonical: tuple[Term, ...], total_steps: int | None = None,
-                 match_steps: int = MATCH_STEPS):
+    def __init__(
+        self,
+        terms: Iterable[MaskTerm],
+        canonical: tuple[Term, ...],
+        total_steps: int | None = None,
+        match_steps: int = MATCH_STEPS,
+    ):
         super().__init__()
         self.parts = tuple(terms)
         self.expression = format_terms(canonical)
@@ -120,61 +140,106 @@ class MaskLoss(nn.Module):
         self.match = None
         if any(part.match for part in self.parts):
             reference = next(i for i, part in enumerate(self.parts) if not part.match)
-            self.match = GradientMatch([bool(part.match) for part in self.parts], reference, self.parts[reference].coefficient, match_steps)
+            self.match = GradientMatch(
+                [bool(part.match) for part in self.parts],
+                reference,
+                self.parts[reference].coefficient,
+                match_steps,
+            )
 
-    def forward(self, logits: Tensor, target: Tensor, boxes: Tensor, *, step: int = 0, extras: Mapping[str, Tensor] | None = None,
-                generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        boxes: Tensor,
+        *,
+        step: int = 0,
+        extras: Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """logits (N,H,W), target (N,H,W) in {0,1}, boxes (N,4) XYXY relative -> (N,).
 
-        float16 and bfloat16 are lifted to float32. extras: what `needs` names, and for `balance` image (N,) and ground_truth (N,), the
-        indices that tell whose positives these are (default: one image, each of another ground truth). `generator` draws sampled points
-        (default: torch's global one).
-        ValueError for disagreeing shapes, missing extras, or a loss function that returns another shape or dtype than its kind promises."""
+        float16 and bfloat16 are lifted to float32. extras: what `needs` names, and for `balance`
+        image (N,) and ground_truth (N,), the indices that tell whose positives these are (default:
+        one image, each of another ground truth). `generator` draws sampled points (default: torch's
+        global one). ValueError for disagreeing shapes, missing extras, or a loss function that
+        returns another shape or dtype than its kind promises."""
         values = self.terms(logits, target, boxes, step=step, extras=extras, generator=generator)
-        return sum(weight * value for weight, value in zip(self.weights(step), values.values(), strict=True)) + self.penalty()
+        return (
+            sum(
+                weight * value
+                for weight, value in zip(self.weights(step), values.values(), strict=True)
+            )
+            + self.penalty()
+        )
 
-    def terms(self, logits: Tensor, target: Tensor, boxes: Tensor, *, step: int = 0, extras: Mapping[str, Tensor] | None = None,
-              generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """{label: (N,)}: each term without its coefficient and weight, in written order. Arguments as in forward."""
+    def terms(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        boxes: Tensor,
+        *,
+        step: int = 0,
+        extras: Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """{label: (N,)}: each term without its coefficient and weight, in written order. Arguments
+        as in forward."""
         _check_shapes(logits, target, boxes)
         extras = self._extras(extras or {}, logits.shape[0])
         with torch.autocast(logits.device.type, enabled=False):
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()
-            if logits.shape[0] == 0:  # loss functions need not handle an empty batch; the graph is kept
+            # loss functions need not handle an empty batch; the graph is kept
+            if logits.shape[0] == 0:
                 return {part.label: logits.sum((1, 2)) for part in self.parts}
 
             def evaluate(logits: Tensor, rows: slice) -> list[Tensor]:
                 view = _Region(logits, target[rows].to(logits.dtype), boxes[rows].to(logits.dtype))
                 own = {name: extras[name][rows] for name in self.needs}
-                own = {name: extra.to(logits.dtype) if extra.is_floating_point() else extra for name, extra in own.items()}
+                own = {
+                    name: extra.to(logits.dtype) if extra.is_floating_point() else extra
+                    for name, extra in own.items()
+                }
                 return [_evaluate(part, view, own, generator) for part in self.parts]
 
             if logits.numel() > CHUNK_PIXELS and not any(part.pooled for part in self.parts):
                 values = in_chunks(evaluate, logits, max(1, CHUNK_PIXELS // logits[0].numel()))
             else:
                 values = evaluate(logits, slice(None))
-            return {part.label: value if part.balance == "none" else value * _balance(part.balance, target, extras)
-                    for part, value in zip(self.parts, values, strict=True)}
+            return {
+                part.label: value
+                if part.balance == "none"
+                else value * _balance(part.balance, target, extras)
+                for part, value in zip(self.parts, values, strict=True)
+            }
 
     def weights(self, step: int) -> list[float | Tensor]:
         """What each term is multiplied by at this step, a 0-d tensor where training finds it."""
         found: list[float | Tensor] = [part.weight(step, self.total_steps) for part in self.parts]
         if self.log_variance is not None:
             precisions = iter(torch.exp(-self.log_variance))
-            found = [weight * next(precisions) if part.schedule.learned else weight
-                     for part, weight in zip(self.parts, found, strict=True)]
+            found = [
+                weight * next(precisions) if part.schedule.learned else weight
+                for part, weight in zip(self.parts, found, strict=True)
+            ]
         if self.match is not None:
             factors = self.match.factors(step)
-            found = [weight * factors[i] if part.match else weight
-                     for i, (part, weight) in enumerate(zip(self.parts, found, strict=True))]
+            found = [
+                weight * factors[i] if part.match else weight
+                for i, (part, weight) in enumerate(zip(self.parts, found, strict=True))
+            ]
         return found
 
     @torch.no_grad()
     def changing_weights(self, step: int) -> dict[str, float]:
-        """{label: weight at this step} of the terms whose weight is not a constant. Waits for the device where training finds one."""
-        return {part.label: float(weight) for part, weight in zip(self.parts, self.weights(step), strict=True)
-                if part.schedule.shape or part.match}
+        """{label: weight at this step} of the terms whose weight is not a constant. Waits for the
+        device where training finds one."""
+        return {
+            part.label: float(weight)
+            for part, weight in zip(self.parts, self.weights(step), strict=True)
+            if part.schedule.shape or part.match
+        }
 
     def penalty(self) -> float | Tensor:
         """What each instance costs for the learned weights: the sum of their s."""
@@ -193,25 +258,43 @@ class MaskLoss(nn.Module):
         return extras
 
 
-def build_mask_loss(expr: str, plugins: Iterable[str] = (), *, total_steps: int | None = None, match_steps: int = MATCH_STEPS) -> MaskLoss:
-    """The loss that an expression such as "bce + 0.5*mse(region='image')" describes, after loading plugins.
+def build_mask_loss(
+    expr: str,
+    plugins: Iterable[str] = (),
+    *,
+    total_steps: int | None = None,
+    match_steps: int = MATCH_STEPS,
+) -> MaskLoss:
+    """The loss that an expression such as "bce + 0.5*mse(region='image')" describes, after loading
+    plugins.
 
-    ValueError shows the place of a mistake: syntax, unknown loss, unknown or wrong parameter, a term given twice."""
+    ValueError shows the place of a mistake: syntax, unknown loss, unknown or wrong parameter, a
+    term given twice."""
     load_plugins(plugins)
     parts, canonical = [], []
     for term in parse(expr):
         try:
             part, plain = _build(term)
         except ParameterError as error:
-            raise ExpressionError(str(error), _one_line(expr), term.param_positions.get(error.parameter, term.position)) from None
+            raise ExpressionError(
+                str(error),
+                _one_line(expr),
+                term.param_positions.get(error.parameter, term.position),
+            ) from None
         except ValueError as error:
             raise ExpressionError(str(error), _one_line(expr), term.position) from None
         if any(part.label == other.label for other in parts):
-            raise ExpressionError(f"{part.label} is there twice: write one term with one coefficient", _one_line(expr), term.position)
+            raise ExpressionError(
+                f"{part.label} is there twice: write one term with one coefficient",
+                _one_line(expr),
+                term.position,
+            )
         parts.append(part)
         canonical.append(plain)
     if all(part.match for part in parts):
-        raise ExpressionError("match='grad' needs another term to be matched to", _one_line(expr), 0)
+        raise ExpressionError(
+            "match='grad' needs another term to be matched to", _one_line(expr), 0
+        )
     return MaskLoss(parts, tuple(canonical), total_steps, match_steps)
 
 
@@ -224,27 +307,55 @@ def _build(term: Term) -> tuple[MaskTerm, Term]:
     info = get(term.name)
     own = {name: value for name, value in term.params.items() if name not in RESERVED}
     params = check_params(info, own)
-    options = {p.name: p.check(term.params[p.name]) if p.name in term.params else p.default for p in OPTIONS}
-    sampling = read_sampling(term.params["sampling"]) if term.params.get("sampling") is not None else None
+    options = {
+        p.name: p.check(term.params[p.name]) if p.name in term.params else p.default
+        for p in OPTIONS
+    }
+    sampling = (
+        read_sampling(term.params["sampling"]) if term.params.get("sampling") is not None else None
+    )
     schedule = read_weight(term.params.get("weight", 1))
     if sampling and info.kind == "region":
-        raise ParameterError(f"sampling chooses pixels, and {info.name} has one value per instance", "sampling")
+        raise ParameterError(
+            f"sampling chooses pixels, and {info.name} has one value per instance", "sampling"
+        )
     if sampling and options["outside"] == "charge":
-        raise ParameterError("sampling chooses pixels of the region: leave outside='charge' out", "sampling")
+        raise ParameterError(
+            "sampling chooses pixels of the region: leave outside='charge' out", "sampling"
+        )
     if options["outside"] == "charge" and options["region"] == "image":
-        raise ParameterError("outside='charge' is for region='box': the whole image has no outside, so leave one of them out", "outside")
+        raise ParameterError(
+            "outside='charge' is for region='box': the whole image has no outside, so leave one "
+            "of them out",
+            "outside",
+        )
     if options["match"] and schedule.learned:
-        raise ParameterError("a weight is matched or learned: leave one of match='grad' and weight=learned out", "match")
+        raise ParameterError(
+            "a weight is matched or learned: leave one of match='grad' and weight=learned out",
+            "match",
+        )
     final = {**params, **options, "weight": schedule.value, "sampling": sampling and sampling.value}
-    defaults = {**info.defaults, **{p.name: p.default for p in OPTIONS}, "weight": 1.0, "sampling": None}
+    defaults = {
+        **info.defaults,
+        **{p.name: p.default for p in OPTIONS},
+        "weight": 1.0,
+        "sampling": None,
+    }
     changed = {name: final[name] for name in term.params if final[name] != defaults[name]}
-    label = str(Term(term.name, 1.0, {name: value for name, value in changed.items() if name not in ("weight", "match")}))
+    label = str(
+        Term(
+            term.name,
+            1.0,
+            {name: value for name, value in changed.items() if name not in ("weight", "match")},
+        )
+    )
     part = MaskTerm(label, info, params, term.coefficient, schedule, **options, sampling=sampling)
     return part, Term(term.name, term.coefficient, changed)
 
 
 class _Region:
-    """The instances seen through their boxes: each form is computed once, when a term first needs it."""
+    """The instances seen through their boxes: each form is computed once, when a term first needs
+    it."""
 
     def __init__(self, logits: Tensor, target: Tensor, boxes: Tensor):
         self.logits, self.target = logits, target
@@ -274,7 +385,9 @@ class _Region:
         return (sides[:, 0] * width * (sides[:, 1] * height)).clamp(min=MIN_AREA)
 
 
-def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor], generator: torch.Generator | None) -> Tensor:
+def _evaluate(
+    part: MaskTerm, view: _Region, extras: Mapping[str, Tensor], generator: torch.Generator | None
+) -> Tensor:
     """(N,) unweighted value of one term."""
     keywords = {**part.params, **{name: extras[name] for name in part.info.needs}}
     in_box = part.region == "box"
@@ -282,8 +395,12 @@ def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor], gener
     logits = view.charged if charge else view.logits
     if part.info.kind == "region":
         weight = view.keep.to(logits.dtype) if in_box and not charge else torch.ones_like(logits)
-        return _checked(part, part.info.function(logits, view.target, weight, **keywords), logits, 1)  # (N,)
-    pixels = _checked(part, part.info.function(logits, view.target, **keywords), logits, 3)  # (N,H,W)
+        # (N,)
+        return _checked(
+            part, part.info.function(logits, view.target, weight, **keywords), logits, 1
+        )
+    # (N,H,W)
+    pixels = _checked(part, part.info.function(logits, view.target, **keywords), logits, 3)
     if part.sampling is not None:
         inside = view.keep if in_box else torch.ones_like(logits, dtype=torch.bool)
         pixels = pixels * part.sampling.weights(pixels, logits, inside, generator)
@@ -297,8 +414,15 @@ def _evaluate(part: MaskTerm, view: _Region, extras: Mapping[str, Tensor], gener
 def _balance(kind: str, target: Tensor, extras: Mapping[str, Tensor]) -> Tensor:
     """(N,) factors of the instances, whose sum over an image is its number of instances."""
     rows = torch.arange(target.shape[0], device=target.device)
-    ground_truth, image = extras.get("ground_truth", rows), extras.get("image", torch.zeros_like(rows))
-    wanted = target.sum((1, 2), dtype=torch.float32).clamp(min=1).sqrt() if kind == "sqrt_area" else torch.ones_like(rows).float()
+    ground_truth, image = (
+        extras.get("ground_truth", rows),
+        extras.get("image", torch.zeros_like(rows)),
+    )
+    wanted = (
+        target.sum((1, 2), dtype=torch.float32).clamp(min=1).sqrt()
+        if kind == "sqrt_area"
+        else torch.ones_like(rows).float()
+    )
     weight = wanted / _same(ground_truth).sum(1)
     in_image = _same(image).to(weight.dtype)
     return weight * in_image.sum(1) / (in_image @ weight)
@@ -315,11 +439,17 @@ def _checked(part: MaskTerm, value: Tensor, logits: Tensor, dims: int) -> Tensor
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise LossError(name, f"must return a tensor of shape {tuple(shape)}, got {got}")
     if value.dtype != logits.dtype:
-        raise LossError(name, f"must return floating-point numbers in the dtype of its logits, {logits.dtype}, got {value.dtype}")
+        raise LossError(
+            name,
+            f"must return floating-point numbers in the dtype of its logits, {logits.dtype}, got "
+            f"{value.dtype}",
+        )
     return value
 
 
 def _check_shapes(logits: Tensor, target: Tensor, boxes: Tensor) -> None:
     if logits.dim() != 3 or target.shape != logits.shape or boxes.shape != (logits.shape[0], 4):
-        raise ValueError("expected logits (N,H,W), target (N,H,W) and boxes (N,4), got "
-                         f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(boxes.shape)}")
+        raise ValueError(
+            "expected logits (N,H,W), target (N,H,W) and boxes (N,4), got "
+            f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(boxes.shape)}"
+        )

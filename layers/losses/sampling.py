@@ -1,6 +1,8 @@
-"""Which anchors take part in a loss, as index lists whose lengths the host knows: one transfer of B counts, then no more waiting.
+"""Which anchors take part in a loss, as index lists whose lengths the host knows: one transfer of B
+counts, then no more waiting.
 
-Only `positive_counts` brings numbers to the host. Everything else is scatter, top-k and slices of lengths known by then.
+Only `positive_counts` brings numbers to the host. Everything else is scatter, top-k and slices of
+lengths known by then.
 """
 
 from __future__ import annotations
@@ -27,29 +29,37 @@ class Positives:
 
 
 def find_positives(positive: Tensor) -> Positives:
-    """positive (B,A) bool -> Positives. The one device-to-host transfer of a criterion call happens here."""
+    """positive (B,A) bool -> Positives. The one device-to-host transfer of a criterion call happens
+    here."""
     counts = positive.sum(1).tolist()
     total = sum(counts)
     flat = positive.flatten()
-    slot = torch.where(flat, flat.cumsum(0) - 1, total)  # where each positive goes; the others share the place behind the last
+    # where each positive goes; the others share the place behind the last
+    slot = torch.where(flat, flat.cumsum(0) - 1, total)
     rows = torch.zeros(total + 1, dtype=torch.int64, device=flat.device)
     rows.scatter_(0, slot, torch.arange(flat.numel(), device=flat.device))
     return Positives(rows[:total], counts)
 
 
-def draw_subset(positives: Positives, limit: int, *, order: Tensor | None, generator: torch.Generator | None) -> Positives:
+def draw_subset(
+    positives: Positives, limit: int, *, order: Tensor | None, generator: torch.Generator | None
+) -> Positives:
     """At most `limit` positives an image: those with the lowest keys.
 
-    order: (B,A) float keys, or None to draw uniform keys from the generator; where no image has more, nothing is drawn."""
+    order: (B,A) float keys, or None to draw uniform keys from the generator; where no image has
+    more, nothing is drawn."""
     rows, counts = positives.rows, positives.counts
     if max(counts, default=0) <= limit:
         return positives
     if order is None:
         device = generator.device if generator is not None else rows.device
-        keys = torch.rand(rows.shape, generator=generator, device=device).to(rows.device, non_blocking=True)
+        keys = torch.rand(rows.shape, generator=generator, device=device).to(
+            rows.device, non_blocking=True
+        )
     else:
         keys = order.flatten()[rows]
-    padded_keys = pad_sequence(keys.split(counts), batch_first=True, padding_value=torch.inf)  # (B,most)
+    # (B,most)
+    padded_keys = pad_sequence(keys.split(counts), batch_first=True, padding_value=torch.inf)
     padded_rows = pad_sequence(rows.split(counts), batch_first=True)
     # Positions are sorted again, because padding stands behind every positive of its image.
     position = padded_keys.topk(limit, dim=1, largest=False).indices.sort(1).values  # (B,limit)

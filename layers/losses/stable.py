@@ -1,4 +1,5 @@
-"""Arithmetic of the mask losses that stays finite, in value and gradient: at p = 0 and 1, without object pixels, without pixels at all."""
+"""Arithmetic of the mask losses that stays finite, in value and gradient: at p = 0 and 1, without
+object pixels, without pixels at all."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ LINEAR = 20.0  # from here on log cosh x is x - log 2 in every floating-point ty
 
 
 def focal_bce(logits: Tensor, target: Tensor, gamma: float | Tensor) -> Tensor:
-    """(1 - p_t)^gamma BCE for a constant gamma >= 0, per pixel: its gradient is finite where 1 - p_t rounds to 0, also for gamma < 1."""
+    """(1 - p_t)^gamma BCE for a constant gamma >= 0, per pixel: its gradient is finite where 1 -
+    p_t rounds to 0, also for gamma < 1."""
     return _FocalBCE.apply(logits, target, gamma)
 
 
 class _FocalBCE(torch.autograd.Function):
-    """The gradient is found with the value, from the same parts; autograd would take half as long again and keep five times the memory."""
+    """The gradient is found with the value, from the same parts; autograd would take half as long
+    again and keep five times the memory."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, target: Tensor, gamma: float | Tensor) -> Tensor:
@@ -32,12 +35,13 @@ class _FocalBCE(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        slope, = ctx.saved_tensors
+        (slope,) = ctx.saved_tensors
         return gradient * slope, None, None
 
 
 def absolute_error(logits: Tensor, target: Tensor) -> Tensor:
-    """|p - g| for g in {0,1}: 1 - p is sigmoid(-logit), which keeps its digits where p rounds to 1."""
+    """|p - g| for g in {0,1}: 1 - p is sigmoid(-logit), which keeps its digits where p rounds to
+    1."""
     return _AbsoluteError.apply(logits, target)
 
 
@@ -59,7 +63,8 @@ class _AbsoluteError(torch.autograd.Function):
 
 
 def log_cosh(x: Tensor) -> Tensor:
-    """log cosh x for x >= 0, without overflow at large x and without cancellation at small x; its derivative is tanh x."""
+    """log cosh x for x >= 0, without overflow at large x and without cancellation at small x; its
+    derivative is tanh x."""
     return _LogCosh.apply(x)
 
 
@@ -77,12 +82,13 @@ class _LogCosh(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
-        x, = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         return gradient * x.tanh()
 
 
 def clamped_bce(logits: Tensor, target: Tensor) -> Tensor:
-    """BCE of p = sigmoid(logit) as F.binary_cross_entropy has it: logarithms clamped at -100, no gradient where p rounds to 0 or 1."""
+    """BCE of p = sigmoid(logit) as F.binary_cross_entropy has it: logarithms clamped at -100, no
+    gradient where p rounds to 0 or 1."""
     return _ClampedBCE.apply(logits, target)
 
 
@@ -93,7 +99,8 @@ class _ClampedBCE(torch.autograd.Function):
     def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:
         p = logits.sigmoid()
         ctx.save_for_backward(p, target)
-        return (1 - target).sub_(p).abs_().log_().clamp_(min=-100).neg_()  # |1 - t - p| is p where t = 1 and 1 - p where t = 0
+        # |1 - t - p| is p where t = 1 and 1 - p where t = 0
+        return (1 - target).sub_(p).abs_().log_().clamp_(min=-100).neg_()
 
     @staticmethod
     @once_differentiable
@@ -104,12 +111,14 @@ class _ClampedBCE(torch.autograd.Function):
 
 
 def neighbourhood_max(x: Tensor, dim: int) -> Tensor:
-    """Maximum of each value and its two neighbours along a dimension; fewer at the ends. Of equal values, one gets the gradient."""
+    """Maximum of each value and its two neighbours along a dimension; fewer at the ends. Of equal
+    values, one gets the gradient."""
     return _NeighbourhoodMax.apply(x, dim)
 
 
 class _NeighbourhoodMax(torch.autograd.Function):
-    """Pooling looks for the place of each maximum even where no gradient passes: on a CPU, ten times the work of the maximum itself."""
+    """Pooling looks for the place of each maximum even where no gradient passes: on a CPU, ten
+    times the work of the maximum itself."""
 
     @staticmethod
     def forward(ctx, x: Tensor, dim: int) -> Tensor:
@@ -131,7 +140,9 @@ class _NeighbourhoodMax(torch.autograd.Function):
         from_before = _but_first(free, dim) & (_but_last(x, dim) == _but_first(result, dim))
         _but_last(passed, dim).addcmul_(_but_first(gradient, dim), from_before.to(gradient.dtype))
         _but_first(free, dim).logical_and_(~from_before)
-        _but_first(passed, dim).addcmul_(_but_last(gradient, dim), _but_last(free, dim).to(gradient.dtype))
+        _but_first(passed, dim).addcmul_(
+            _but_last(gradient, dim), _but_last(free, dim).to(gradient.dtype)
+        )
         return passed, None
 
 
@@ -149,9 +160,12 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def power(base: Tensor, exponent: float) -> Tensor:
-    """base^exponent for base >= 0 and exponent > 0, with gradient 0 instead of an infinite one at base = 0."""
+    """base^exponent for base >= 0 and exponent > 0, with gradient 0 instead of an infinite one at
+    base = 0."""
     positive = base > 0
-    return torch.where(positive, base.where(positive, torch.ones_like(base)).pow(exponent), torch.zeros_like(base))
+    return torch.where(
+        positive, base.where(positive, torch.ones_like(base)).pow(exponent), torch.zeros_like(base)
+    )
 
 
 def mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The Cigarettes stand-in: statistics of the real set, masks, layout, determinism, and what happens when writing fails."""
+"""The Cigarettes stand-in: statistics of the real set, masks, layout, determinism, and what happens
+when writing fails."""
 
 from __future__ import annotations
 
@@ -25,21 +26,39 @@ from data.cigarettes_scene import image_layout, render
 ROOT = Path(__file__).resolve().parents[2]
 
 # 5, 50, 95 % quantiles of the 2000 training images of the real set, pixels at 512 x 512
-REAL = {"sqrt box area": (41, 71, 123), "oriented length": (50, 86, 164), "oriented width": (18, 28, 43),
-        "oriented area / box area": (0.29, 0.47, 0.90)}
+REAL = {
+    "sqrt box area": (41, 71, 123),
+    "oriented length": (50, 86, 164),
+    "oriented width": (18, 28, 43),
+    "oriented area / box area": (0.29, 0.47, 0.90),
+}
 REAL_CENTRES = (73, 440)  # read as 5 and 95 %, like the quantiles it is listed with
 
 
-def measure(seed: int, split: str = "train", count: int = 500, size: int = 512) -> dict[str, np.ndarray]:
+def measure(
+    seed: int, split: str = "train", count: int = 500, size: int = 512
+) -> dict[str, np.ndarray]:
     """Object statistics of a split, from the annotations alone."""
     rows = []
     for index in range(count):
-        fields = cigarettes_shape.annotate(image_layout(seed, split, index, size=size).butts[0], size)
+        fields = cigarettes_shape.annotate(
+            image_layout(seed, split, index, size=size).butts[0], size
+        )
         points = np.array(fields["segmentation"][0], np.float32).reshape(-1, 2)
         _, sides, angle = cv2.minAreaRect(points)
         angle = (angle if sides[0] >= sides[1] else angle + 90) % 180
         x, y, w, h = fields["bbox"]
-        rows.append((np.sqrt(w * h), max(sides), min(sides), sides[0] * sides[1] / (w * h), x + w / 2, y + h / 2, angle))
+        rows.append(
+            (
+                np.sqrt(w * h),
+                max(sides),
+                min(sides),
+                sides[0] * sides[1] / (w * h),
+                x + w / 2,
+                y + h / 2,
+                angle,
+            )
+        )
     return dict(zip([*REAL, "x", "y", "angle"], np.array(rows).T, strict=True))
 
 
@@ -47,9 +66,13 @@ def measure(seed: int, split: str = "train", count: int = 500, size: int = 512) 
 def test_quantiles_of_500_images_are_within_a_tenth_of_the_real_set(seed, split):
     measured = measure(seed, split)
     for name, real in REAL.items():
-        np.testing.assert_allclose(np.quantile(measured[name], (0.05, 0.5, 0.95)), real, rtol=0.1, err_msg=name)
+        np.testing.assert_allclose(
+            np.quantile(measured[name], (0.05, 0.5, 0.95)), real, rtol=0.1, err_msg=name
+        )
     for axis in "xy":
-        np.testing.assert_allclose(np.quantile(measured[axis], (0.05, 0.95)), REAL_CENTRES, rtol=0.1, err_msg=axis)
+        np.testing.assert_allclose(
+            np.quantile(measured[axis], (0.05, 0.95)), REAL_CENTRES, rtol=0.1, err_msg=axis
+        )
     ranks = np.sort(measured["angle"]) / 180 - (np.arange(500) + 0.5) / 500
     assert np.abs(ranks).max() < 0.05  # Kolmogorov distance to the uniform distribution
 
@@ -68,23 +91,30 @@ def test_no_butt_touches_the_border_and_some_are_bent():
 
 
 def test_a_placement_at_the_border_is_drawn_again():
-    u = np.array([0.99, 0.5, 0.0, 0.0, 0.5])  # 200 px long, lying along x, centred 47 px from the left border
+    # 200 px long, lying along x, centred 47 px from the left border
+    u = np.array([0.99, 0.5, 0.0, 0.0, 0.5])
     butt = cigarettes_shape.place_butt(np.random.default_rng(0), 512, u)
     assert np.ptp(butt.outline[:, 0]) > 180 and butt.outline.min() >= cigarettes_shape.BORDER
 
 
 def decode(fields: dict, size: int) -> np.ndarray:
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(fields["segmentation"], size, size))).astype(bool)
+    return coco_mask.decode(
+        coco_mask.merge(coco_mask.frPyObjects(fields["segmentation"], size, size))
+    ).astype(bool)
 
 
 @pytest.mark.parametrize("index", range(6))
 def test_mask_is_what_is_painted(index, monkeypatch):
-    """On a colour that no butt has and without shadow, the pixels that are mostly butt are the mask, to sub-pixel accuracy."""
+    """On a colour that no butt has and without shadow, the pixels that are mostly butt are the
+    mask, to sub-pixel accuracy."""
     monkeypatch.setattr(cigarettes_objects, "cast_shadow", lambda *args: None)
     butt = image_layout(7, "train", index, size=512).butts[0]
-    canvas = np.full((512, 512, 3), (0, 4000, 0), np.float32)  # so bright a green that coverage can be read off
+    # so bright a green that coverage can be read off
+    canvas = np.full((512, 512, 3), (0, 4000, 0), np.float32)
     look = ButtLook("cork", cigarettes_objects.ENDS[index % 4])
-    paint_butt(canvas, butt, look, sample_light(np.random.default_rng(index)), np.random.default_rng(index))
+    paint_butt(
+        canvas, butt, look, sample_light(np.random.default_rng(index)), np.random.default_rng(index)
+    )
     cover = 1 - canvas[..., 1] / 4000
     mask = decode(cigarettes_shape.annotate(butt, 512), 512)
     assert (mask & (cover > 0.5)).sum() > 0.97 * (mask | (cover > 0.5)).sum()
@@ -93,12 +123,15 @@ def test_mask_is_what_is_painted(index, monkeypatch):
 
 
 def test_shadow_falls_away_from_the_light_and_is_not_in_the_mask():
-    light = Light(np.array([0.6, 0.0, 0.8], np.float32), 1.0)  # from the right, so the shadow is on the left
+    # from the right, so the shadow is on the left
+    light = Light(np.array([0.6, 0.0, 0.8], np.float32), 1.0)
     butt = image_layout(0, "train", 0, size=512).butts[0]
     canvas = np.ones((512, 512, 3), np.float32)
     paint_butt(canvas, butt, ButtLook("tan", "burnt"), light, np.random.default_rng(0))
     mask = decode(cigarettes_shape.annotate(butt, 512), 512)
-    dark = (canvas.mean(2) < 0.75) & ~cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))).astype(bool)
+    dark = (canvas.mean(2) < 0.75) & ~cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))).astype(
+        bool
+    )
     assert dark.sum() > 0.05 * mask.sum()
     assert np.nonzero(dark)[1].mean() < np.nonzero(mask)[1].mean()
 
@@ -122,12 +155,25 @@ def test_images_vary():
 
 
 def tree(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory) -> Path:
-    return generate(tmp_path_factory.mktemp("cig") / "set", train=6, val=3, size=160, seed=4, max_instances=3, workers=1, progress=False)
+    return generate(
+        tmp_path_factory.mktemp("cig") / "set",
+        train=6,
+        val=3,
+        size=160,
+        seed=4,
+        max_instances=3,
+        workers=1,
+        progress=False,
+    )
 
 
 def test_layout_and_json(small_set):
@@ -157,7 +203,12 @@ def test_pycocotools_reads_it_and_masks_boxes_and_areas_agree(small_set):
             mask = coco.annToMask(ann).astype(bool)
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             assert ann["area"] == mask.sum() > 0 and ann["iscrowd"] == 0 and ann["category_id"] == 1
-            assert ann["bbox"] == [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+            assert ann["bbox"] == [
+                columns[0],
+                rows[0],
+                columns[-1] - columns[0] + 1,
+                rows[-1] - rows[0] + 1,
+            ]
             assert len(ann["segmentation"]) == 1
             total += mask
         assert total.max() == 1  # several butts of an image never overlap
@@ -165,7 +216,16 @@ def test_pycocotools_reads_it_and_masks_boxes_and_areas_agree(small_set):
 
 
 def test_same_seed_same_bytes_for_any_number_of_workers(small_set, tmp_path):
-    again = generate(tmp_path / "two", train=6, val=3, size=160, seed=4, max_instances=3, workers=2, progress=False)
+    again = generate(
+        tmp_path / "two",
+        train=6,
+        val=3,
+        size=160,
+        seed=4,
+        max_instances=3,
+        workers=2,
+        progress=False,
+    )
     assert tree(again) == tree(small_set)
 
 
@@ -222,14 +282,24 @@ def test_what_a_killed_run_left_is_replaced(tmp_path):
     assert not (tmp_path / "train" / "old").exists()
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"train": -1}, "counts of 0 or more"), ({"train": 0, "val": 0}, "at least one"), ({"size": 40}, "at least 96"),
-    ({"seed": -1}, "seed of 0"), ({"max_instances": 0}, "use 1 or more"), ({"workers": -2}, "workers=-2"),
-    ({"max_instances": 400}, "lower max_instances"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": -1}, "counts of 0 or more"),
+        ({"train": 0, "val": 0}, "at least one"),
+        ({"size": 40}, "at least 96"),
+        ({"seed": -1}, "seed of 0"),
+        ({"max_instances": 0}, "use 1 or more"),
+        ({"workers": -2}, "workers=-2"),
+        ({"max_instances": 400}, "lower max_instances"),
+    ],
+)
 def test_senseless_arguments_are_refused_and_nothing_is_written(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        generate(tmp_path / "set", **{"train": 2, "val": 0, "size": 96, "workers": 1, "progress": False, **options})
+        generate(
+            tmp_path / "set",
+            **{"train": 2, "val": 0, "size": 96, "workers": 1, "progress": False, **options},
+        )
     assert not (tmp_path / "set").exists()
 
 
@@ -253,11 +323,27 @@ def test_a_dead_process_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 def test_command_line_and_contact_sheet(tmp_path):
     out, sheet = tmp_path / "set", tmp_path / "pictures" / "sheet.jpg"
     command = [sys.executable, str(ROOT / "scripts" / "make_cigarettes.py"), str(out)]
-    options = ["--train", "5", "--val", "1", "--size", "96", "--workers", "1", "--contact_sheet", "5", str(sheet)]
+    options = [
+        "--train",
+        "5",
+        "--val",
+        "1",
+        "--size",
+        "96",
+        "--workers",
+        "1",
+        "--contact_sheet",
+        "5",
+        str(sheet),
+    ]
     done = subprocess.run(command + options, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(sheet)).shape == (2 * 144, 3 * 144, 3)
     again = subprocess.run(command + options, capture_output=True, text=True, cwd=tmp_path)
-    assert again.returncode == 2 and again.stderr.count("\n") == 1 and "already holds train, val" in again.stderr
+    assert (
+        again.returncode == 2
+        and again.stderr.count("\n") == 1
+        and "already holds train, val" in again.stderr
+    )
     with pytest.raises(ValueError, match=".jpg or .png"):
         contact_sheet(out, tmp_path / "sheet.txt", count=1)

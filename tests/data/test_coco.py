@@ -12,7 +12,16 @@ from pycocotools.coco import COCO as PycocotoolsCOCO
 from data.annotations import read_json, rle_length
 from data.coco import CocoDataset, read_image
 from data.transforms import eval_transform
-from tests.data.sets import COCO, NUCLEI, SQUARE, annotation, config, image_entry, real_data, write_set
+from tests.data.sets import (
+    COCO,
+    NUCLEI,
+    SQUARE,
+    annotation,
+    config,
+    image_entry,
+    real_data,
+    write_set,
+)
 
 
 def dataset(root, class_names=("thing",), *, label_map=None, keep_empty=False, **content):
@@ -20,7 +29,8 @@ def dataset(root, class_names=("thing",), *, label_map=None, keep_empty=False, *
     return CocoDataset(images, annotations, class_names, label_map=label_map, keep_empty=keep_empty)
 
 
-# ---------------------------------------------------------------------------------------------------------------- what is read
+# ------------------------------------------------------------------------------------- what is read
+
 
 @pytest.mark.parametrize("folder, split", [(COCO, "train"), (COCO, "val"), (NUCLEI, "train")])
 def test_masks_boxes_and_labels_of_real_sets_are_those_of_pycocotools(folder, split, capsys):
@@ -33,13 +43,21 @@ def test_masks_boxes_and_labels_of_real_sets_are_those_of_pycocotools(folder, sp
     compared = 0
     for index, image_id in enumerate(ours.image_ids):
         sample = ours[index]
-        expected = sorted(theirs.loadAnns(theirs.getAnnIds(imgIds=[image_id])), key=lambda a: a["iscrowd"])
+        expected = sorted(
+            theirs.loadAnns(theirs.getAnnIds(imgIds=[image_id])), key=lambda a: a["iscrowd"]
+        )
         assert len(sample.targets) == len(expected)
         height, width = sample.original_size
         for row, item in enumerate(expected):
-            assert np.array_equal(sample.targets.masks[row].numpy(), theirs.annToMask(item).astype(bool))
+            assert np.array_equal(
+                sample.targets.masks[row].numpy(), theirs.annToMask(item).astype(bool)
+            )
             x, y, w, h = item["bbox"]
-            np.testing.assert_allclose(sample.targets.boxes[row] * torch.tensor([width, height] * 2), [x, y, x + w, y + h], atol=1e-3)
+            np.testing.assert_allclose(
+                sample.targets.boxes[row] * torch.tensor([width, height] * 2),
+                [x, y, x + w, y + h],
+                atol=1e-3,
+            )
             assert ours.category_of_label[int(sample.targets.labels[row])] == item["category_id"]
             assert bool(sample.targets.crowd[row]) == bool(item["iscrowd"])
             compared += 1
@@ -52,8 +70,14 @@ def test_polygon_compressed_and_uncompressed_rle_of_one_shape_give_one_mask(tmp_
     edges = np.flatnonzero(np.diff(np.r_[0, flat]))
     runs = np.diff(np.r_[0, edges, flat.size]).tolist()
     as_text = {"size": [48, 64], "counts": rle["counts"].decode()}
-    data = dataset(tmp_path, annotations=[annotation(1), annotation(2, segmentation=as_text),
-                                          annotation(3, segmentation={"size": [48, 64], "counts": runs}, iscrowd=1)])
+    data = dataset(
+        tmp_path,
+        annotations=[
+            annotation(1),
+            annotation(2, segmentation=as_text),
+            annotation(3, segmentation={"size": [48, 64], "counts": runs}, iscrowd=1),
+        ],
+    )
     masks = data[0].targets.masks
     assert masks.shape == (3, 48, 64) and masks[0].sum() == flat.sum() > 300
     assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
@@ -71,29 +95,46 @@ def test_rle_length_counts_what_pycocotools_encodes():
 @pytest.mark.parametrize("keys", [(0, 1), (7, 100), ("a", "img/b"), ("0", "1")])
 def test_ids_may_start_at_zero_have_gaps_or_be_text(tmp_path, keys):
     images = [image_entry(keys[0], "a.png"), image_entry(keys[1], "b.png")]
-    annotations = [annotation(keys[1], keys[0], "cat" if isinstance(keys[0], str) else 0), annotation(keys[0], keys[1],
-                   "cat" if isinstance(keys[0], str) else 0)]
+    annotations = [
+        annotation(keys[1], keys[0], "cat" if isinstance(keys[0], str) else 0),
+        annotation(keys[0], keys[1], "cat" if isinstance(keys[0], str) else 0),
+    ]
     category = annotations[0]["category_id"]
-    data = dataset(tmp_path, images=images, annotations=annotations, categories=[{"id": category, "name": "thing"}])
+    data = dataset(
+        tmp_path,
+        images=images,
+        annotations=annotations,
+        categories=[{"id": category, "name": "thing"}],
+    )
     assert [data[i].image_id for i in range(2)] == list(keys)
-    assert data.category_of_label == {0: category} and all(len(data[i].targets) == 1 for i in range(2))
+    assert data.category_of_label == {0: category} and all(
+        len(data[i].targets) == 1 for i in range(2)
+    )
 
 
 def test_labels_come_from_names_or_from_the_map(tmp_path):
-    content = dict(annotations=[annotation(1, category=9), annotation(2, category=4)],
-                   categories=[{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}])
+    content = dict(
+        annotations=[annotation(1, category=9), annotation(2, category=4)],
+        categories=[{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}],
+    )
     assert dataset(tmp_path, ("dog", "cat"), **content)[0].targets.labels.tolist() == [0, 1]
     merged = dataset(tmp_path, ("animal",), label_map={4: 0, 9: 0}, **content)
     assert merged[0].targets.labels.tolist() == [0, 0] and merged.category_of_label == {0: 4}
 
 
 def test_crowds_come_last_and_empty_images_are_kept_by_choice(tmp_path):
-    content = dict(images=[image_entry(1, "a.png"), image_entry(2, "b.png")],
-                   annotations=[annotation(1, iscrowd=1), annotation(2), annotation(3)])
+    content = dict(
+        images=[image_entry(1, "a.png"), image_entry(2, "b.png")],
+        annotations=[annotation(1, iscrowd=1), annotation(2), annotation(3)],
+    )
     data = dataset(tmp_path, **content)
     assert len(data) == 1 and data[0].targets.crowd.tolist() == [False, False, True]
     kept = dataset(tmp_path, keep_empty=True, **content)
-    assert len(kept) == 2 and kept[1].targets.boxes.shape == (0, 4) and kept[1].targets.masks.shape == (0, 48, 64)
+    assert (
+        len(kept) == 2
+        and kept[1].targets.boxes.shape == (0, 4)
+        and kept[1].targets.masks.shape == (0, 48, 64)
+    )
 
 
 def test_boxes_without_area_are_left_out_and_said_so(tmp_path):
@@ -102,19 +143,37 @@ def test_boxes_without_area_are_left_out_and_said_so(tmp_path):
     assert len(data[0].targets) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        assert len(dataset(tmp_path, annotations=[annotation(6, bbox=[10, 10, 0.4, 0.5])])[0].targets) == 1  # thin, as some in COCO are
+        # thin, as some in COCO are
+        assert (
+            len(dataset(tmp_path, annotations=[annotation(6, bbox=[10, 10, 0.4, 0.5])])[0].targets)
+            == 1
+        )
 
 
 def test_masks_are_reduced_as_asked(tmp_path):
     images, path = write_set(tmp_path)
     cfg = config(real_data(COCO))
-    reduced = CocoDataset(images, path, ("thing",), transform=eval_transform(cfg), mask_sizes=[(32, 32)], needs_full_masks=False)[0].targets
-    assert reduced.masks is None and list(reduced.reduced) == [(32, 32)] and reduced.mask_at(32, 32).dtype == torch.bool
-    bare = CocoDataset(images, path, ("thing",), transform=eval_transform(cfg), needs_full_masks=False)[0].targets
+    reduced = CocoDataset(
+        images,
+        path,
+        ("thing",),
+        transform=eval_transform(cfg),
+        mask_sizes=[(32, 32)],
+        needs_full_masks=False,
+    )[0].targets
+    assert (
+        reduced.masks is None
+        and list(reduced.reduced) == [(32, 32)]
+        and reduced.mask_at(32, 32).dtype == torch.bool
+    )
+    bare = CocoDataset(
+        images, path, ("thing",), transform=eval_transform(cfg), needs_full_masks=False
+    )[0].targets
     assert bare.masks is None and not bare.reduced
 
 
-# ---------------------------------------------------------------------------------------------------------------------- images
+# ------------------------------------------------------------------------------------------- images
+
 
 def test_grey_palette_alpha_and_16_bit_images_become_rgb(tmp_path):
     grey = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) % 256
@@ -150,8 +209,12 @@ def test_a_missing_empty_or_truncated_image_is_named_with_the_fix(tmp_path, name
     path = tmp_path / f"broken.{name}"
     with pytest.raises(ValueError, match=r"broken\.\w+ does not exist: correct"):
         read_image(path)
-    for content, reason in ((b"", "is empty"), (source.read_bytes()[:len(source.read_bytes()) // 2], "is truncated"),
-                            (source.read_bytes()[:-40], "is truncated"), (b"not an image at all", "cannot be decoded")):
+    for content, reason in (
+        (b"", "is empty"),
+        (source.read_bytes()[: len(source.read_bytes()) // 2], "is truncated"),
+        (source.read_bytes()[:-40], "is truncated"),
+        (b"not an image at all", "cannot be decoded"),
+    ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"broken\.\w+ {reason}.*: (copy|it is damaged)"):
             read_image(path)
@@ -160,11 +223,15 @@ def test_a_missing_empty_or_truncated_image_is_named_with_the_fix(tmp_path, name
 def test_an_image_of_another_size_than_stated_is_refused(tmp_path):
     data = dataset(tmp_path)
     cv2.imwrite(str(tmp_path / "images/a.png"), np.zeros((64, 48, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"a\.png has 48x64 pixels, but .*annotations\.json says 64x48; they are swapped.*correct width"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.png has 48x64 pixels, but .*annotations\.json says 64x48; they are swapped.*correct width",
+    ):
         data[0]
 
 
-# -------------------------------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
+
 
 def test_missing_truncated_and_foreign_json_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.json does not exist: correct"):
@@ -172,7 +239,10 @@ def test_missing_truncated_and_foreign_json_are_named(tmp_path):
     _, path = write_set(tmp_path)
     text = path.read_text()
     path.write_text(text[:100])
-    with pytest.raises(ValueError, match=r"annotations\.json is not valid JSON at line 1, column \d+ \(character \d+ of 100\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"annotations\.json is not valid JSON at line 1, column \d+ \(character \d+ of 100\)",
+    ):
         read_json(path)
     path.write_text(text[:-1])
     with pytest.raises(ValueError, match="is cut off there: copy or download it again"):
@@ -191,33 +261,56 @@ def test_missing_truncated_and_foreign_json_are_named(tmp_path):
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"category": 3}, r"annotation 77 has category id 3, .*correct the id"),
-    ({"category": "1"}, r"annotation 77 has category id '1', .*there is 1, of another type"),
-    ({"image": 5}, r"annotation 77 belongs to image 5, .*add the image"),
-    ({"bbox": [10, 10, NAN, 20]}, r"annotation 77 has the box .*NaN"),
-    ({"bbox": [10, 10, -5, 20]}, r"annotation 77 has the box .*negative size"),
-    ({"bbox": [10, 10]}, r"annotation 77 has the box .*write bbox"),
-    ({"segmentation": [[1, 1, 5, 5]]}, r"annotation 77 has a polygon of 2 points.*at least 3"),
-    ({"segmentation": [[1, 1, 5, 5, 9]]}, r"annotation 77 has a polygon of 2 points"),
-    ({"segmentation": [[1, 1, NAN, 5, 9, 9]]}, r"annotation 77 has a polygon with NaN"),
-    ({"segmentation": [[1, 1, float("inf"), 5, 9, 9]]}, r"annotation 77 has a polygon with NaN or infinity"),
-    ({"segmentation": [[1, 1, "x", 5, 9, 9]]}, r"annotation 77 has a polygon with something that is not a number"),
-    ({"segmentation": [[1, 1, 1e9, 5, 9, 9]]}, r"annotation 77 has a polygon from 1 to 1e\+09"),
-    ({"segmentation": []}, r"annotation 77 has no segmentation"),
-    ({"segmentation": {"size": [64, 48], "counts": [64 * 48]}}, r"annotation 77 has an RLE of size .*swapped"),
-    ({"segmentation": {"size": [48, 64], "counts": [5, 10]}}, r"annotation 77 has an RLE whose runs cover 15 pixels.*3072"),
-    ({"segmentation": {"size": [48, 64], "counts": "52"}}, r"annotation 77 has an RLE whose runs cover"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"category": 3}, r"annotation 77 has category id 3, .*correct the id"),
+        ({"category": "1"}, r"annotation 77 has category id '1', .*there is 1, of another type"),
+        ({"image": 5}, r"annotation 77 belongs to image 5, .*add the image"),
+        ({"bbox": [10, 10, NAN, 20]}, r"annotation 77 has the box .*NaN"),
+        ({"bbox": [10, 10, -5, 20]}, r"annotation 77 has the box .*negative size"),
+        ({"bbox": [10, 10]}, r"annotation 77 has the box .*write bbox"),
+        ({"segmentation": [[1, 1, 5, 5]]}, r"annotation 77 has a polygon of 2 points.*at least 3"),
+        ({"segmentation": [[1, 1, 5, 5, 9]]}, r"annotation 77 has a polygon of 2 points"),
+        ({"segmentation": [[1, 1, NAN, 5, 9, 9]]}, r"annotation 77 has a polygon with NaN"),
+        (
+            {"segmentation": [[1, 1, float("inf"), 5, 9, 9]]},
+            r"annotation 77 has a polygon with NaN or infinity",
+        ),
+        (
+            {"segmentation": [[1, 1, "x", 5, 9, 9]]},
+            r"annotation 77 has a polygon with something that is not a number",
+        ),
+        ({"segmentation": [[1, 1, 1e9, 5, 9, 9]]}, r"annotation 77 has a polygon from 1 to 1e\+09"),
+        ({"segmentation": []}, r"annotation 77 has no segmentation"),
+        (
+            {"segmentation": {"size": [64, 48], "counts": [64 * 48]}},
+            r"annotation 77 has an RLE of size .*swapped",
+        ),
+        (
+            {"segmentation": {"size": [48, 64], "counts": [5, 10]}},
+            r"annotation 77 has an RLE whose runs cover 15 pixels.*3072",
+        ),
+        (
+            {"segmentation": {"size": [48, 64], "counts": "52"}},
+            r"annotation 77 has an RLE whose runs cover",
+        ),
+    ],
+)
 def test_a_bad_annotation_is_refused_by_id_with_the_fix(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         dataset(tmp_path, annotations=[annotation(1), annotation(77, **changes)])
 
 
 def test_class_names_and_categories_that_disagree_are_refused_with_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match=r"1 categories and data.class_names has 2.*class 'other' has no category.*Set data.class_names="):
+    with pytest.raises(
+        ValueError,
+        match=r"1 categories and data.class_names has 2.*class 'other' has no category.*Set data.class_names=",
+    ):
         dataset(tmp_path, ("thing", "other"))
-    with pytest.raises(ValueError, match=r"category 'thing' is not in data.class_names; did you mean things\?"):
+    with pytest.raises(
+        ValueError, match=r"category 'thing' is not in data.class_names; did you mean things\?"
+    ):
         dataset(tmp_path, ("things",))
     with pytest.raises(ValueError, match=r"category ids \[1\], which data.label_map lacks"):
         dataset(tmp_path, label_map={2: 0})

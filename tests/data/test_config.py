@@ -5,8 +5,16 @@ import pytest
 from data.config import CONFIGS, DATASETS, NOTES, derive
 from data.resolve import load_config
 
-PUBLISHED = ["yolact_base", "yolact_im400", "yolact_im700", "yolact_resnet50", "yolact_darknet53", "yolact_resnet50_pascal",
-             "yolact_plus_base", "yolact_plus_resnet50"]
+PUBLISHED = [
+    "yolact_base",
+    "yolact_im400",
+    "yolact_im700",
+    "yolact_resnet50",
+    "yolact_darknet53",
+    "yolact_resnet50_pascal",
+    "yolact_plus_base",
+    "yolact_plus_resnet50",
+]
 
 
 def load(name, *overrides):
@@ -27,34 +35,66 @@ def test_published_recipe(name):
     config = load(name)
     train = config.train
     pascal = name.endswith("pascal")
-    assert (train.optimizer, train.lr, train.momentum, train.weight_decay, train.batch_size) == ("sgd", 1e-3, 0.9, 5e-4, 8)
-    assert (train.warmup_iterations, train.warmup_lr, train.schedule, train.lr_gamma) == (500, 1e-4, "steps", 0.1)
+    assert (train.optimizer, train.lr, train.momentum, train.weight_decay, train.batch_size) == (
+        "sgd",
+        1e-3,
+        0.9,
+        5e-4,
+        8,
+    )
+    assert (train.warmup_iterations, train.warmup_lr, train.schedule, train.lr_gamma) == (
+        500,
+        1e-4,
+        "steps",
+        0.1,
+    )
     assert train.iterations == (120_000 if pascal else 800_000)
     assert train.lr_steps == ((60_000, 100_000) if pascal else (280_000, 600_000, 700_000, 750_000))
     assert train.autoscale
     assert config.num_classes == (20 if pascal else 80)
-    assert (config.loss.mask, config.loss.mask_weight, config.loss.box_weight, config.loss.class_weight) == ("bce", 6.125, 1.5, 1.0)
+    assert (
+        config.loss.mask,
+        config.loss.mask_weight,
+        config.loss.box_weight,
+        config.loss.class_weight,
+    ) == ("bce", 6.125, 1.5, 1.0)
     assert config.loss.masks_to_train == (300 if name == "yolact_im700" else 100)
-    assert config.model.square_anchors == (name in ("yolact_base", "yolact_im400", "yolact_im700", "yolact_resnet50", "yolact_darknet53"))
+    assert config.model.square_anchors == (
+        name
+        in ("yolact_base", "yolact_im400", "yolact_im700", "yolact_resnet50", "yolact_darknet53")
+    )
     assert config.model.anchor_ratios == (1, 0.5, 2)
     assert config.model.mask_iou_net == ("plus" in name)
 
 
-@pytest.mark.parametrize("name, size, sides", [
-    ("yolact_base", 550, (24, 48, 96, 192, 384)), ("yolact_im400", 400, (17, 34, 69, 139, 279)),
-    ("yolact_im700", 700, (30, 61, 122, 244, 488)), ("yolact_resnet50_pascal", 550, (32, 64, 128, 256, 512)),
-])
+@pytest.mark.parametrize(
+    "name, size, sides",
+    [
+        ("yolact_base", 550, (24, 48, 96, 192, 384)),
+        ("yolact_im400", 400, (17, 34, 69, 139, 279)),
+        ("yolact_im700", 700, (30, 61, 122, 244, 488)),
+        ("yolact_resnet50_pascal", 550, (32, 64, 128, 256, 512)),
+    ],
+)
 def test_published_anchor_sides(name, size, sides):
     model = load(name).model
     assert model.max_size == size
     assert model.anchor_scales == tuple((side,) for side in sides)
 
 
-@pytest.mark.parametrize("name, layers, interval", [("yolact_plus_base", (0, 4, 23, 3), 3), ("yolact_plus_resnet50", (0, 4, 6, 3), 1)])
+@pytest.mark.parametrize(
+    "name, layers, interval",
+    [("yolact_plus_base", (0, 4, 23, 3), 3), ("yolact_plus_resnet50", (0, 4, 6, 3), 1)],
+)
 def test_plus_models(name, layers, interval):
     model = load(name).model
-    assert (model.dcn_layers, model.dcn_interval, model.anchors_per_location) == (layers, interval, 9)
-    assert model.anchor_scales[0] == pytest.approx((24, 30.2381, 38.0976), abs=1e-4)  # 24 * 2**(0, 1/3, 2/3)
+    assert (model.dcn_layers, model.dcn_interval, model.anchors_per_location) == (
+        layers,
+        interval,
+        9,
+    )
+    # 24 * 2**(0, 1/3, 2/3)
+    assert model.anchor_scales[0] == pytest.approx((24, 30.2381, 38.0976), abs=1e-4)
     assert model.anchor_scales[4] == pytest.approx((384, 483.8097, 609.5620), abs=1e-4)
 
 
@@ -64,12 +104,39 @@ def test_mayolact_recipe(size):
     model, loss, train = config.model, config.loss, config.train
     assert (model.max_size, model.backbone) == (size, "resnet50")
     assert (model.dcn_layers, model.dcn_interval, model.dcn_groups) == ((0, 4, 23, 3), 1, 4)
-    assert model.fpn_upsample == "carafe" and model.anchors_per_location == 2 and model.anchor_offset == 0.5
-    assert model.anchor_scales == tuple(pytest.approx((4 * stride, 4 * 2**0.5 * stride)) for stride in (8, 16, 32, 64, 128))
-    assert (loss.mask, loss.box, loss.classification, loss.self_balance) == ("bce", "smooth_l1", "ohem", False)
-    assert (loss.box_weight, loss.mask_weight, loss.semantic_weight, config.eval.score_threshold) == (1.5, 8, 1, 0.05)
-    assert (train.lr, train.batch_size, train.momentum, train.weight_decay, train.clip_grad_norm) == (8e-3, 32, 0.9, 5e-4, 35)
-    assert (train.warmup_iterations, train.warmup_lr, train.schedule, train.autoscale) == (500, 8e-4, "cosine", False)
+    assert (
+        model.fpn_upsample == "carafe"
+        and model.anchors_per_location == 2
+        and model.anchor_offset == 0.5
+    )
+    assert model.anchor_scales == tuple(
+        pytest.approx((4 * stride, 4 * 2**0.5 * stride)) for stride in (8, 16, 32, 64, 128)
+    )
+    assert (loss.mask, loss.box, loss.classification, loss.self_balance) == (
+        "bce",
+        "smooth_l1",
+        "ohem",
+        False,
+    )
+    assert (
+        loss.box_weight,
+        loss.mask_weight,
+        loss.semantic_weight,
+        config.eval.score_threshold,
+    ) == (1.5, 8, 1, 0.05)
+    assert (
+        train.lr,
+        train.batch_size,
+        train.momentum,
+        train.weight_decay,
+        train.clip_grad_norm,
+    ) == (8e-3, 32, 0.9, 5e-4, 35)
+    assert (train.warmup_iterations, train.warmup_lr, train.schedule, train.autoscale) == (
+        500,
+        8e-4,
+        "cosine",
+        False,
+    )
     assert train.iterations == round(55 * 117_266 / 32)
     assert config.assign.name == "atss(k=9, iou='maiou')"
 
@@ -78,21 +145,40 @@ def test_mayolact_recipe(size):
 def test_gmayolact_is_mayolact_with_rank_and_sort(size):
     config, base = load(f"gmayolact_{size}"), load(f"mayolact_{size}")
     assert config.assign.name == "atss(k=9, iou='gmaiou')"
-    assert (config.model, config.train, config.eval, config.augment) == (base.model, base.train, base.eval, base.augment)
-    changed = {key for key, value in config.loss.model_dump().items() if value != getattr(base.loss, key)}
+    assert (config.model, config.train, config.eval, config.augment) == (
+        base.model,
+        base.train,
+        base.eval,
+        base.augment,
+    )
+    changed = {
+        key for key, value in config.loss.model_dump().items() if value != getattr(base.loss, key)
+    }
     assert changed == {"classification", "box", "mask", "self_balance", "box_weight", "mask_weight"}
-    assert "not from the paper: lr, warmup_lr, semantic_weight, anchor_scales, score_threshold" in NOTES[config.name]
+    assert (
+        "not from the paper: lr, warmup_lr, semantic_weight, anchor_scales, score_threshold"
+        in NOTES[config.name]
+    )
 
 
 def test_darknet_divides_pixels_by_255():
     model = load("yolact_darknet53").model
-    assert (model.backbone, model.pixel_mean, model.pixel_std) == ("darknet53", (0, 0, 0), (255, 255, 255))
+    assert (model.backbone, model.pixel_mean, model.pixel_std) == (
+        "darknet53",
+        (0, 0, 0),
+        (255, 255, 255),
+    )
 
 
 @pytest.mark.parametrize("name", ["yolact_plus_base_cigarettes", "yolact_plus_resnet50_cigarettes"])
 def test_survey_schedule(name):
     config = load(name)
-    assert (config.model.max_size, config.train.lr, config.train.iterations, config.train.batch_size) == (512, 1e-4, 4000, 8)
+    assert (
+        config.model.max_size,
+        config.train.lr,
+        config.train.iterations,
+        config.train.batch_size,
+    ) == (512, 1e-4, 4000, 8)
     assert config.data.class_names == ("cig_butt",)
     assert min(config.train.lr_steps) > config.train.iterations
 
@@ -102,7 +188,9 @@ def test_other_configs_name_themselves(name):
     assert load(name).name == name
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if "small" in name or "tiny" in name or name == "quickstart"])
+@pytest.mark.parametrize(
+    "name", [name for name in CONFIGS if "small" in name or "tiny" in name or name == "quickstart"]
+)
 def test_small_models_need_no_download_and_no_big_machine(name):
     model = load(name).model
     assert model.pretrained == "none" and model.max_size == 256 and model.norm == "group"

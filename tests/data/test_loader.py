@@ -8,7 +8,14 @@ import signal
 import pytest
 import torch
 
-from data.loader import TrainOrder, build_dataset, collate, eval_loader, explain_worker_failure, train_loader
+from data.loader import (
+    TrainOrder,
+    build_dataset,
+    collate,
+    eval_loader,
+    explain_worker_failure,
+    train_loader,
+)
 from layers.losses.boundary import signed_distance_map
 from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
 
@@ -25,11 +32,20 @@ def take(loader, count):
 
 
 def same(a, b) -> bool:
-    return (torch.equal(a.images, b.images) and a.image_ids == b.image_ids and a.indices == b.indices
-            and a.original_sizes == b.original_sizes
-            and all(torch.equal(x.boxes, y.boxes) and torch.equal(x.labels, y.labels) and torch.equal(x.crowd, y.crowd)
-                    and x.reduced.keys() == y.reduced.keys() and all(torch.equal(x.reduced[s], y.reduced[s]) for s in x.reduced)
-                    for x, y in zip(a.targets, b.targets, strict=True)))
+    return (
+        torch.equal(a.images, b.images)
+        and a.image_ids == b.image_ids
+        and a.indices == b.indices
+        and a.original_sizes == b.original_sizes
+        and all(
+            torch.equal(x.boxes, y.boxes)
+            and torch.equal(x.labels, y.labels)
+            and torch.equal(x.crowd, y.crowd)
+            and x.reduced.keys() == y.reduced.keys()
+            and all(torch.equal(x.reduced[s], y.reduced[s]) for s in x.reduced)
+            for x, y in zip(a.targets, b.targets, strict=True)
+        )
+    )
 
 
 def keys(order, count):
@@ -46,7 +62,12 @@ def test_batches_are_bit_identical_for_0_1_and_4_workers():
     finally:
         torch.set_num_threads(threads)
     for workers in (1, 4):
-        assert all(same(a, b) for a, b in zip(alone, take(train_loader(cfg, dataset, num_workers=workers), 5), strict=True))
+        assert all(
+            same(a, b)
+            for a, b in zip(
+                alone, take(train_loader(cfg, dataset, num_workers=workers), 5), strict=True
+            )
+        )
     assert not torch.equal(alone[0].images[0], alone[1].images[0])
 
 
@@ -60,15 +81,22 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone_and_leaves_the_training_
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(4)
     again = dataset[2, 1]
-    assert torch.equal(first.image, again.image) and torch.equal(first.targets.boxes, again.targets.boxes)
-    assert not torch.equal(first.image, other_epoch.image) and not torch.equal(first.image, other_seed.image)
+    assert torch.equal(first.image, again.image) and torch.equal(
+        first.targets.boxes, again.targets.boxes
+    )
+    assert not torch.equal(first.image, other_epoch.image) and not torch.equal(
+        first.image, other_seed.image
+    )
 
 
 def test_every_epoch_holds_every_image_once_in_another_order():
     sequence = keys(TrainOrder(10, seed=0, batch_size=4), 10)
-    epochs = [[index for _, index in sequence[10 * e:10 * e + 10]] for e in range(4)]
+    epochs = [[index for _, index in sequence[10 * e : 10 * e + 10]] for e in range(4)]
     assert [epoch for epoch, _ in sequence] == sorted(epoch for epoch, _ in sequence)
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and len({tuple(e) for e in epochs}) == 4
+    assert (
+        all(sorted(epoch) == list(range(10)) for epoch in epochs)
+        and len({tuple(e) for e in epochs}) == 4
+    )
     assert sequence != keys(TrainOrder(10, seed=1, batch_size=4), 10)
 
 
@@ -82,11 +110,21 @@ def test_starting_later_gives_the_same_batches():
 
 def test_ranks_and_micro_batches_cut_the_global_batch_in_order():
     whole = list(itertools.islice(TrainOrder(9, seed=5, batch_size=8), 3))
-    ranks = [list(itertools.islice(TrainOrder(9, seed=5, batch_size=8, accumulate=2, rank=r, world_size=2), 6)) for r in range(2)]
+    ranks = [
+        list(
+            itertools.islice(
+                TrainOrder(9, seed=5, batch_size=8, accumulate=2, rank=r, world_size=2), 6
+            )
+        )
+        for r in range(2)
+    ]
     for step, batch in enumerate(whole):
         parts = [ranks[r][2 * step + k] for r in range(2) for k in range(2)]
         assert all(len(part) == 2 for part in parts) and sum(parts, []) == batch
-    with pytest.raises(ValueError, match=r"batch_size=8 cannot be split over 3 devices x 1 micro-batches: use a multiple of 3"):
+    with pytest.raises(
+        ValueError,
+        match=r"batch_size=8 cannot be split over 3 devices x 1 micro-batches: use a multiple of 3",
+    ):
         TrainOrder(9, seed=0, batch_size=8, world_size=3)
 
 
@@ -94,7 +132,14 @@ def test_without_shuffling_every_epoch_is_in_the_order_of_the_file():
     whole = keys(TrainOrder(5, seed=0, batch_size=4, shuffle=False), 5)
     assert whole == [(epoch, index) for epoch in range(4) for index in range(5)]
     assert keys(TrainOrder(5, seed=0, batch_size=4, start_step=3, shuffle=False), 2) == whole[12:]
-    ranks = [list(itertools.islice(TrainOrder(5, seed=0, batch_size=4, rank=r, world_size=2, shuffle=False), 5)) for r in range(2)]
+    ranks = [
+        list(
+            itertools.islice(
+                TrainOrder(5, seed=0, batch_size=4, rank=r, world_size=2, shuffle=False), 5
+            )
+        )
+        for r in range(2)
+    ]
     assert [key for step in zip(*ranks, strict=True) for part in step for key in part] == whole
 
 
@@ -102,8 +147,13 @@ def test_without_shuffling_a_resumed_loader_gives_the_same_batches_with_any_work
     cfg, dataset = coco(shuffle=False)
     first = take(train_loader(cfg, dataset, num_workers=0), 4)
     assert sum((batch.indices for batch in first), []) == [i % len(dataset) for i in range(16)]
-    assert [image for batch in first for image in batch.image_ids][:len(dataset)] == dataset.image_ids
-    assert not torch.equal(first[0].images[0], take(train_loader(cfg, dataset, start_step=len(dataset), num_workers=0), 1)[0].images[0])
+    assert [image for batch in first for image in batch.image_ids][
+        : len(dataset)
+    ] == dataset.image_ids
+    assert not torch.equal(
+        first[0].images[0],
+        take(train_loader(cfg, dataset, start_step=len(dataset), num_workers=0), 1)[0].images[0],
+    )
     resumed = take(train_loader(cfg, dataset, start_step=2, num_workers=2), 2)
     assert all(same(a, b) for a, b in zip(first[2:], resumed, strict=True))
 
@@ -114,7 +164,10 @@ def test_training_batches_carry_bytes_and_reduced_bool_masks():
     assert batch.images.shape == (4, 3, 128, 128) and batch.images.dtype == torch.uint8
     for target in batch.targets:
         assert target.masks is None and set(target.reduced) == set(SIZES)
-        assert all(m.dtype == torch.bool and m.shape == (len(target), *s) for s, m in target.reduced.items())
+        assert all(
+            m.dtype == torch.bool and m.shape == (len(target), *s)
+            for s, m in target.reduced.items()
+        )
     full = build_dataset(cfg, "train", mask_sizes=SIZES, needs_full_masks=True)[0, 0].targets
     assert full.masks.dtype == torch.bool and full.masks.shape[1:] == (128, 128)
     moved = batch.to("cpu")
@@ -124,7 +177,9 @@ def test_training_batches_carry_bytes_and_reduced_bool_masks():
 def test_distances_are_carried_only_where_they_are_asked_for():
     cfg, plain = coco()
     asked = build_dataset(cfg, "train", mask_sizes=SIZES, distance_sizes=SIZES[:1])
-    without, batch = (take(train_loader(cfg, dataset, num_workers=1), 1)[0] for dataset in (plain, asked))
+    without, batch = (
+        take(train_loader(cfg, dataset, num_workers=1), 1)[0] for dataset in (plain, asked)
+    )
     for before, after in zip(without.targets, batch.targets, strict=True):
         assert not before.distances and set(after.distances) == {SIZES[0]}
         assert torch.equal(after.distances[SIZES[0]], signed_distance_map(before.reduced[SIZES[0]]))
@@ -132,7 +187,8 @@ def test_distances_are_carried_only_where_they_are_asked_for():
 
 
 class Shipment(pickle.Pickler):
-    """Counts the tensors of what a worker hands over: each takes a file descriptor in both processes."""
+    """Counts the tensors of what a worker hands over: each takes a file descriptor in both
+    processes."""
 
     def __init__(self, content):
         super().__init__(io.BytesIO())
@@ -147,27 +203,46 @@ class Shipment(pickle.Pickler):
 @pytest.mark.parametrize("images", [1, 4, 16])
 def test_a_batch_of_any_size_is_handed_over_as_a_few_tensors(images):
     cfg, _ = coco(split="val")
-    dataset = build_dataset(cfg, "val", mask_sizes=SIZES, needs_full_masks=True, distance_sizes=SIZES[:1])  # with an empty image
+    # with an empty image
+    dataset = build_dataset(
+        cfg, "val", mask_sizes=SIZES, needs_full_masks=True, distance_sizes=SIZES[:1]
+    )
     samples = [dataset[0, i % len(dataset)] for i in range(images)]
     batch = collate(samples)
-    assert Shipment(batch).tensors == 8  # images, boxes, labels, crowd, full masks, two reduced sizes, one of distances
+    # images, boxes, labels, crowd, full masks, two reduced sizes, one of distances
+    assert Shipment(batch).tensors == 8
     assert len(batch.targets) == images
     for seen in (batch, pickle.loads(pickle.dumps(batch)), batch.to("cpu")):
         for sample, target in zip(samples, seen.targets, strict=True):
             own = sample.targets
-            assert torch.equal(own.boxes, target.boxes) and torch.equal(own.labels, target.labels) and torch.equal(own.crowd, target.crowd)
+            assert (
+                torch.equal(own.boxes, target.boxes)
+                and torch.equal(own.labels, target.labels)
+                and torch.equal(own.crowd, target.crowd)
+            )
             assert torch.equal(own.masks, target.masks) and target.masks.is_contiguous()
-            for carried, expected in ((target.reduced, own.reduced), (target.distances, own.distances)):
-                assert carried.keys() == expected.keys() and all(torch.equal(carried[size], expected[size]) for size in carried)
+            for carried, expected in (
+                (target.reduced, own.reduced),
+                (target.distances, own.distances),
+            ):
+                assert carried.keys() == expected.keys() and all(
+                    torch.equal(carried[size], expected[size]) for size in carried
+                )
 
 
 def test_evaluation_reads_every_image_once_in_order():
     cfg, dataset = coco(split="val")
     assert len(dataset) == 4  # one of them has no annotation
     batches = list(eval_loader(cfg, dataset, num_workers=0))
-    assert sum((b.image_ids for b in batches), []) == dataset.image_ids and [len(b.indices) for b in batches] == [2, 2]
+    assert sum((b.image_ids for b in batches), []) == dataset.image_ids and [
+        len(b.indices) for b in batches
+    ] == [2, 2]
     assert batches[0].images.dtype == torch.float32 and batches[0].images.max() > 1
-    assert sum((b.indices for b in eval_loader(cfg, dataset, limit=3, num_workers=0)), []) == [0, 1, 2]
+    assert sum((b.indices for b in eval_loader(cfg, dataset, limit=3, num_workers=0)), []) == [
+        0,
+        1,
+        2,
+    ]
     assert len(eval_loader(cfg, dataset, limit=3)) == 2
 
 
@@ -177,13 +252,25 @@ def test_crowded_images_of_real_data_load():
     assert max(len(data[i].targets) for i in range(len(data))) == 101
 
 
-# -------------------------------------------------------------------------------------------------------------------- mistakes
+# ----------------------------------------------------------------------------------------- mistakes
+
 
 def broken_set(root):
-    images, _ = write_set(root, images=[image_entry(i, f"{i}.png") for i in range(4)], annotations=[annotation(i, i) for i in range(4)])
+    images, _ = write_set(
+        root,
+        images=[image_entry(i, f"{i}.png") for i in range(4)],
+        annotations=[annotation(i, i) for i in range(4)],
+    )
     (images / "2.png").write_bytes(b"")
-    return config(real_data(COCO, root=str(root), train_annotations="annotations.json", val_annotations="annotations.json",
-                            class_names=("thing",)))
+    return config(
+        real_data(
+            COCO,
+            root=str(root),
+            train_annotations="annotations.json",
+            val_annotations="annotations.json",
+            class_names=("thing",),
+        )
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -191,7 +278,10 @@ def test_a_bad_image_arrives_as_one_line(tmp_path, workers):
     cfg = broken_set(tmp_path)
     with pytest.raises(ValueError) as caught:
         take(train_loader(cfg, build_dataset(cfg, "train"), num_workers=workers), 4)
-    assert str(caught.value) == f"image {tmp_path / 'images' / '2.png'} is empty (0 bytes): copy or download it again"
+    assert (
+        str(caught.value)
+        == f"image {tmp_path / 'images' / '2.png'} is empty (0 bytes): copy or download it again"
+    )
 
 
 def test_a_dead_worker_is_one_line_with_the_fix():
@@ -202,8 +292,13 @@ def test_a_dead_worker_is_one_line_with_the_fix():
         [os.kill(pid, signal.SIGKILL) for pid in _children()]
         for _ in range(50):
             next(batches)
-    # PyTorch raises where the main process happens to be; outside the loader it is for the caller to explain.
-    error = caught.value if isinstance(caught.value, ValueError) else explain_worker_failure(caught.value)
+    # PyTorch raises where the main process happens to be; outside the loader it is for the caller
+    # to explain.
+    error = (
+        caught.value
+        if isinstance(caught.value, ValueError)
+        else explain_worker_failure(caught.value)
+    )
     assert "a loader process died" in str(error) and "train.num_workers=0" in str(error)
 
 
@@ -214,7 +309,10 @@ def _children() -> list[int]:
 
 
 def test_other_failures_of_workers_are_explained_and_bugs_are_not():
-    shared = RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error. The workers are possibly out of shared memory.")
+    shared = RuntimeError(
+        "DataLoader worker (pid 3) is killed by signal: Bus error. The workers are possibly out "
+        "of shared memory."
+    )
     assert "/dev/shm" in str(explain_worker_failure(shared))
     assert "ulimit" in str(explain_worker_failure(RuntimeError("received 0 items of ancdata")))
     assert "/dev/shm" in str(explain_worker_failure(OSError(28, "No space left on device")))
@@ -223,7 +321,12 @@ def test_other_failures_of_workers_are_explained_and_bugs_are_not():
 
 def test_empty_and_nameless_splits_are_refused(tmp_path):
     write_set(tmp_path, annotations=[])
-    made_up = dict(root=str(tmp_path), train_annotations="annotations.json", val_annotations="annotations.json", class_names=("thing",))
+    made_up = dict(
+        root=str(tmp_path),
+        train_annotations="annotations.json",
+        val_annotations="annotations.json",
+        class_names=("thing",),
+    )
     with pytest.raises(ValueError, match=r"the train set is empty: .*data.keep_empty=true"):
         build_dataset(config(real_data(COCO, **made_up)), "train")
     assert len(build_dataset(config(real_data(COCO, **made_up, keep_empty=True)), "train")) == 1
@@ -235,7 +338,8 @@ def test_empty_and_nameless_splits_are_refused(tmp_path):
 
 
 def test_a_sample_is_augmented_on_one_thread_whatever_the_process_uses():
-    """Sums over an image, as in a contrast change, may differ in the last bit with the number of threads."""
+    """Sums over an image, as in a contrast change, may differ in the last bit with the number of
+    threads."""
     _, dataset = coco()
     augment, seen, threads = dataset.transform, [], torch.get_num_threads()
 

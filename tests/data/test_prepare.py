@@ -47,14 +47,24 @@ def zip_of(path, folder=None, **members):
     return path
 
 
-# ------------------------------------------------------------------------------------------------------------------- unpacking
+# ---------------------------------------------------------------------------------------- unpacking
 
-@pytest.mark.parametrize("name, kind, content", [
-    ("../evil.txt", tarfile.REGTYPE, b"x"), ("/tmp/evil.txt", tarfile.REGTYPE, b"x"), ("a/../../evil.txt", tarfile.REGTYPE, b"x"),
-    ("link", tarfile.SYMTYPE, "/etc"), ("hard", tarfile.LNKTYPE, "good.txt"), ("pipe", tarfile.FIFOTYPE, ""),
-])
+
+@pytest.mark.parametrize(
+    "name, kind, content",
+    [
+        ("../evil.txt", tarfile.REGTYPE, b"x"),
+        ("/tmp/evil.txt", tarfile.REGTYPE, b"x"),
+        ("a/../../evil.txt", tarfile.REGTYPE, b"x"),
+        ("link", tarfile.SYMTYPE, "/etc"),
+        ("hard", tarfile.LNKTYPE, "good.txt"),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    ],
+)
 def test_a_malicious_tar_writes_nothing(tmp_path, name, kind, content):
-    archive = tar_of(tmp_path / "a.tgz", ("good.txt", tarfile.REGTYPE, b"good"), (name, kind, content))
+    archive = tar_of(
+        tmp_path / "a.tgz", ("good.txt", tarfile.REGTYPE, b"good"), (name, kind, content)
+    )
     with pytest.raises(ValueError, match=rf"a\.tgz: member '{name}' .*nothing was unpacked"):
         unpack(archive, tmp_path / "out" / "deep")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.tgz"]
@@ -89,7 +99,9 @@ def test_missing_damaged_and_foreign_archives_are_named(tmp_path):
     (tmp_path / "page.zip").write_text("<html>not found</html>")
     with pytest.raises(ValueError, match="neither a zip nor a tar"):
         unpack(tmp_path / "page.zip", tmp_path)
-    whole = tar_of(tmp_path / "whole.tgz", ("big", tarfile.REGTYPE, np.random.default_rng(0).bytes(50_000))).read_bytes()
+    whole = tar_of(
+        tmp_path / "whole.tgz", ("big", tarfile.REGTYPE, np.random.default_rng(0).bytes(50_000))
+    ).read_bytes()
     (tmp_path / "cut.tgz").write_bytes(whole[:30_000])
     with pytest.raises(ValueError, match="cut.tgz is damaged .*download it again"):
         unpack(tmp_path / "cut.tgz", tmp_path / "out")
@@ -108,15 +120,24 @@ def test_verification_counts_files_and_sizes(tmp_path):
         verify_split(images, path)
 
 
-# --------------------------------------------------------------------------------------------------------------------- scripts
+# ------------------------------------------------------------------------------------------ scripts
+
 
 def test_coco_is_unpacked_and_its_counts_are_compared(tmp_path, capsys):
     source = tmp_path / "source"
     for split in ("train", "val"):
         images, path = write_set(source / split, images=[image_entry(1, f"{split}.png")])
-        zip_of(tmp_path / f"{split}2017.zip", **{f"{split}2017/{split}.png": (images / f"{split}.png").read_bytes()})
-    zip_of(tmp_path / "annotations_trainval2017.zip",
-           **{f"annotations/instances_{s}2017.json": (source / s / "annotations.json").read_bytes() for s in ("train", "val")})
+        zip_of(
+            tmp_path / f"{split}2017.zip",
+            **{f"{split}2017/{split}.png": (images / f"{split}.png").read_bytes()},
+        )
+    zip_of(
+        tmp_path / "annotations_trainval2017.zip",
+        **{
+            f"annotations/instances_{s}2017.json": (source / s / "annotations.json").read_bytes()
+            for s in ("train", "val")
+        },
+    )
     arguments = dict(archives=tmp_path, root=tmp_path / "coco")
     assert script("prepare_coco").main(Namespace(**arguments, any_size=True)) == 0
     assert "1 images, 1 instances" in capsys.readouterr().out
@@ -126,8 +147,12 @@ def test_coco_is_unpacked_and_its_counts_are_compared(tmp_path, capsys):
 
 def test_cigarettes_are_found_inside_their_wrapping_folder(tmp_path):
     for split in ("train", "val"):
-        images, path = write_set(tmp_path / "source/cig_butts" / split, images=[image_entry(0, "00000000.png")],
-                                 annotations=[annotation(0, image=0)], categories=[{"id": 1, "name": "cig_butt"}])
+        images, path = write_set(
+            tmp_path / "source/cig_butts" / split,
+            images=[image_entry(0, "00000000.png")],
+            annotations=[annotation(0, image=0)],
+            categories=[{"id": 1, "name": "cig_butt"}],
+        )
         path.rename(path.with_name("coco_annotations.json"))
     archive = zip_of(tmp_path / "cig_butts.zip", tmp_path / "source")
     prepare = script("prepare_cigarettes")
@@ -136,20 +161,36 @@ def test_cigarettes_are_found_inside_their_wrapping_folder(tmp_path):
     with pytest.raises(ValueError, match="is already there: remove it first"):
         prepare.main(Namespace(archive=archive, root=tmp_path / "butts"))
     with pytest.raises(ValueError, match="side by side: is it cig_butts.zip"):
-        prepare.main(Namespace(archive=zip_of(tmp_path / "b.zip", **{"x.txt": "x"}), root=tmp_path / "other"))
+        prepare.main(
+            Namespace(archive=zip_of(tmp_path / "b.zip", **{"x.txt": "x"}), root=tmp_path / "other")
+        )
 
 
 def test_sbd_takes_both_parts_and_says_what_is_missing(tmp_path):
     prepare = script("prepare_sbd")
-    with pytest.raises(ValueError, match="lacks pascal_sbd_train.json, pascal_sbd_val.json: .*MATLAB"):
+    with pytest.raises(
+        ValueError, match="lacks pascal_sbd_train.json, pascal_sbd_val.json: .*MATLAB"
+    ):
         prepare.main(Namespace(images=None, annotations=None, root=tmp_path / "sbd"))
     images, path = write_set(tmp_path / "source", images=[image_entry(1, "a.png")])
     (tmp_path / "json").mkdir()
     for name in prepare.FILES:
         (tmp_path / "json" / name).write_bytes(path.read_bytes())
-    archive = tar_of(tmp_path / "benchmark.tgz", ("benchmark_RELEASE/dataset/img/a.png", tarfile.REGTYPE, (images / "a.png").read_bytes()))
-    assert prepare.main(Namespace(images=archive, annotations=tmp_path / "json", root=tmp_path / "sbd")) == 0
-    assert sorted(p.name for p in (tmp_path / "sbd").iterdir()) == ["img", "pascal_sbd_train.json", "pascal_sbd_val.json"]
+    archive = tar_of(
+        tmp_path / "benchmark.tgz",
+        ("benchmark_RELEASE/dataset/img/a.png", tarfile.REGTYPE, (images / "a.png").read_bytes()),
+    )
+    assert (
+        prepare.main(
+            Namespace(images=archive, annotations=tmp_path / "json", root=tmp_path / "sbd")
+        )
+        == 0
+    )
+    assert sorted(p.name for p in (tmp_path / "sbd").iterdir()) == [
+        "img",
+        "pascal_sbd_train.json",
+        "pascal_sbd_val.json",
+    ]
 
 
 def stage1(root: Path, count=5) -> dict[str, int]:
@@ -158,11 +199,13 @@ def stage1(root: Path, count=5) -> dict[str, int]:
     for i in range(count):
         for part in ("images", "masks"):
             (root / f"id{i}" / part).mkdir(parents=True)
-        cv2.imwrite(str(root / f"id{i}/images/id{i}.png"), rng.integers(0, 255, (40, 50, 4), dtype=np.uint8))
+        cv2.imwrite(
+            str(root / f"id{i}/images/id{i}.png"), rng.integers(0, 255, (40, 50, 4), dtype=np.uint8)
+        )
         nuclei[f"id{i}.png"] = i + 1
         for k in range(i + 1):
             mask = np.zeros((40, 50), np.uint8)
-            mask[5 * k:5 * k + 4, 3:3 + 2 * (k + 2)] = 255
+            mask[5 * k : 5 * k + 4, 3 : 3 + 2 * (k + 2)] = 255
             cv2.imwrite(str(root / f"id{i}/masks/{k}.png"), mask)
         cv2.imwrite(str(root / f"id{i}/masks/empty.png"), np.zeros((40, 50), np.uint8))
     return nuclei
@@ -175,17 +218,26 @@ def test_nuclei_are_converted_with_a_seeded_split(tmp_path):
 
     def converted(root, seed):
         assert prepare.main(Namespace(source=archive, root=root, val_share=0.4, seed=seed)) == 0
-        return {s: json.loads((root / f"annotations/instances_{s}.json").read_text()) for s in ("train", "val")}
+        return {
+            s: json.loads((root / f"annotations/instances_{s}.json").read_text())
+            for s in ("train", "val")
+        }
 
     content = converted(tmp_path / "a", 0)
     assert len(content["val"]["images"]) == 2 and len(content["train"]["images"]) == 3
     assert converted(tmp_path / "b", 0) == content != converted(tmp_path / "c", 3)
     for split in ("train", "val"):
-        data = CocoDataset(tmp_path / "a/images", tmp_path / f"a/annotations/instances_{split}.json", ("nucleus",))
+        data = CocoDataset(
+            tmp_path / "a/images", tmp_path / f"a/annotations/instances_{split}.json", ("nucleus",)
+        )
         for index in range(len(data)):
             masks = data[index].targets.masks
             assert len(masks) == nuclei[data.path(index).name]
-            assert sorted(masks.sum((1, 2)).tolist()) == [4 * 2 * (k + 2) for k in range(len(masks))]
+            assert sorted(masks.sum((1, 2)).tolist()) == [
+                4 * 2 * (k + 2) for k in range(len(masks))
+            ]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["annotations", "images"]
     with pytest.raises(ValueError, match="holds 0 folders with images/ and masks/"):
-        prepare.main(Namespace(source=tmp_path / "a/images", root=tmp_path / "d", val_share=0.2, seed=0))
+        prepare.main(
+            Namespace(source=tmp_path / "a/images", root=tmp_path / "d", val_share=0.2, seed=0)
+        )

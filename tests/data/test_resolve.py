@@ -1,4 +1,5 @@
-"""data/resolve.py: layers, overrides, messages, autoscale, and text that gives the same config back."""
+"""data/resolve.py: layers, overrides, messages, autoscale, and text that gives the same config
+back."""
 
 import subprocess
 import sys
@@ -9,7 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.config import CONFIGS, DATASETS
-from data.resolve import ConfigError, config_hash, dump_yaml, list_configs, list_datasets, load_config
+from data.resolve import (
+    ConfigError,
+    config_hash,
+    dump_yaml,
+    list_configs,
+    list_datasets,
+    load_config,
+)
 from data.schema import Config
 from data.yaml_text import read_yaml, write_yaml
 from layers.losses import registry
@@ -36,7 +44,8 @@ def written(folder, text, name="mine.yaml"):
     return path
 
 
-# ------------------------------------------------------------------------------------------------------------------ sources
+# ------------------------------------------------------------------------------------------ sources
+
 
 def test_lists():
     assert "yolact_base" in list_configs() and "coco2017" in list_datasets()
@@ -73,91 +82,136 @@ def test_presets_are_the_pinned_ones(name):
 def test_no_settings_are_printed_into_configs():
     for path in (ROOT / "configs").rglob("*.yaml"):
         text = path.read_text(encoding="utf-8")
-        assert "base:" in text and len(text.splitlines()) <= 60, f"{path}: name a base, and what differs"
+        assert "base:" in text and len(text.splitlines()) <= 60, (
+            f"{path}: name a base, and what differs"
+        )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs" / "examples").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_loss_examples_load_with_names_checked(path):
     assert load_config(path).name == path.stem
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("base: yolact_smal", "no config is called 'yolact_smal'; did you mean yolact_small"),
-    ("base: yolact_small\ntrain: {lrr: 1}", "unknown key train.lrr; did you mean train.lr"),
-    ("base: yolact_small\ntrian: {lr: 1}", "unknown key trian; did you mean"),
-    ("base: yolact_small\ntrain: 5", "train: is a section of settings, got 5"),
-    ("base: yolact_small\ntrain: {lr: 1}\ntrain: {lr: 2}", "line 3, column 1: the key 'train' appears twice"),
-    ("base: yolact_small\ntrain: {lr: 1}\ntrain.lr: 2", "train.lr is set twice"),
-    ("base: yolact_small\ntrain: {lr: -1}", "train.lr=-1: must be > 0"),
-    ("base: [", "line 1"),
-    ("base: yolact_small\nname: !!python/object/apply:os.system [echo]", "could not determine a constructor"),
-    ("", "found nothing"),
-    ("- 1", "found list"),
-    ("train: {lr: 1}", "without `base: NAME`"),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("base: yolact_smal", "no config is called 'yolact_smal'; did you mean yolact_small"),
+        ("base: yolact_small\ntrain: {lrr: 1}", "unknown key train.lrr; did you mean train.lr"),
+        ("base: yolact_small\ntrian: {lr: 1}", "unknown key trian; did you mean"),
+        ("base: yolact_small\ntrain: 5", "train: is a section of settings, got 5"),
+        (
+            "base: yolact_small\ntrain: {lr: 1}\ntrain: {lr: 2}",
+            "line 3, column 1: the key 'train' appears twice",
+        ),
+        ("base: yolact_small\ntrain: {lr: 1}\ntrain.lr: 2", "train.lr is set twice"),
+        ("base: yolact_small\ntrain: {lr: -1}", "train.lr=-1: must be > 0"),
+        ("base: [", "line 1"),
+        (
+            "base: yolact_small\nname: !!python/object/apply:os.system [echo]",
+            "could not determine a constructor",
+        ),
+        ("", "found nothing"),
+        ("- 1", "found list"),
+        ("train: {lr: 1}", "without `base: NAME`"),
+    ],
+)
 def test_bad_file(tmp_path, text, expected):
     message = refused(written(tmp_path, text))
     assert expected in message and "mine.yaml" in message
 
 
-@pytest.mark.parametrize("source, expected", [
-    ("yolact_bse", "did you mean yolact_base"), ("nothing_like_it", "--list configs"), ("missing.yaml", "no such config file"),
-    (ROOT / "tests", "folder without a config.yaml"),
-])
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("yolact_bse", "did you mean yolact_base"),
+        ("nothing_like_it", "--list configs"),
+        ("missing.yaml", "no such config file"),
+        (ROOT / "tests", "folder without a config.yaml"),
+    ],
+)
 def test_bad_source(source, expected):
     assert expected in refused(source)
 
 
-# ---------------------------------------------------------------------------------------------------------------- overrides
+# ---------------------------------------------------------------------------------------- overrides
 
-@pytest.mark.parametrize("text, section, field, value", [
-    ("train.lr=1e-4", "train", "lr", 1e-4), ("train.lr=5", "train", "lr", 5.0), ("train.seed=010", "train", "seed", 10),
-    ("train.iterations=1_000", "train", "iterations", 1000), ("train.lr_steps=[10, 20]", "train", "lr_steps", (10, 20)),
-    ("train.compile=true", "train", "compile", True), ("train.init_from=1e-4", "train", "init_from", "1e-4"),
-    ("data.class_names=[no, 'on', 1:30]", "data", "class_names", ("no", "on", "1:30")),
-    ("data.label_map={3: 0, a: 0}", "data", "label_map", {3: 0, "a": 0}), ("data.label_map=none", "data", "label_map", None),
-    ("loss.mask=bce + 0.5*mse(region='image')", "loss", "mask", "bce + 0.5*mse(region='image')"),
-    ("loss.mask='mse'", "loss", "mask", "mse"),
-    ("model.pretrained=none", "model", "pretrained", "none"), ("loss.ohem_min_negatives=none", "loss", "ohem_min_negatives", None),
-    ("model.anchor_scales=[[1],[2],[3],[4],[5]]", "model", "anchor_scales", ((1,), (2,), (3,), (4,), (5,))),
-])
+
+@pytest.mark.parametrize(
+    "text, section, field, value",
+    [
+        ("train.lr=1e-4", "train", "lr", 1e-4),
+        ("train.lr=5", "train", "lr", 5.0),
+        ("train.seed=010", "train", "seed", 10),
+        ("train.iterations=1_000", "train", "iterations", 1000),
+        ("train.lr_steps=[10, 20]", "train", "lr_steps", (10, 20)),
+        ("train.compile=true", "train", "compile", True),
+        ("train.init_from=1e-4", "train", "init_from", "1e-4"),
+        ("data.class_names=[no, 'on', 1:30]", "data", "class_names", ("no", "on", "1:30")),
+        ("data.label_map={3: 0, a: 0}", "data", "label_map", {3: 0, "a": 0}),
+        ("data.label_map=none", "data", "label_map", None),
+        (
+            "loss.mask=bce + 0.5*mse(region='image')",
+            "loss",
+            "mask",
+            "bce + 0.5*mse(region='image')",
+        ),
+        ("loss.mask='mse'", "loss", "mask", "mse"),
+        ("model.pretrained=none", "model", "pretrained", "none"),
+        ("loss.ohem_min_negatives=none", "loss", "ohem_min_negatives", None),
+        (
+            "model.anchor_scales=[[1],[2],[3],[4],[5]]",
+            "model",
+            "anchor_scales",
+            ((1,), (2,), (3,), (4,), (5,)),
+        ),
+    ],
+)
 def test_override(text, section, field, value):
     found = getattr(getattr(load("yolact_small", "data.class_names=[a]", text), section), field)
     assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize("overrides, expected", [
-    (["train.lr=-1"], "train.lr=-1: must be > 0"),
-    (["train.lr=fast"], "train.lr=fast: must be a number"),
-    (["train.lr=true"], "train.lr=true: this setting is not a switch"),
-    (["train.batch_size=1.5"], "train.batch_size=1.5: must be a whole number"),
-    (["train.compile=maybe"], "train.compile=maybe: must be true or false"),
-    (["train.lrr=1"], "unknown key train.lrr; did you mean train.lr"),
-    (["lr=1"], "did you mean train.lr?"),
-    (["loss.lr=1"], "did you mean"),
-    (["zzz=1"], "sections model, data"),
-    (["train=1"], "train is a section"),
-    (["train.lr"], "not key=value"),
-    (["train.lr_steps=[1"], "train.lr_steps=[1: line 1"),
-    (["train.lr_steps=1000,2000"], "must be a list, [a, b]"),
-    (["model.backbone=resnet51"], "did you mean resnet50"),
-    (["model.max_size=240", "model.mask_iou_net=true"], "use max_size >= 249"),
-    (["data.class_names=cig_butt"], "8 one-letter classes"),
-    (["dataset=cigarete"], "did you mean cigarettes"),
-    (["loss.mask=bce +"], "loss.mask=bce +: "),
-    (["loss.mask=__import__('os').system('x')"], "loss.mask="),
-    (["assign.name=max_iou(0.5"], "assign.name=max_iou(0.5: "),
-])
+@pytest.mark.parametrize(
+    "overrides, expected",
+    [
+        (["train.lr=-1"], "train.lr=-1: must be > 0"),
+        (["train.lr=fast"], "train.lr=fast: must be a number"),
+        (["train.lr=true"], "train.lr=true: this setting is not a switch"),
+        (["train.batch_size=1.5"], "train.batch_size=1.5: must be a whole number"),
+        (["train.compile=maybe"], "train.compile=maybe: must be true or false"),
+        (["train.lrr=1"], "unknown key train.lrr; did you mean train.lr"),
+        (["lr=1"], "did you mean train.lr?"),
+        (["loss.lr=1"], "did you mean"),
+        (["zzz=1"], "sections model, data"),
+        (["train=1"], "train is a section"),
+        (["train.lr"], "not key=value"),
+        (["train.lr_steps=[1"], "train.lr_steps=[1: line 1"),
+        (["train.lr_steps=1000,2000"], "must be a list, [a, b]"),
+        (["model.backbone=resnet51"], "did you mean resnet50"),
+        (["model.max_size=240", "model.mask_iou_net=true"], "use max_size >= 249"),
+        (["data.class_names=cig_butt"], "8 one-letter classes"),
+        (["dataset=cigarete"], "did you mean cigarettes"),
+        (["loss.mask=bce +"], "loss.mask=bce +: "),
+        (["loss.mask=__import__('os').system('x')"], "loss.mask="),
+        (["assign.name=max_iou(0.5"], "assign.name=max_iou(0.5: "),
+    ],
+)
 def test_bad_override(overrides, expected):
     assert expected in refused("yolact_small", *overrides)
 
 
 def test_max_size_alone_changes_nothing_else():
     changed, base = load("yolact_base", "model.max_size=230"), load("yolact_base")
-    assert changed == base.model_copy(update={"model": base.model.model_copy(update={"max_size": 230})})
+    assert changed == base.model_copy(
+        update={"model": base.model.model_copy(update={"max_size": 230})}
+    )
 
 
-@pytest.mark.parametrize("override", ["dataset=nuclei", "dataset=nuclei_dataset", "data.name=nuclei"])
+@pytest.mark.parametrize(
+    "override", ["dataset=nuclei", "dataset=nuclei_dataset", "data.name=nuclei"]
+)
 def test_data_set_replaces_the_whole_section(override):
     data = load("yolact_base", "data.class_names=[cell]", override).data
     assert data.root == DATASETS["nuclei"]["root"] and data.keep_empty
@@ -175,37 +229,60 @@ def test_data_set_by_name_in_a_file(tmp_path):
     assert (data.class_names, data.keep_empty) == (("nucleus",), False)
 
 
-# -------------------------------------------------------------------------------------------------------------- names, torch
+# ------------------------------------------------------------------------------------- names, torch
 
-@pytest.mark.parametrize("override, expected", [
-    ("loss.mask=bec", "did you mean"), ("loss.mask=huber(delta=1)", "delta"), ("loss.mask=huber(detla=0.5)", "delta"),
-    ("assign.name=max_iuo", "max_iou"), ("loss.plugins=[not_there.py]", "not_there.py"),
-    ("loss.box=guio", r"^loss.box=guio: there is no box loss 'guio'; did you mean giou\? \(column 1\)$"),
-    ("loss.box=smooth_l1(beta=-1)", "beta=-1.0 is outside"), ("loss.classification=focall", "there is no class loss .*did you mean focal"),
-    ("loss.classification=focal(gama=2)", r"no parameter 'gama'; did you mean gamma\? \(column 7\)$"),
-])
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("loss.mask=bec", "did you mean"),
+        ("loss.mask=huber(delta=1)", "delta"),
+        ("loss.mask=huber(detla=0.5)", "delta"),
+        ("assign.name=max_iuo", "max_iou"),
+        ("loss.plugins=[not_there.py]", "not_there.py"),
+        (
+            "loss.box=guio",
+            r"^loss.box=guio: there is no box loss 'guio'; did you mean giou\? \(column 1\)$",
+        ),
+        ("loss.box=smooth_l1(beta=-1)", "beta=-1.0 is outside"),
+        ("loss.classification=focall", "there is no class loss .*did you mean focal"),
+        (
+            "loss.classification=focal(gama=2)",
+            r"no parameter 'gama'; did you mean gamma\? \(column 7\)$",
+        ),
+    ],
+)
 def test_names_are_checked(override, expected):
     with pytest.raises(ConfigError, match=expected):
         load_config("yolact_small", [override])
 
 
-@pytest.mark.parametrize("override", ["loss.box=giou +", "loss.classification=focal(2)", "loss.box=''"])
+@pytest.mark.parametrize(
+    "override", ["loss.box=giou +", "loss.classification=focal(2)", "loss.box=''"]
+)
 def test_syntax_is_checked_without_names(override):
     with pytest.raises(ConfigError, match=override.split("=")[0]):
         load_config("yolact_small", [override], check_names=False)
 
 
 def test_without_names_no_torch():
-    code = "import sys; from data.resolve import load_config; load_config('yolact_base', ['loss.mask=bec'], check_names=False); " \
-           "sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from data.resolve import load_config; load_config('yolact_base', "
+        "['loss.mask=bec'], check_names=False); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-# ---------------------------------------------------------------------------------------------------------------- autoscale
+# ---------------------------------------------------------------------------------------- autoscale
+
 
 def test_autoscale_is_the_published_rule():
     train = load("yolact_base", "train.batch_size=16").train
-    assert (train.lr, train.iterations, train.lr_steps) == (2e-3, 400_000, (140_000, 300_000, 350_000, 375_000))
+    assert (train.lr, train.iterations, train.lr_steps) == (
+        2e-3,
+        400_000,
+        (140_000, 300_000, 350_000, 375_000),
+    )
     assert not train.autoscale
     train = load("yolact_base", "train.batch_size=5").train
     assert (train.lr, train.iterations) == (pytest.approx(6.25e-4), 1_280_000)
@@ -231,23 +308,58 @@ def test_autoscale_once(tmp_path):
 def test_autoscale_in_a_file_leaves_what_stands_beside_the_batch_size(tmp_path):
     train = load(written(tmp_path, "base: yolact_base\ntrain: {batch_size: 16, lr: 3e-3}")).train
     assert (train.lr, train.iterations) == (3e-3, 400_000)
-    train = load(written(tmp_path, "base: yolact_base\ntrain: {lr: 3e-3}"), "train.batch_size=16").train
+    train = load(
+        written(tmp_path, "base: yolact_base\ntrain: {lr: 3e-3}"), "train.batch_size=16"
+    ).train
     assert train.lr == 6e-3
 
 
-# ----------------------------------------------------------------------------------------------------------- there and back
+# ----------------------------------------------------------------------------------- there and back
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12) | st.sampled_from(
-    ["1e-4", "no", "null", "~", "010", "1:30", "2017-01-01", "0x1F", "true", "=", "- a", "{b", "#c", "1_0", ".5", "'", '"q"', "a: b"])
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12
+) | st.sampled_from(
+    [
+        "1e-4",
+        "no",
+        "null",
+        "~",
+        "010",
+        "1:30",
+        "2017-01-01",
+        "0x1F",
+        "true",
+        "=",
+        "- a",
+        "{b",
+        "#c",
+        "1_0",
+        ".5",
+        "'",
+        '"q"',
+        "a: b",
+    ]
+)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(preset=st.sampled_from(sorted(CONFIGS)), batch=st.integers(1, 200), lr=st.none() | st.floats(1e-12, 1e3),
-       names=st.lists(TEXT.filter(str.strip), min_size=1, max_size=4, unique=True), root=TEXT,
-       ids=st.none() | st.dictionaries(st.integers() | TEXT, st.just(0), max_size=3))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    preset=st.sampled_from(sorted(CONFIGS)),
+    batch=st.integers(1, 200),
+    lr=st.none() | st.floats(1e-12, 1e3),
+    names=st.lists(TEXT.filter(str.strip), min_size=1, max_size=4, unique=True),
+    root=TEXT,
+    ids=st.none() | st.dictionaries(st.integers() | TEXT, st.just(0), max_size=3),
+)
 def test_dump_gives_the_same_config_back(tmp_path, preset, batch, lr, names, root, ids):
-    config = load(preset, f"train.batch_size={batch}", *([] if lr is None else [f"train.lr={lr!r}"]))
-    data = config.data.model_copy(update={"class_names": tuple(names), "root": root, "label_map": ids})
+    config = load(
+        preset, f"train.batch_size={batch}", *([] if lr is None else [f"train.lr={lr!r}"])
+    )
+    data = config.data.model_copy(
+        update={"class_names": tuple(names), "root": root, "label_map": ids}
+    )
     config = Config.model_validate(config.model_copy(update={"data": data}).model_dump())
     back = load(written(tmp_path, dump_yaml(config)))
     assert back == config
@@ -255,14 +367,20 @@ def test_dump_gives_the_same_config_back(tmp_path, preset, batch, lr, names, roo
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+        max_leaves=8,
+    )
+)
 def test_yaml_gives_plain_data_back(value):
     assert read_yaml(write_yaml(value)) == value
 
 
 def test_dump_is_plain_yaml_to_others():
     import yaml
+
     config = load("yolact_plus_resnet50", "train.lr=1e-5", "data.class_names=[no, '1e-4', '010']")
     assert Config.model_validate(yaml.safe_load(dump_yaml(config))) == config
 
@@ -275,37 +393,59 @@ def test_hash_ignores_the_name_only():
     assert len(config_hash(base)) == 12
 
 
-@pytest.mark.parametrize("body, message", [
-    ("logits.mean((1, 2))", r"must return a tensor of shape \(4, 16, 16\)"),
-    ("logits > 0", "floating-point"),
-    ("logits.double()", "dtype"),
-    ("target - logits.sigmoid()", "is negative .* not declared signed"),
-    ("logits.sigmoid().log() * float('nan')", "not finite"),
-    ("undefined_name", "NameError: name 'undefined_name'"),
-])
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ("logits.mean((1, 2))", r"must return a tensor of shape \(4, 16, 16\)"),
+        ("logits > 0", "floating-point"),
+        ("logits.double()", "dtype"),
+        ("target - logits.sigmoid()", "is negative .* not declared signed"),
+        ("logits.sigmoid().log() * float('nan')", "not finite"),
+        ("undefined_name", "NameError: name 'undefined_name'"),
+    ],
+)
 def test_a_plugin_loss_is_tried_before_any_data_is_read(tmp_path, monkeypatch, body, message):
     monkeypatch.setattr(registry, "_losses", dict(registry._losses))
     plugin = tmp_path / "own.py"
-    plugin.write_text("from layers.losses.registry import pixel_loss\n\n"
-                      f"@pixel_loss('own', 'mine')\ndef own(logits, target):\n    return {body}\n")
-    with pytest.raises(ConfigError, match=f"loss.mask=bce [+] 2[*]own: the term own .*{message}.*losses.py check"):
+    plugin.write_text(
+        "from layers.losses.registry import pixel_loss\n\n"
+        f"@pixel_loss('own', 'mine')\ndef own(logits, target):\n    return {body}\n"
+    )
+    with pytest.raises(
+        ConfigError, match=f"loss.mask=bce [+] 2[*]own: the term own .*{message}.*losses.py check"
+    ):
         load_config("quickstart", [f"loss.plugins={plugin}", "loss.mask=bce + 2*own"])
 
 
 def test_a_weight_that_is_0_in_the_whole_training_is_refused():
     mask = "loss.mask=bce + dice(weight=ramp(0, 1, start=100000))"
-    with pytest.raises(ConfigError, match="the term dice has weight=ramp.0, 1, start=100000., which is 0 in all 1100 steps"):
+    with pytest.raises(
+        ConfigError,
+        match="the term dice has weight=ramp.0, 1, start=100000., which is 0 in all 1100 steps",
+    ):
         load_config("quickstart", ["train.iterations=1100", mask])
-    assert load_config("quickstart", ["train.iterations=100002", mask]).loss.mask == mask.removeprefix("loss.mask=")
+    assert load_config(
+        "quickstart", ["train.iterations=100002", mask]
+    ).loss.mask == mask.removeprefix("loss.mask=")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("raise RuntimeError('no luck')", "^loss.plugins=.*own.py: RuntimeError: no luck"),
-    ("import not_installed_anywhere", "own.py.*not_installed_anywhere"),
-    ("from layers.losses.registry import pixel_loss\n@pixel_loss('bce', '')\ndef bce(logits, target): return logits", "bce.*taken"),
-    ("from layers.losses.registry import pixel_loss\n@pixel_loss('own', '')\ndef own(logits, target, *, weight=1.0): return logits",
-     "weight: every term has an option of that name"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("raise RuntimeError('no luck')", "^loss.plugins=.*own.py: RuntimeError: no luck"),
+        ("import not_installed_anywhere", "own.py.*not_installed_anywhere"),
+        (
+            "from layers.losses.registry import pixel_loss\n@pixel_loss('bce', '')\ndef "
+            "bce(logits, target): return logits",
+            "bce.*taken",
+        ),
+        (
+            "from layers.losses.registry import pixel_loss\n@pixel_loss('own', '')\ndef "
+            "own(logits, target, *, weight=1.0): return logits",
+            "weight: every term has an option of that name",
+        ),
+    ],
+)
 def test_a_plugin_that_fails_is_named(tmp_path, monkeypatch, text, message):
     monkeypatch.setattr(registry, "_losses", dict(registry._losses))
     (tmp_path / "own.py").write_text(text)

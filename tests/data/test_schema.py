@@ -6,7 +6,10 @@ from pydantic import ValidationError
 from data.schema import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, prototype_size
 
 
-@pytest.mark.parametrize("size, expected", [(550, 138), (400, 100), (700, 176), (256, 64), (262, 66), (230, 58), (249, 64), (248, 62)])
+@pytest.mark.parametrize(
+    "size, expected",
+    [(550, 138), (400, 100), (700, 176), (256, 64), (262, 66), (230, 58), (249, 64), (248, 62)],
+)
 def test_prototype_size(size, expected):
     assert prototype_size(size) == expected  # 550 -> 138 is the published model's
 
@@ -22,23 +25,26 @@ def test_class_names_as_one_string_is_refused_with_the_reason():
         DataConfig(class_names="cig_butt")
 
 
-@pytest.mark.parametrize("section, values, reason", [
-    (DataConfig, {"class_names": []}, "at least one name"),
-    (DataConfig, {"class_names": ["a", " "]}, "none of them empty"),
-    (DataConfig, {"class_names": ["a", "b", "a"]}, "lists a more than once"),
-    (DataConfig, {"class_names": ["a"], "label_map": {1: 1}}, "labels are 0-based"),
-    (ModelConfig, {"anchor_scales": ((1,), (2,), (3,))}, "5 levels"),
-    (ModelConfig, {"anchor_scales": ((1,), (2,), (3,), (4,), (5, 6))}, "same number of scales"),
-    (ModelConfig, {"backbone": "darknet53", "dcn_layers": (0, 4, 6, 3)}, "belong to ResNets"),
-    (ModelConfig, {"pixel_std": (1, 0, 1)}, "greater than 0"),
-    (TrainConfig, {"lr": -1}, "greater than 0"),
-    (TrainConfig, {"lr": float("nan")}, "finite|greater than 0"),
-    (TrainConfig, {"lr_steps": (10, 5)}, "ascend"),
-    (TrainConfig, {"batch_size": 8, "accumulate": 3}, "not a multiple"),
-    (TrainConfig, {"iteratons": 5}, "Extra inputs"),
-    (Config, {"name": "../up"}, "folder name"),
-    (Config, {"name": ""}, "folder name"),
-])
+@pytest.mark.parametrize(
+    "section, values, reason",
+    [
+        (DataConfig, {"class_names": []}, "at least one name"),
+        (DataConfig, {"class_names": ["a", " "]}, "none of them empty"),
+        (DataConfig, {"class_names": ["a", "b", "a"]}, "lists a more than once"),
+        (DataConfig, {"class_names": ["a"], "label_map": {1: 1}}, "labels are 0-based"),
+        (ModelConfig, {"anchor_scales": ((1,), (2,), (3,))}, "5 levels"),
+        (ModelConfig, {"anchor_scales": ((1,), (2,), (3,), (4,), (5, 6))}, "same number of scales"),
+        (ModelConfig, {"backbone": "darknet53", "dcn_layers": (0, 4, 6, 3)}, "belong to ResNets"),
+        (ModelConfig, {"pixel_std": (1, 0, 1)}, "greater than 0"),
+        (TrainConfig, {"lr": -1}, "greater than 0"),
+        (TrainConfig, {"lr": float("nan")}, "finite|greater than 0"),
+        (TrainConfig, {"lr_steps": (10, 5)}, "ascend"),
+        (TrainConfig, {"batch_size": 8, "accumulate": 3}, "not a multiple"),
+        (TrainConfig, {"iteratons": 5}, "Extra inputs"),
+        (Config, {"name": "../up"}, "folder name"),
+        (Config, {"name": ""}, "folder name"),
+    ],
+)
 def test_refused_with_the_reason(section, values, reason):
     with pytest.raises(ValidationError, match=reason):
         section(**values)
@@ -58,7 +64,9 @@ def test_hard_negatives_of_empty_images_follow_keep_empty():
     kept = DataConfig(keep_empty=True)
     assert Config(name="a").ohem_min_negatives == 0
     assert Config(name="a", data=kept).ohem_min_negatives == 16
-    assert Config(name="a", data=kept, loss=LossConfig(ohem_min_negatives=3)).ohem_min_negatives == 3
+    assert (
+        Config(name="a", data=kept, loss=LossConfig(ohem_min_negatives=3)).ohem_min_negatives == 3
+    )
 
 
 def test_every_field_says_what_it_is():

@@ -19,37 +19,72 @@ SIDE = 256
 COLOURS = ((220, 40, 40), (40, 200, 60))  # RGB of the squares of each class, on grey
 
 
-def write_set(root: Path, squares: list[list[tuple[int, int, int, int]]], *, image_ids: list, category_ids: list,
-              size: tuple[int, int] = (SIDE, SIDE)) -> Path:
-    """squares[i] lists (x, y, side, class) of image i, multiples of 4 pixels. Annotation ids start at 0. Returns the annotation file."""
+def write_set(
+    root: Path,
+    squares: list[list[tuple[int, int, int, int]]],
+    *,
+    image_ids: list,
+    category_ids: list,
+    size: tuple[int, int] = (SIDE, SIDE),
+) -> Path:
+    """squares[i] lists (x, y, side, class) of image i, multiples of 4 pixels. Annotation ids start
+    at 0. Returns the annotation file."""
     (root / "images").mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for image_id, content in zip(image_ids, squares, strict=True):
         pixels = np.full((*size, 3), 128, np.uint8)
         for x, y, side, label in content:
-            pixels[y:y + side, x:x + side] = COLOURS[label]
+            pixels[y : y + side, x : x + side] = COLOURS[label]
             mask = np.zeros(size, np.uint8, order="F")
-            mask[y:y + side, x:x + side] = 1
+            mask[y : y + side, x : x + side] = 1
             encoded = rle.encode(mask)
-            annotations.append({
-                "id": len(annotations), "image_id": image_id, "category_id": category_ids[label], "iscrowd": 0, "area": side * side,
-                "bbox": [x, y, side, side], "segmentation": {"size": list(size), "counts": encoded["counts"].decode()}})
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": image_id,
+                    "category_id": category_ids[label],
+                    "iscrowd": 0,
+                    "area": side * side,
+                    "bbox": [x, y, side, side],
+                    "segmentation": {"size": list(size), "counts": encoded["counts"].decode()},
+                }
+            )
         cv2.imwrite(str(root / "images" / f"{image_id}.png"), pixels[..., ::-1])
-        images.append({"id": image_id, "file_name": f"{image_id}.png", "height": size[0], "width": size[1]})
+        images.append(
+            {"id": image_id, "file_name": f"{image_id}.png", "height": size[0], "width": size[1]}
+        )
     names = ("red", "green")
     path = root / "annotations.json"
-    path.write_text(json.dumps({"images": images, "annotations": annotations,
-                                "categories": [{"id": c, "name": n} for c, n in zip(category_ids, names)]}))
+    path.write_text(
+        json.dumps(
+            {
+                "images": images,
+                "annotations": annotations,
+                "categories": [{"id": c, "name": n} for c, n in zip(category_ids, names)],
+            }
+        )
+    )
     return path
 
 
 def config(root: Path, *overrides: str, base: str = "yolact_plus_tiny") -> Config:
-    return load_config(base, [f"data.root={root}", "data.val_images=images", "data.val_annotations=annotations.json",
-                              "data.class_names=[red,green]", f"model.max_size={SIDE}", "train.num_workers=0", *overrides])
+    return load_config(
+        base,
+        [
+            f"data.root={root}",
+            "data.val_images=images",
+            "data.val_annotations=annotations.json",
+            "data.class_names=[red,green]",
+            f"model.max_size={SIDE}",
+            "train.num_workers=0",
+            *overrides,
+        ],
+    )
 
 
 class Oracle(nn.Module):
-    """Finds the squares of each image by colour, and answers with Predictions that decode to exactly them, class scores near 1."""
+    """Finds the squares of each image by colour, and answers with Predictions that decode to
+    exactly them, class scores near 1."""
 
     mask_iou_net = None
 
@@ -62,7 +97,10 @@ class Oracle(nn.Module):
         assert not self.training
         self.seen.append(images)
         found = [self._squares(image) for image in images]
-        anchors = torch.cat([boxes for boxes, _, _ in found] + [torch.tensor([[0.5, 0.5, 0.1, 0.1]])])  # (A,4), one of background
+        # (A,4), one of background
+        anchors = torch.cat(
+            [boxes for boxes, _, _ in found] + [torch.tensor([[0.5, 0.5, 0.1, 0.1]])]
+        )
         count, a = len(images), len(anchors)
         logits = torch.zeros(count, a, 1 + len(COLOURS))
         logits[..., 0] = 20
@@ -84,7 +122,8 @@ class Oracle(nn.Module):
     def _squares(image: Tensor) -> tuple[Tensor, list[int], list[Tensor]]:
         boxes, labels, masks = [], [], []
         for label in range(len(COLOURS)):
-            alone = (image[label] - torch.cat([image[:label], image[label + 1:]]).amax(0)) > 1  # normalised channels
+            # normalised channels
+            alone = (image[label] - torch.cat([image[:label], image[label + 1 :]]).amax(0)) > 1
             _, parts, stats, _ = cv2.connectedComponentsWithStats(alone.numpy().astype(np.uint8))
             for x, y, w, h, _ in stats[1:]:
                 boxes.append([(x + w / 2) / SIDE, (y + h / 2) / SIDE, w / SIDE, h / SIDE])

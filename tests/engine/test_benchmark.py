@@ -29,7 +29,9 @@ def image():
 
 @pytest.mark.parametrize("crop", ["true", "false"])
 def test_the_timed_stages_give_the_predictors_detections(tmp_path, model, image, crop):
-    predictor = Predictor(model, config(tmp_path, "eval.score_threshold=0.0", "eval.max_dets=20", f"eval.crop={crop}"))
+    predictor = Predictor(
+        model, config(tmp_path, "eval.score_threshold=0.0", "eval.max_dets=20", f"eval.crop={crop}")
+    )
     detections, laps = timed(predictor, image)
     expected = predictor(image)
     assert len(detections) == len(expected) == 20 and len(laps) == len(STAGES) and min(laps) > 0
@@ -38,14 +40,19 @@ def test_the_timed_stages_give_the_predictors_detections(tmp_path, model, image,
 
 
 def test_figures_are_named_and_add_up(cfg, model, image):
-    result = benchmark(model.train(), cfg, device="cpu", images=[image], iterations=3, warmup=1, progress=False)
+    result = benchmark(
+        model.train(), cfg, device="cpu", images=[image], iterations=3, warmup=1, progress=False
+    )
     assert model.training and list(result.median_ms) == [*STAGES, "total"]
     assert all(0 < result.median_ms[stage] <= result.p95_ms[stage] for stage in result.median_ms)
     assert result.median_ms["total"] >= max(result.median_ms[stage] for stage in STAGES)
     assert result.fps == pytest.approx(1000 / result.median_ms["total"])
     assert result.detections == 20 and result.peak_memory_mib > 50 and "threads" in result.device
     table = result.table()
-    assert all(word in table for word in (*STAGES, "total", "float32", "140x90", "images/s", torch.__version__))
+    assert all(
+        word in table
+        for word in (*STAGES, "total", "float32", "140x90", "images/s", torch.__version__)
+    )
     json.dumps(result.to_dict())
 
 
@@ -58,5 +65,14 @@ def test_wrong_arguments_are_refused(cfg, model):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_cuda_is_timed_and_its_memory_counted(cfg, image):
     model = build_model(cfg).cuda()
-    result = benchmark(model, cfg, device="cuda", precision="bf16", images=[image], iterations=3, warmup=2, progress=False)
+    result = benchmark(
+        model,
+        cfg,
+        device="cuda",
+        precision="bf16",
+        images=[image],
+        iterations=3,
+        warmup=2,
+        progress=False,
+    )
     assert result.device == torch.cuda.get_device_name() and 0 < result.peak_memory_mib < 4000

@@ -16,21 +16,27 @@ from yolact.engine.train import train
 
 CPU = torch.device("cpu")
 CASES = {
-    "rescoring": dict(model={"max_size": 256, "mask_iou_net": True}, loss={"mask": "bce + 0.5*mse"}),
+    "rescoring": dict(
+        model={"max_size": 256, "mask_iou_net": True}, loss={"mask": "bce + 0.5*mse"}
+    ),
     "accumulate": dict(loss={"masks_to_train": 3}, accumulate=2),
     "focal_ciou": dict(loss={"box": "ciou", "classification": "focal"}),
     "adamw_clipped": dict(optimizer="adamw", clip_grad_norm=1.0),
 }
-COUNTS = ([3, 1, 2, 1], [2, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 2])  # in the second step rank 1 has no ground truth, in the third nobody
+# in the second step rank 1 has no ground truth, in the third nobody
+COUNTS = ([3, 1, 2, 1], [2, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 2])
 
 
 def in_two_processes(job, *arguments):
-    """job(rank, *arguments) in two forked processes that form a group, as torchrun would start them."""
+    """job(rank, *arguments) in two forked processes that form a group, as torchrun would start
+    them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_enter, args=(rank, port, job, arguments)) for rank in range(2)]
+    processes = [
+        context.Process(target=_enter, args=(rank, port, job, arguments)) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -39,7 +45,13 @@ def in_two_processes(job, *arguments):
 
 
 def _enter(rank, port, job, arguments):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     torch.set_num_threads(1)
     job(rank, *arguments)
 
@@ -64,17 +76,24 @@ def _steps_job(rank, cfg, folder):
 @pytest.mark.parametrize("case", CASES)
 def test_two_halves_are_one_whole(case, tmp_path):
     cfg = tiny.config(**CASES[case])
-    alone_losses, alone = run_steps(cfg.model_copy(update={"train": cfg.train.model_copy(update={"accumulate": 1})}), 0, 1)
+    alone_losses, alone = run_steps(
+        cfg.model_copy(update={"train": cfg.train.model_copy(update={"accumulate": 1})}), 0, 1
+    )
     in_two_processes(_steps_job, cfg, tmp_path)
     for rank in range(2):
         losses, weights = torch.load(tmp_path / f"{rank}.pt")
-        for (found, terms, norm), (expected, expected_terms, expected_norm) in zip(losses, alone_losses, strict=True):
+        for (found, terms, norm), (expected, expected_terms, expected_norm) in zip(
+            losses, alone_losses, strict=True
+        ):
             assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
             assert terms == pytest.approx(expected_terms, rel=1e-6, abs=1e-6)
             assert norm == pytest.approx(expected_norm, rel=1e-5)
-        # AdamW divides a gradient by its own size at first: where that is near 0, rounding decides, times the rate of 1e-3
+        # AdamW divides a gradient by its own size at first: where that is near 0, rounding decides,
+        # times the rate of 1e-3
         limit = 1e-5 if cfg.train.optimizer == "adamw" else 1e-6
-        assert max((weights[k].double() - alone[k].double()).abs().max().item() for k in alone) < limit
+        assert (
+            max((weights[k].double() - alone[k].double()).abs().max().item() for k in alone) < limit
+        )
     if case == "rescoring":
         assert alone_losses[0][0]["mask_iou"] > 0
 
@@ -89,7 +108,11 @@ def _bad_job(rank, cfg, folder):
         if rank == 1:
             images[0, 0, 0, 0] = float("inf")
         found = read([update([tiny.FakeBatch(images, share.targets, share.image_ids)])])[0]
-        same = all(torch.equal(before[k], v) for k, v in state.model.state_dict().items() if v.is_floating_point())
+        same = all(
+            torch.equal(before[k], v)
+            for k, v in state.model.state_dict().items()
+            if v.is_floating_point()
+        )
         torch.save((found.problem, same), folder / f"{rank}.pt")
 
 
@@ -106,23 +129,38 @@ def _train_job(rank, cfg, folder):
 
 def test_training_by_two_processes_equals_training_by_one(tmp_path):
     """The whole program: loader, validation, checkpoints. Only rank 0 writes."""
-    cfg = tiny.config(tiny.write_dataset(tmp_path / "data"), validate_every=3, iterations=5, ema_decay=0.9)
+    cfg = tiny.config(
+        tiny.write_dataset(tmp_path / "data"), validate_every=3, iterations=5, ema_decay=0.9
+    )
     in_two_processes(_train_job, cfg, tmp_path)
     train(cfg, device="cpu", run_dir=tmp_path / "one")
     one, two = (torch.load(tmp_path / name / "weights" / "last.pth") for name in ("one", "two"))
     assert one["step"] == two["step"] == 5 and one["training"]["validated"] == 5
     for part in ("model", "ema"):
-        assert max((one[part][k].double() - two[part][k].double()).abs().max().item() for k in one[part]) < 1e-6
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+        assert (
+            max(
+                (one[part][k].double() - two[part][k].double()).abs().max().item()
+                for k in one[part]
+            )
+            < 1e-6
+        )
+    lines = [
+        (tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")
+    ]
     assert len(lines[0]) == len(lines[1]) == 5
 
 
 def test_a_batch_that_does_not_split_is_refused(tmp_path):
     cfg = tiny.config(tmp_path, batch_size=4, accumulate=4)
     from yolact.engine import train as module
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "world_size", lambda: 2)
-        with pytest.raises(ValueError, match="batch_size=4 cannot be split over 2 devices x 4 micro-batches: use a multiple of 8"):
+        with pytest.raises(
+            ValueError,
+            match="batch_size=4 cannot be split over 2 devices x 4 micro-batches: use a multiple "
+            "of 8",
+        ):
             module._check_split(cfg)
 
 
@@ -131,7 +169,9 @@ def test_pick_device_refuses_what_is_not_there():
     with pytest.raises(ValueError, match="use --device=cpu"):
         distributed.pick_device(f"cuda:{torch.cuda.device_count() + 3}")
     for name in ("gpu", "meta"):
-        with pytest.raises(ValueError, match=f"no device '{name}': use --device=cpu, cuda or cuda:N"):
+        with pytest.raises(
+            ValueError, match=f"no device '{name}': use --device=cpu, cuda or cuda:N"
+        ):
             distributed.pick_device(name)
 
 
@@ -141,7 +181,11 @@ def test_the_picked_cuda_device_is_the_current_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     monkeypatch.setenv("LOCAL_RANK", "2")
-    assert [str(distributed.pick_device(name)) for name in (None, "cuda", "cuda:1")] == ["cuda:2", "cuda:2", "cuda:1"]
+    assert [str(distributed.pick_device(name)) for name in (None, "cuda", "cuda:1")] == [
+        "cuda:2",
+        "cuda:2",
+        "cuda:1",
+    ]
     assert current == [2, 2, 1]
 
 
@@ -153,6 +197,7 @@ def _weights_job(rank, cfg, folder):
         assert (folder / "weights").exists()
         (folder / f"loaded{rank}").touch()
         return True
+
     with pytest.MonkeyPatch.context() as patch, distributed.process_group(CPU):
         patch.setattr("yolact.engine.state.load_pretrained_backbone", load)
         assert build_state(cfg, CPU, None)[0].pretrained

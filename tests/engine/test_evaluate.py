@@ -1,4 +1,5 @@
-"""Evaluation from model to table: known answers end to end, result files, and what a user can get wrong."""
+"""Evaluation from model to table: known answers end to end, result files, and what a user can get
+wrong."""
 
 import errno
 import json
@@ -15,9 +16,20 @@ from pycocotools import mask as rle
 
 from tests.engine.oracle import Oracle, config, write_set
 from yolact.build import build_model
-from yolact.engine.evaluate import encode_masks, evaluate, evaluate_files, evaluation_mode, write_results
+from yolact.engine.evaluate import (
+    encode_masks,
+    evaluate,
+    evaluate_files,
+    evaluation_mode,
+    write_results,
+)
 
-SQUARES = [[(16, 32, 80, 0), (120, 100, 100, 1)], [(8, 8, 64, 1), (160, 40, 48, 0), (60, 160, 72, 1)], [], [(100, 100, 120, 0)]]
+SQUARES = [
+    [(16, 32, 80, 0), (120, 100, 100, 1)],
+    [(8, 8, 64, 1), (160, 40, 48, 0), (60, 160, 72, 1)],
+    [],
+    [(100, 100, 120, 0)],
+]
 
 
 def run(model, cfg, **options):
@@ -26,11 +38,14 @@ def run(model, cfg, **options):
 
 # ---------------------------------------------------------------- RLE
 
+
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(0, 4), st.integers(1, 9), st.integers(1, 9))))
 def test_masks_are_encoded_as_pycocotools_does(masks):
     expected = [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
-    assert encode_masks(torch.from_numpy(masks)) == [{"size": e["size"], "counts": e["counts"].decode()} for e in expected]
+    assert encode_masks(torch.from_numpy(masks)) == [
+        {"size": e["size"], "counts": e["counts"].decode()} for e in expected
+    ]
 
 
 def test_masks_are_encoded_in_bounded_blocks(monkeypatch):
@@ -42,22 +57,45 @@ def test_masks_are_encoded_in_bounded_blocks(monkeypatch):
 
 # ---------------------------------------------------------------- end to end
 
-@pytest.mark.parametrize("image_ids, category_ids", [
-    ([0, 1, 2, 3], [0, 1]), ([900, 7, 33, 12], [90, 3]), (["d", "b", "a", "c"], ["x", "y"])])
+
+@pytest.mark.parametrize(
+    "image_ids, category_ids",
+    [([0, 1, 2, 3], [0, 1]), ([900, 7, 33, 12], [90, 3]), (["d", "b", "a", "c"], ["x", "y"])],
+)
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_perfect_detections_give_one_and_files_keep_the_ids(tmp_path, image_ids, category_ids, batch_size):
+def test_perfect_detections_give_one_and_files_keep_the_ids(
+    tmp_path, image_ids, category_ids, batch_size
+):
     gt = write_set(tmp_path, SQUARES, image_ids=image_ids, category_ids=category_ids)
-    result = run(Oracle(), config(tmp_path, f"eval.batch_size={batch_size}"), results_dir=tmp_path / "results")
+    result = run(
+        Oracle(),
+        config(tmp_path, f"eval.batch_size={batch_size}"),
+        results_dir=tmp_path / "results",
+    )
     assert result.images == 4
-    assert result.bbox.ap == pytest.approx(1) and result.segm.ap50 == pytest.approx(1) and result.mask_ap > 0.95
+    assert (
+        result.bbox.ap == pytest.approx(1)
+        and result.segm.ap50 == pytest.approx(1)
+        and result.mask_ap > 0.95
+    )
     assert result.bbox.per_class == pytest.approx({"red": 1, "green": 1})
-    boxes, masks = (json.loads((tmp_path / "results" / f"{kind}_detections.json").read_text()) for kind in ("bbox", "mask"))
+    boxes, masks = (
+        json.loads((tmp_path / "results" / f"{kind}_detections.json").read_text())
+        for kind in ("bbox", "mask")
+    )
     truth = json.loads(gt.read_text())["annotations"]
     expected = sorted((str(a["image_id"]), str(a["category_id"]), a["bbox"]) for a in truth)
-    sure = [d for d in boxes if d["score"] > 0.5]  # Fast NMS lets a kept box's low scores of other classes through
+    # Fast NMS lets a kept box's low scores of other classes through
+    sure = [d for d in boxes if d["score"] > 0.5]
     assert sorted((str(d["image_id"]), str(d["category_id"]), d["bbox"]) for d in sure) == expected
-    assert {d["image_id"] for d in masks} == {a["image_id"] for a in truth} and len(masks) == len(boxes)
-    again = evaluate_files(config(tmp_path), tmp_path / "results" / "bbox_detections.json", tmp_path / "results" / "mask_detections.json")
+    assert {d["image_id"] for d in masks} == {a["image_id"] for a in truth} and len(masks) == len(
+        boxes
+    )
+    again = evaluate_files(
+        config(tmp_path),
+        tmp_path / "results" / "bbox_detections.json",
+        tmp_path / "results" / "mask_detections.json",
+    )
     assert (again.bbox, again.segm) == (result.bbox, result.segm)
 
 
@@ -75,36 +113,50 @@ def test_a_part_of_the_images(tmp_path):
     files = tmp_path / "boxes.json", tmp_path / "masks.json"
     result = run(Oracle(), config(tmp_path), max_images=2, result_files=files)
     assert result.images == 2 and result.bbox.ap == pytest.approx(1)
-    again = evaluate_files(config(tmp_path), *files)  # on the two images that were evaluated, not on all four
+    # on the two images that were evaluated, not on all four
+    again = evaluate_files(config(tmp_path), *files)
     assert (again.images, again.bbox, again.segm) == (2, result.bbox, result.segm)
     assert evaluate_files(config(tmp_path), *files, max_images=1).images == 1
     run(Oracle(), config(tmp_path), result_files=files)
-    assert evaluate_files(config(tmp_path), *files).images == 4 and len(list(tmp_path.glob("boxes*"))) == 1
+    assert (
+        evaluate_files(config(tmp_path), *files).images == 4
+        and len(list(tmp_path.glob("boxes*"))) == 1
+    )
 
 
 def test_label_map_may_merge_categories(tmp_path):
-    """What the model calls red is right on annotations of either category; green has no category here, so that its results are left out."""
-    path = write_set(tmp_path, [[(16, 32, 80, 0)], [(8, 8, 64, 0)]], image_ids=[0, 1], category_ids=[4, 9])
+    """What the model calls red is right on annotations of either category; green has no category
+    here, so that its results are left out."""
+    path = write_set(
+        tmp_path, [[(16, 32, 80, 0)], [(8, 8, 64, 0)]], image_ids=[0, 1], category_ids=[4, 9]
+    )
     content = json.loads(path.read_text())
     content["annotations"][1]["category_id"] = 9
     path.write_text(json.dumps(content))
     cfg = config(tmp_path, "data.label_map={4: 0, 9: 0}")
     result = run(Oracle(), cfg, results_dir=tmp_path)
     assert result.bbox.ap == pytest.approx(1) and list(result.bbox.per_class) == ["red"]
-    again = evaluate_files(cfg, tmp_path / "bbox_detections.json", tmp_path / "mask_detections.json")
+    again = evaluate_files(
+        cfg, tmp_path / "bbox_detections.json", tmp_path / "mask_detections.json"
+    )
     assert (again.bbox, again.segm) == (result.bbox, result.segm)
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "only_used"])
 def test_label_map_may_name_categories_that_the_file_lacks(tmp_path, listed):
-    """Category 2 is of the training file, say; 4 and 9 are here, and 9 perhaps without an entry in categories."""
+    """Category 2 is of the training file, say; 4 and 9 are here, and 9 perhaps without an entry in
+    categories."""
     path = write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[4, 9])
     if not listed:
         content = json.loads(path.read_text())
         path.write_text(json.dumps({**content, "categories": content["categories"][:1]}))
-    result = run(Oracle(), config(tmp_path, "data.label_map={2: 0, 4: 0, 9: 1, 7: 1}"), results_dir=tmp_path)
+    result = run(
+        Oracle(), config(tmp_path, "data.label_map={2: 0, 4: 0, 9: 1, 7: 1}"), results_dir=tmp_path
+    )
     assert result.bbox.per_class == pytest.approx({"red": 1, "green": 1})
-    assert {d["category_id"] for d in json.loads((tmp_path / "bbox_detections.json").read_text())} == {4, 9}
+    assert {
+        d["category_id"] for d in json.loads((tmp_path / "bbox_detections.json").read_text())
+    } == {4, 9}
 
 
 def test_an_annotation_file_with_a_byte_order_mark(tmp_path):
@@ -127,7 +179,12 @@ def test_a_random_model_end_to_end(tmp_path):
     assert any(m["score"] != b["score"] for m, b in zip(masks, boxes))  # masks are re-scored
     assert 0 <= result.mask_ap <= 1
     assert next(model.parameters()).requires_grad and not next(model.parameters()).is_inference()
-    nothing = run(model, config(tmp_path, "eval.score_threshold=1.0"), results_dir=tmp_path / "r", max_images=2)
+    nothing = run(
+        model,
+        config(tmp_path, "eval.score_threshold=1.0"),
+        results_dir=tmp_path / "r",
+        max_images=2,
+    )
     assert nothing.mask_ap == 0 and nothing.bbox.ar_max == 0
     assert json.loads((tmp_path / "r" / "mask_detections.json").read_text()) == []
 
@@ -145,12 +202,29 @@ def test_training_goes_on_after_evaluation(tmp_path):
 
 # ---------------------------------------------------------------- the table
 
+
 def test_table_has_yolacts_layout(tmp_path):
     write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[1, 2])
     result = run(Oracle(), config(tmp_path))
     lines = result.table().splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["all", "50", "55", "60", "65", "70", "75", "80", "85", "90", "95"]
-    assert [cell.strip() for cell in lines[2].split("|")[:3]] == ["box", "100.00", "100.00"] and lines[3].strip().startswith("mask |")
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        "all",
+        "50",
+        "55",
+        "60",
+        "65",
+        "70",
+        "75",
+        "80",
+        "85",
+        "90",
+        "95",
+    ]
+    assert [cell.strip() for cell in lines[2].split("|")[:3]] == [
+        "box",
+        "100.00",
+        "100.00",
+    ] and lines[3].strip().startswith("mask |")
     assert len({len(line) for line in lines[:5]}) == 1
     assert "AP_S" in lines[6] and "AR_100" in lines[6] and "at most 100" not in result.table()
     assert "-" in lines[8].split("|")[1]  # no small squares, no AP_S
@@ -158,10 +232,14 @@ def test_table_has_yolacts_layout(tmp_path):
     assert green in [line.split() for line in result.table(per_class=True).splitlines()]
     json.dumps(result.to_dict(), allow_nan=False)
     at_300 = run(Oracle(), config(tmp_path, "eval.max_dets=300")).table()
-    assert "AR_300" in at_300 and "with at most 100 detections an image (above: 300): box AP 100.00" in at_300
+    assert (
+        "AR_300" in at_300
+        and "with at most 100 detections an image (above: 300): box AP 100.00" in at_300
+    )
 
 
 # ---------------------------------------------------------------- what can go wrong
+
 
 def test_an_empty_validation_set_is_refused(tmp_path):
     write_set(tmp_path, [], image_ids=[], category_ids=[1, 2])
@@ -174,7 +252,7 @@ def test_an_image_that_is_missing_or_truncated_is_named(tmp_path):
     picture = tmp_path / "images" / "1.png"
     whole = picture.read_bytes()
     model = Oracle().train()
-    for content in (whole[:len(whole) // 2], b"", None):
+    for content in (whole[: len(whole) // 2], b"", None):
         picture.unlink()
         if content is not None:
             picture.write_bytes(content)
@@ -186,14 +264,22 @@ def test_an_image_that_is_missing_or_truncated_is_named(tmp_path):
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    one, two, paths = [{"score": 1}], [{"score": 2}], (tmp_path / "boxes.json", tmp_path / "masks.json")
+    one, two, paths = (
+        [{"score": 1}],
+        [{"score": 2}],
+        (tmp_path / "boxes.json", tmp_path / "masks.json"),
+    )
     write_results(*paths, one, two)
+
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_results(*paths, two, one, ["image"])
-    assert [json.loads(p.read_text()) for p in paths] == [one, two] and len(list(tmp_path.iterdir())) == 2
+    assert [json.loads(p.read_text()) for p in paths] == [one, two] and len(
+        list(tmp_path.iterdir())
+    ) == 2
     with pytest.raises(ValueError, match="a file each"):
         write_results(paths[0], paths[0], one, two)
 
@@ -209,8 +295,13 @@ def test_a_results_folder_that_cannot_be_made_costs_no_evaluation(tmp_path):
 
 def test_unusable_result_files_are_named(tmp_path):
     write_set(tmp_path, SQUARES, image_ids=[0, 1, 2, 3], category_ids=[1, 2])
-    cfg, paths = config(tmp_path), (tmp_path / "bbox_detections.json", tmp_path / "mask_detections.json")
-    write_results(*paths, [{"image_id": 77, "category_id": 1, "score": 0.5, "bbox": [0, 0, 2, 2]}], [])
+    cfg, paths = (
+        config(tmp_path),
+        (tmp_path / "bbox_detections.json", tmp_path / "mask_detections.json"),
+    )
+    write_results(
+        *paths, [{"image_id": 77, "category_id": 1, "score": 0.5, "bbox": [0, 0, 2, 2]}], []
+    )
     with pytest.raises(ValueError, match="bbox_detections.json.*image_id 77"):
         evaluate_files(cfg, *paths)
     paths[0].write_text('[{"image_id": 0, ')

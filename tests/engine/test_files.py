@@ -14,7 +14,12 @@ def full_disk(*_, **__):
 
 
 def test_a_failed_write_names_the_file_and_the_fix():
-    with pytest.raises(OSError, match=r"cannot write out/a.jpg \(No space left on device\): free space there"), writing("out/a.jpg"):
+    with (
+        pytest.raises(
+            OSError, match=r"cannot write out/a.jpg \(No space left on device\): free space there"
+        ),
+        writing("out/a.jpg"),
+    ):
         full_disk()
 
 

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from tests.engine import tiny
-from yolact.engine.log import Meter, RunLog, code_digest, commit, cut_metrics, environment, finite, write_run_files, write_whole
+from yolact.engine.log import (
+    Meter,
+    RunLog,
+    code_digest,
+    commit,
+    cut_metrics,
+    environment,
+    finite,
+    write_run_files,
+    write_whole,
+)
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
@@ -20,11 +30,29 @@ def step(number, box, *, skipped=False, problem=""):
 def test_meter_means_leave_out_skipped_steps():
     meter = Meter()
     overflow = step(4, 5.0, skipped=True)  # of fp16's loss scale: the loss is finite
-    for found in (step(1, 1.0), step(2, 3.0), step(3, float("nan"), skipped=True, problem="box = nan"), overflow, overflow):
+    for found in (
+        step(1, 1.0),
+        step(2, 3.0),
+        step(3, float("nan"), skipped=True, problem="box = nan"),
+        overflow,
+        overflow,
+    ):
         meter.add(found)
     assert meter.state()["skipped"] == 1 and Meter(meter.state()).state() == meter.state()
-    assert meter.take() == {"losses": {"box": 2.0, "class": 2.0}, "terms": {"bce": 1.0}, "grad_norm": 1.0, "skipped": 1, "overflows": 2}
-    assert meter.take() == {"losses": {}, "terms": {}, "grad_norm": None, "skipped": 0, "overflows": 0}
+    assert meter.take() == {
+        "losses": {"box": 2.0, "class": 2.0},
+        "terms": {"bce": 1.0},
+        "grad_norm": 1.0,
+        "skipped": 1,
+        "overflows": 2,
+    }
+    assert meter.take() == {
+        "losses": {},
+        "terms": {},
+        "grad_norm": None,
+        "skipped": 0,
+        "overflows": 0,
+    }
 
 
 def test_meter_continues_from_its_state():
@@ -52,7 +80,11 @@ def test_cut_metrics_drops_later_and_unfinished_lines(tmp_path):
 
 def test_cut_metrics_drops_a_validation_that_no_checkpoint_knows_of(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    lines = [json.dumps({"kind": kind, "step": n}) + "\n" for n in (10, 20) for kind in ("train", "validation")]
+    lines = [
+        json.dumps({"kind": kind, "step": n}) + "\n"
+        for n in (10, 20)
+        for kind in ("train", "validation")
+    ]
     path.write_text("".join(lines))
     cut_metrics(path, 20, 10)
     assert path.read_text() == "".join(lines[:3])
@@ -64,6 +96,7 @@ def test_write_whole_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
 
     def full(_):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr("data.files.os.fsync", full)
     with pytest.raises(OSError, match="config.yaml .*No space left on device.*free space"):
         write_whole(path, "new")
@@ -79,33 +112,56 @@ def test_a_mean_is_over_the_steps_that_had_the_number():
 
 
 def test_json_has_no_nan():
-    assert finite({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
+    assert finite({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {
+        "a": [None, 1.0],
+        "b": {"c": None},
+    }
 
 
 def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     cfg = tiny.config(iterations=1000, batch_size=4)
     run = RunDir(tmp_path / "run").make()
 
     def write(first, steps):
-        log = RunLog(run, cfg, step=first, validated=first, epoch_images=10, device=torch.device("cpu"))
+        log = RunLog(
+            run, cfg, step=first, validated=first, epoch_images=10, device=torch.device("cpu")
+        )
         for number in steps:
             meter = Meter()
             losses = {"box": 1.25, "class": 2.0, "mask": 3.0, "mask_iou": 0.5, "semantic": 0.25}
             meter.add(ReadStep(number, losses, {"bce": 1.0}, 9.0, False, ""))
             log.train_line(number, meter.take(), 1e-3, {"bce": 0.5} if number == 20 else {})
-        log.validation(steps[-1], {"bbox": {"ap": None}, "segm": {"ap": 0.5, "max_dets": 100}}, best=True, seconds=1.0)
+        log.validation(
+            steps[-1],
+            {"bbox": {"ap": None}, "segm": {"ap": 0.5, "max_dets": 100}},
+            best=True,
+            seconds=1.0,
+        )
         log.picture(steps[-1], "first", np.zeros((8, 8, 3), np.uint8))
         log.close()
+
     write(0, [10, 20, 30])
     line = capsys.readouterr().out.splitlines()[0]
-    assert line.startswith("[  10/1000] epoch 4 | B 1.250 C 2.000 M 3.000 S 0.250 I 0.500 T 7.000 | lr 1.00e-03 | ")
+    assert line.startswith(
+        "[  10/1000] epoch 4 | B 1.250 C 2.000 M 3.000 S 0.250 I 0.500 T 7.000 | lr 1.00e-03 | "
+    )
     assert "img/s | ETA" in line
     write(20, [25])  # resumed from a checkpoint at 20
     assert "GB" not in line  # of a GPU, which this run does not use
     records = [json.loads(text) for text in run.metrics.read_text().splitlines()]
-    assert [(r["kind"], r["step"]) for r in records] == [("train", 10), ("train", 20), ("train", 25), ("validation", 25)]
-    assert records[0]["losses"]["mask_iou"] == 0.5 and records[0]["loss"] == 7.0 and records[0]["terms"] == {"bce": 1.0}
+    assert [(r["kind"], r["step"]) for r in records] == [
+        ("train", 10),
+        ("train", 20),
+        ("train", 25),
+        ("validation", 25),
+    ]
+    assert (
+        records[0]["losses"]["mask_iou"] == 0.5
+        and records[0]["loss"] == 7.0
+        and records[0]["terms"] == {"bce": 1.0}
+    )
     assert records[1]["mask_weights"] == {"bce": 0.5} and "mask_weights" not in records[0]
     assert records[-1]["segm"] == {"ap": 0.5, "max_dets": 100} and records[-1]["best"]
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
@@ -122,9 +178,14 @@ def test_environment_and_run_files(tmp_path):
     write_run_files(run, cfg, torch.device("cpu"), 1, None)
     write_run_files(run, cfg, torch.device("cpu"), 1, 7)
     found = json.loads((run.path / "env.json").read_text())
-    assert found["seed"] == 3 and found["versions"]["torch"] == torch.__version__.split("+")[0] and found["resumed"][0]["step"] == 7
+    assert (
+        found["seed"] == 3
+        and found["versions"]["torch"] == torch.__version__.split("+")[0]
+        and found["resumed"][0]["step"] == 7
+    )
     assert {"argv", "code", "commit", "device", "started", "precision", "threads"} <= found.keys()
     from data.resolve import load_config
+
     assert load_config(run.path / "config.yaml", check_names=False).train == cfg.train
 
 
@@ -136,7 +197,14 @@ def test_commit_is_that_of_the_checkout():
 
 
 def test_the_code_digest_follows_what_trains_and_nothing_else(tmp_path):
-    for name in ("layers/losses/a.py", "yolact/engine/b.py", "data/c.py", "data/set/d.py", "scripts/e.py", "layers/note.txt"):
+    for name in (
+        "layers/losses/a.py",
+        "yolact/engine/b.py",
+        "data/c.py",
+        "data/set/d.py",
+        "scripts/e.py",
+        "layers/note.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1\n")
     first = code_digest(tmp_path)

@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from data.schema import TrainConfig
-from yolact.engine.optim import Ema, build_optimizer, build_scheduler, load_optimizer, lr_factor, set_step
+from yolact.engine.optim import (
+    Ema,
+    build_optimizer,
+    build_scheduler,
+    load_optimizer,
+    lr_factor,
+    set_step,
+)
 
 BASE = dict(lr=1e-3, iterations=1000, lr_steps=(300, 600), warmup_iterations=100, warmup_lr=1e-4)
 
@@ -35,7 +42,9 @@ def test_no_warmup():
 def test_first_steps_follow_the_textbook(name):
     """Two steps on one weight, by hand."""
     p = nn.Parameter(torch.tensor([[2.0]], dtype=torch.float64))
-    optimizer = build_optimizer([p], TrainConfig(optimizer=name, lr=0.1, momentum=0.9, weight_decay=0.01))
+    optimizer = build_optimizer(
+        [p], TrainConfig(optimizer=name, lr=0.1, momentum=0.9, weight_decay=0.01)
+    )
     w, m, v = 2.0, 0.0, 0.0
     for t, g in enumerate((1.0, -3.0), 1):
         p.grad = torch.tensor([[g]], dtype=torch.float64)
@@ -52,21 +61,29 @@ def test_first_steps_follow_the_textbook(name):
 
 def test_adamw_decays_matrices_only():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    optimizer = build_optimizer(model.parameters(), TrainConfig(optimizer="adamw", weight_decay=0.1))
-    decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    optimizer = build_optimizer(
+        model.parameters(), TrainConfig(optimizer="adamw", weight_decay=0.1)
+    )
+    decayed = {
+        p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
     assert decayed == {model[0].weight}
 
 
 def test_frozen_parameters_are_left_out():
     model = nn.Conv2d(3, 4, 3)
     model.bias.requires_grad_(False)
-    assert build_optimizer(model.parameters(), TrainConfig()).param_groups[0]["params"] == [model.weight]
+    assert build_optimizer(model.parameters(), TrainConfig()).param_groups[0]["params"] == [
+        model.weight
+    ]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("first", [True, False])
 def test_found_inf_leaves_weights_and_moments(name, first):
-    """A skipped step changes nothing, be it the first; the next step is then what it would have been without it."""
+    """A skipped step changes nothing, be it the first; the next step is then what it would have
+    been without it."""
+
     def run(skip):
         p = nn.Parameter(torch.arange(6.0).view(2, 3))
         optimizer = build_optimizer([p], TrainConfig(optimizer=name, lr=0.1))
@@ -75,6 +92,7 @@ def test_found_inf_leaves_weights_and_moments(name, first):
             optimizer.found_inf = torch.tensor(bad)
             optimizer.step()
         return p.detach()
+
     assert torch.equal(run(True), run(False)) and torch.isfinite(run(True)).all()
 
 
@@ -102,7 +120,9 @@ def test_resumed_schedule_and_optimizer_continue_exactly():
     set_step(rest[2], 20)
     assert rest[1].param_groups[0]["lr"] == half[1].param_groups[0]["lr"]
     advance(*rest, 20)
-    assert all(torch.equal(a, b) for a, b in zip(whole[0].parameters(), rest[0].parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole[0].parameters(), rest[0].parameters(), strict=True)
+    )
 
 
 def test_load_optimizer_keeps_the_new_rate_and_refuses_other_parameters():
@@ -138,7 +158,11 @@ def test_ema_follows_its_formula_and_copies_buffers():
         expected = decay * expected + (1 - decay) * value
         assert ema.module.weight.item() == pytest.approx(expected, abs=1e-9)
         assert ema.module.running_mean.item() == value
-    assert int(ema.module.num_batches_tracked) == int(model.num_batches_tracked) and ema.updates == 10 and min(0.5, 10 / 19) == 0.5
+    assert (
+        int(ema.module.num_batches_tracked) == int(model.num_batches_tracked)
+        and ema.updates == 10
+        and min(0.5, 10 / 19) == 0.5
+    )
 
 
 def test_ema_restores_exactly():

@@ -9,7 +9,14 @@ from PIL import Image
 from tests.engine.oracle import COLOURS, Oracle, config, write_set
 from yolact.build import build_model
 from yolact.engine import predict
-from yolact.engine.predict import Predictor, predict_folder, predict_image, predict_video, read_upright, write_image
+from yolact.engine.predict import (
+    Predictor,
+    predict_folder,
+    predict_image,
+    predict_video,
+    read_upright,
+    write_image,
+)
 
 SQUARES = [[(16, 32, 80, 0), (120, 100, 100, 1)], [(8, 8, 64, 1)]]
 
@@ -29,7 +36,7 @@ def video(path, frames, codec="MJPG", size=(256, 256)):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, size)
     for i in range(frames):
         frame = np.full((size[1], size[0], 3), 128, np.uint8)
-        frame[40:140, 20 + 8 * i:120 + 8 * i] = COLOURS[0][::-1]
+        frame[40:140, 20 + 8 * i : 120 + 8 * i] = COLOURS[0][::-1]
         writer.write(frame)
     writer.release()
     return path
@@ -44,6 +51,7 @@ def read_video(path):
 
 # ---------------------------------------------------------------- arrays
 
+
 def test_pictures_of_several_sizes_in_one_batch(folder):
     cfg = config(folder, "eval.score_threshold=0.0", "eval.max_dets=10")
     predictor = Predictor(build_model(cfg).train(), cfg)
@@ -52,8 +60,13 @@ def test_pictures_of_several_sizes_in_one_batch(folder):
     together = predictor.batch(images)
     for image, found in zip(images, together):
         alone = predictor(image)
-        assert found.masks.shape == (10, *image.shape[:2]) and torch.equal(found.labels, alone.labels)
-        assert torch.allclose(found.boxes, alone.boxes, atol=0.01) and (found.masks != alone.masks).float().mean() < 1e-3
+        assert found.masks.shape == (10, *image.shape[:2]) and torch.equal(
+            found.labels, alone.labels
+        )
+        assert (
+            torch.allclose(found.boxes, alone.boxes, atol=0.01)
+            and (found.masks != alone.masks).float().mean() < 1e-3
+        )
     assert not predictor.model.training and not together[0].boxes.requires_grad
 
 
@@ -65,10 +78,20 @@ def test_instances_are_what_the_detections_come_from(folder):
     raw, found = predictor.instances(predictions), predictor(image)
     assert torch.equal(raw.labels, found.labels) and torch.equal(raw.scores, found.scores)
     pixels = raw.boxes.clamp(0, 1) * torch.tensor([90, 60, 90, 60])
-    assert torch.allclose(pixels, found.boxes, atol=1e-3) and raw.coefficients.shape == (10, cfg.model.prototypes)
+    assert torch.allclose(pixels, found.boxes, atol=1e-3) and raw.coefficients.shape == (
+        10,
+        cfg.model.prototypes,
+    )
 
 
-@pytest.mark.parametrize("image", [np.zeros((20, 20), np.uint8), np.zeros((20, 20, 4), np.uint8), np.zeros((20, 20, 3), np.float32)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((20, 20), np.uint8),
+        np.zeros((20, 20, 4), np.uint8),
+        np.zeros((20, 20, 3), np.float32),
+    ],
+)
 def test_other_arrays_are_refused(oracle, image):
     with pytest.raises(ValueError, match=r"\(height, width, 3\) uint8 RGB"):
         oracle(image)
@@ -77,18 +100,28 @@ def test_other_arrays_are_refused(oracle, image):
 def test_bf16_runs_and_stays_close(folder):
     cfg = config(folder, "eval.score_threshold=0.0", base="yolact_small")
     model = build_model(cfg)
-    images = Predictor(model, cfg).preprocess([np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)])
-    full, half = (Predictor(model, cfg, precision=p).forward(images).prototypes.float() for p in ("float32", "bf16"))
-    assert not torch.equal(full, half) and (full - half).abs().mean() < 0.05 * full.abs().mean() + 0.01
+    images = Predictor(model, cfg).preprocess(
+        [np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)]
+    )
+    full, half = (
+        Predictor(model, cfg, precision=p).forward(images).prototypes.float()
+        for p in ("float32", "bf16")
+    )
+    assert (
+        not torch.equal(full, half) and (full - half).abs().mean() < 0.05 * full.abs().mean() + 0.01
+    )
 
 
 # ---------------------------------------------------------------- files
+
 
 def test_a_picture(folder, oracle):
     """Colours arrive as RGB: the oracle tells red from green, and would see blue as neither."""
     found = predict_image(oracle, folder / "images" / "a.png", folder / "out" / "a.png")
     assert sorted(found.labels[found.scores > 0.5].tolist()) == [0, 1]
-    drawn, plain = (cv2.imread(str(path)) for path in (folder / "out" / "a.png", folder / "images" / "a.png"))
+    drawn, plain = (
+        cv2.imread(str(path)) for path in (folder / "out" / "a.png", folder / "images" / "a.png")
+    )
     assert drawn.shape == plain.shape and (drawn != plain).any(2).mean() > 0.1
     assert (drawn[245:] == plain[245:]).all()
     assert not list((folder / "out").glob(".*"))
@@ -113,10 +146,13 @@ def test_a_picture_that_is_not_there_or_broken_is_named(folder, oracle):
 def test_photographs_are_turned_upright(tmp_path, orientation):
     """Against Pillow, for all eight orientations of EXIF."""
     from PIL import ImageOps
+
     pixels = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20, np.ones((16, 16), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(pixels).convert("RGB").save(tmp_path / "p.jpg", exif=exif, quality=100, subsampling=0)
+    Image.fromarray(pixels).convert("RGB").save(
+        tmp_path / "p.jpg", exif=exif, quality=100, subsampling=0
+    )
     with Image.open(tmp_path / "p.jpg") as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     found = read_upright(tmp_path / "p.jpg")
@@ -128,7 +164,9 @@ def test_a_folder(folder, oracle, capsys):
     (source / "notes.txt").write_text("no picture")
     (source / "empty.jpg").write_bytes(b"")
     written = predict_folder(oracle, source, output, progress=False)
-    assert [p.name for p in written] == ["a.png", "b.png"] == sorted(p.name for p in output.iterdir())
+    assert (
+        [p.name for p in written] == ["a.png", "b.png"] == sorted(p.name for p in output.iterdir())
+    )
     said = capsys.readouterr().err
     assert "skipped 2 of 4" in said and "notes.txt (no picture)" in said and "empty.jpg" in said
 
@@ -148,8 +186,10 @@ def test_a_folder_that_cannot_serve_is_named(folder, oracle):
 def test_pictures_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_image(tmp_path / "p.png", np.zeros((4, 4, 3), np.uint8))
     before = (tmp_path / "p.png").read_bytes()
+
     def full(*_):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(predict.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_image(tmp_path / "p.png", np.ones((9, 9, 3), np.uint8))
@@ -158,17 +198,23 @@ def test_pictures_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- videos
 
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("suffix", [".avi", ".mp4"])
 def test_a_video(folder, oracle, suffix, batch_size):
     source = video(folder / "in.avi", 5)
-    assert predict_video(oracle, source, folder / "out" / f"drawn{suffix}", batch_size=batch_size, progress=False) == 5
+    assert (
+        predict_video(
+            oracle, source, folder / "out" / f"drawn{suffix}", batch_size=batch_size, progress=False
+        )
+        == 5
+    )
     frames, plain = read_video(folder / "out" / f"drawn{suffix}"), read_video(source)
     assert len(frames) == 5 and frames[0].shape == plain[0].shape
     for i, (frame, before) in enumerate(zip(frames, plain)):
-        changed = (np.abs(frame.astype(int) - before).max(2) > 25)
+        changed = np.abs(frame.astype(int) - before).max(2) > 25
         # the outline runs along the square of this very frame
-        assert changed[90, 18 + 8 * i:24 + 8 * i].any() and not changed[200:].any()
+        assert changed[90, 18 + 8 * i : 24 + 8 * i].any() and not changed[200:].any()
     assert [p.name for p in (folder / "out").iterdir()] == [f"drawn{suffix}"]
 
 
@@ -195,18 +241,23 @@ def test_a_video_that_cannot_be_opened_is_named(folder, oracle):
     assert not list(folder.glob("out*"))
 
 
-def test_a_video_that_fails_midway_leaves_no_half_file_and_an_interrupt_a_whole_one(folder, oracle, monkeypatch):
+def test_a_video_that_fails_midway_leaves_no_half_file_and_an_interrupt_a_whole_one(
+    folder, oracle, monkeypatch
+):
     source, calls = video(folder / "in.avi", 5), []
 
     def third_time(error):
         calls.clear()
         batch = Predictor.batch
+
         def stop(self, images):
             calls.append(1)
             if len(calls) == 3:
                 raise error
             return batch(self, images)
+
         return stop
+
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "batch", third_time(RuntimeError("out of memory")))
         with pytest.raises(RuntimeError, match="out of memory"):
@@ -221,6 +272,7 @@ def test_a_video_that_fails_midway_leaves_no_half_file_and_an_interrupt_a_whole_
 def test_without_an_output_a_window_is_needed(folder, oracle, monkeypatch):
     def no_window(*_):
         raise cv2.error("not implemented")
+
     monkeypatch.setattr(cv2, "imshow", no_window)
     with pytest.raises(ValueError, match="cannot open a window: give an output file"):
         predict_video(oracle, video(folder / "in.avi", 2), progress=False)

@@ -51,7 +51,10 @@ def checkpoint(run, name="last.pth"):
 
 def metrics(run):
     def bare(record):
-        return {k: bare(v) if isinstance(v, dict) else v for k, v in record.items() if k not in TIMES}
+        return {
+            k: bare(v) if isinstance(v, dict) else v for k, v in record.items() if k not in TIMES
+        }
+
     return [bare(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -68,6 +71,7 @@ def crash_after(monkeypatch, steps):
             raise Crash
         done.append(1)
         return original(self, batches)
+
     monkeypatch.setattr(module.Updater, "__call__", call)
 
 
@@ -81,49 +85,86 @@ VARIANTS = {
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def whole_run(request, data, tmp_path_factory):
-    """Without oneDNN for fp16: on processors with fp16 instructions, its gradients overflow at random, twice the same run differently."""
-    with torch.backends.mkldnn.flags(enabled=torch.backends.mkldnn.enabled and "fp16" not in request.param):
+    """Without oneDNN for fp16: on processors with fp16 instructions, its gradients overflow at
+    random, twice the same run differently."""
+    with torch.backends.mkldnn.flags(
+        enabled=torch.backends.mkldnn.enabled and "fp16" not in request.param
+    ):
         yield _whole_run(request, data, tmp_path_factory)
 
 
 def _whole_run(request, data, tmp_path_factory):
-    loss = {"mask": "bce(weight=learned) + mse(match='grad') + focal(sampling=points(9))"} if "learned" in request.param else None
-    cfg = tiny.config(data, augment=True, iterations=7, save_every=3, validate_every=3, log_every=2, gradients_every=2, loss=loss,
-                      **VARIANTS[request.param])
+    loss = (
+        {"mask": "bce(weight=learned) + mse(match='grad') + focal(sampling=points(9))"}
+        if "learned" in request.param
+        else None
+    )
+    cfg = tiny.config(
+        data,
+        augment=True,
+        iterations=7,
+        save_every=3,
+        validate_every=3,
+        log_every=2,
+        gradients_every=2,
+        loss=loss,
+        **VARIANTS[request.param],
+    )
     return cfg, train(cfg, device="cpu", run_dir=tmp_path_factory.mktemp("runs") / "whole")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_k_then_k_steps_equal_2k_bit_for_bit(whole_run, tmp_path, monkeypatch, workers):
-    """Killed in the middle of an epoch (batches straddle them), two steps after the last checkpoint, after a line that must go."""
+    """Killed in the middle of an epoch (batches straddle them), two steps after the last
+    checkpoint, after a line that must go."""
     cfg, whole = whole_run
     cfg = cfg.model_copy(update={"train": cfg.train.model_copy(update={"num_workers": workers})})
     with monkeypatch.context() as patch, pytest.raises(Crash):
         crash_after(patch, 5)
         train(cfg, device="cpu", run_dir=tmp_path / "parts")
-    assert checkpoint(tmp_path / "parts")["step"] == 3 and [m["step"] for m in metrics(tmp_path / "parts")] == [2, 3, 4]
+    assert checkpoint(tmp_path / "parts")["step"] == 3 and [
+        m["step"] for m in metrics(tmp_path / "parts")
+    ] == [2, 3, 4]
     parts = train(cfg, device="cpu", resume=tmp_path / "parts")
     assert parts == tmp_path / "parts"
-    assert metrics(whole) == metrics(parts) and [m["step"] for m in metrics(parts)] == [2, 3, 4, 6, 6, 7, 7]
+    assert metrics(whole) == metrics(parts) and [m["step"] for m in metrics(parts)] == [
+        2,
+        3,
+        4,
+        6,
+        6,
+        7,
+        7,
+    ]
     for name in ("last.pth", "best.pth"):
         found = [read_checkpoint(run / "weights" / name) for run in (whole, parts)]
         for each in found:
             each["config"]["train"]["num_workers"] = None
-            each.get("training", {})["random"] = None  # differs with what the test process drew before
+            # differs with what the test process drew before
+            each.get("training", {})["random"] = None
         assert_same(*found)
 
 
 def test_random_states_come_back():
     before = random_state()
+
     def draw():
         return random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist()
+
     first = draw()
     set_random_state(before)
     assert draw() == first
 
 
 def test_validation_leaves_no_trace(data, tmp_path):
-    runs = [train(tiny.config(data, iterations=4, validate_every=every), device="cpu", run_dir=tmp_path / str(every)) for every in (0, 1)]
+    runs = [
+        train(
+            tiny.config(data, iterations=4, validate_every=every),
+            device="cpu",
+            run_dir=tmp_path / str(every),
+        )
+        for every in (0, 1)
+    ]
     found = [checkpoint(run) for run in runs]
     assert_same(found[0]["model"], found[1]["model"])
     assert_same(found[0]["training"]["optimizer"], found[1]["training"]["optimizer"])
@@ -131,11 +172,14 @@ def test_validation_leaves_no_trace(data, tmp_path):
 
 # ---------------------------------------------------------------- signals and kills
 
+
 def start(cfg, **options):
     """train() in a forked process."""
+
     def job():
         torch.set_num_threads(1)
         train(cfg, device="cpu", **options)
+
     process = multiprocessing.get_context("fork").Process(target=job)
     process.start()
     return process
@@ -143,14 +187,21 @@ def start(cfg, **options):
 
 def wait_for_lines(run, count, process):
     deadline = time.monotonic() + 30
-    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
+    while (
+        not (run / "metrics.jsonl").exists()
+        or len((run / "metrics.jsonl").read_text().splitlines()) < count
+    ):
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("signum, code, workers", [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 2)])
+@pytest.mark.parametrize(
+    "signum, code, workers", [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 2)]
+)
 def test_a_signal_saves_an_interrupt_checkpoint(data, tmp_path, signum, code, workers):
-    cfg = tiny.config(data, iterations=100_000, save_every=100_000, log_every=1, num_workers=workers)
+    cfg = tiny.config(
+        data, iterations=100_000, save_every=100_000, log_every=1, num_workers=workers
+    )
     run = tmp_path / "run"
     process = start(cfg, run_dir=run)
     wait_for_lines(run, 3, process)
@@ -159,8 +210,16 @@ def test_a_signal_saves_an_interrupt_checkpoint(data, tmp_path, signum, code, wo
     assert process.exitcode == code
     stopped = checkpoint(run, "interrupt.pth")["step"]
     assert stopped >= 3 and not (run / "weights/last.pth").exists()
-    done = train(tiny.config(data, iterations=stopped + 2, log_every=1, num_workers=workers), device="cpu", resume=run)
-    whole = train(tiny.config(data, iterations=stopped + 2, log_every=1), device="cpu", run_dir=tmp_path / "whole")
+    done = train(
+        tiny.config(data, iterations=stopped + 2, log_every=1, num_workers=workers),
+        device="cpu",
+        resume=run,
+    )
+    whole = train(
+        tiny.config(data, iterations=stopped + 2, log_every=1),
+        device="cpu",
+        run_dir=tmp_path / "whole",
+    )
     assert_same(checkpoint(done)["model"], checkpoint(whole)["model"])
     assert not (run / "weights/interrupt.pth").exists()  # older than last.pth by now
 
@@ -169,9 +228,11 @@ def test_a_signal_saves_an_interrupt_checkpoint(data, tmp_path, signum, code, wo
 def test_a_signal_to_all_processes_of_the_job(data, tmp_path, signum, code):
     """A terminal's Ctrl-C and a scheduler's SIGTERM reach the loader's processes too."""
     cfg = tiny.config(data, iterations=100_000, log_every=1, num_workers=2)
+
     def job():
         os.setpgrp()
         train(cfg, device="cpu", run_dir=tmp_path / "run")
+
     process = multiprocessing.get_context("fork").Process(target=job)
     process.start()
     wait_for_lines(tmp_path / "run", 2, process)
@@ -180,7 +241,9 @@ def test_a_signal_to_all_processes_of_the_job(data, tmp_path, signum, code):
     assert process.exitcode == code and checkpoint(tmp_path / "run", "interrupt.pth")["step"] >= 2
 
 
-def test_a_signal_during_validation_is_answered_at_once_and_validation_made_up_for(data, tmp_path, monkeypatch):
+def test_a_signal_during_validation_is_answered_at_once_and_validation_made_up_for(
+    data, tmp_path, monkeypatch
+):
     cfg = tiny.config(data, iterations=4, validate_every=2)
     whole = train(cfg, device="cpu", run_dir=tmp_path / "whole")
     original = module.evaluate
@@ -189,6 +252,7 @@ def test_a_signal_during_validation_is_answered_at_once_and_validation_made_up_f
         torch.rand(3)  # what an interrupted validation drew must not matter
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
+
     with monkeypatch.context() as patch, pytest.raises(Interrupted) as stop:
         patch.setattr(module, "evaluate", evaluate)
         train(cfg, device="cpu", run_dir=tmp_path / "parts")
@@ -201,13 +265,16 @@ def test_a_signal_during_validation_is_answered_at_once_and_validation_made_up_f
 
 @pytest.mark.parametrize("iterations", [2, 4])
 def test_a_failing_validation_loses_no_training(data, tmp_path, monkeypatch, iterations):
-    """It fails once before its line in metrics.jsonl, once after it; then it is made up for, also at the end of the run."""
+    """It fails once before its line in metrics.jsonl, once after it; then it is made up for, also
+    at the end of the run."""
     cfg = tiny.config(data, iterations=iterations, validate_every=2, save_every=100, log_every=1)
     whole = train(cfg, device="cpu", run_dir=tmp_path / "whole")
     run, options = tmp_path / "parts", {"run_dir": tmp_path / "parts"}
     for part in ("evaluate", "write_image"):
+
         def fail(*args, **kwargs):
             raise Crash
+
         with monkeypatch.context() as patch, pytest.raises(Crash):
             patch.setattr(module, part, fail)
             train(cfg, device="cpu", **options)
@@ -224,6 +291,7 @@ def test_a_second_signal_ends_at_once(data, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
+
     monkeypatch.setattr(module.Updater, "__call__", twice)
     before = signal.getsignal(signal.SIGINT)  # a shell starts background jobs with SIGINT ignored
     with pytest.raises(KeyboardInterrupt):
@@ -238,6 +306,7 @@ def test_sigterm_from_a_scheduler_and_from_the_parent_is_one_request(data, tmp_p
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batches)
+
     monkeypatch.setattr(module.Updater, "__call__", twice)
     with pytest.raises(Interrupted):
         train(tiny.config(data), device="cpu", run_dir=tmp_path / "run")
@@ -245,8 +314,17 @@ def test_sigterm_from_a_scheduler_and_from_the_parent_is_one_request(data, tmp_p
 
 
 def test_kill_9_at_random_moments_leaves_a_usable_checkpoint(data, tmp_path):
-    """Saving at every step, so that kills fall into writes; in the end the run equals one that was left alone."""
-    cfg = tiny.config(data, iterations=50, batch_size=2, save_every=1, log_every=3, validate_every=0, ema_decay=0.9)
+    """Saving at every step, so that kills fall into writes; in the end the run equals one that was
+    left alone."""
+    cfg = tiny.config(
+        data,
+        iterations=50,
+        batch_size=2,
+        save_every=1,
+        log_every=3,
+        validate_every=0,
+        ema_decay=0.9,
+    )
     run, rng, kills = tmp_path / "run", random.Random(0), 0
     process = start(cfg, run_dir=run)
     wait_for_lines(run, 1, process)
@@ -259,7 +337,12 @@ def test_kill_9_at_random_moments_leaves_a_usable_checkpoint(data, tmp_path):
             step = checkpoint(run)["step"]
             process = start(cfg, resume=run)
             deadline = time.monotonic() + 20
-            while kills < 4 and process.is_alive() and checkpoint(run)["step"] <= step and time.monotonic() < deadline:
+            while (
+                kills < 4
+                and process.is_alive()
+                and checkpoint(run)["step"] <= step
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.02)
     process.join()
     assert process.exitcode == 0 and kills >= 3
@@ -271,6 +354,7 @@ def test_kill_9_at_random_moments_leaves_a_usable_checkpoint(data, tmp_path):
 
 # ---------------------------------------------------------------- what to resume
 
+
 def test_resume_latest_a_folder_or_a_file(data, tmp_path):
     cfg = tiny.config(data, iterations=2)
     first = train(cfg, device="cpu", runs_root=tmp_path)
@@ -279,7 +363,9 @@ def test_resume_latest_a_folder_or_a_file(data, tmp_path):
     longer = tiny.config(data, iterations=4)
     assert train(longer, device="cpu", resume="latest", runs_root=tmp_path) == second
     assert checkpoint(second)["step"] == 4 and checkpoint(first)["step"] == 2
-    assert train(longer, device="cpu", resume=first / "weights/last.pth", runs_root=tmp_path) == first
+    assert (
+        train(longer, device="cpu", resume=first / "weights/last.pth", runs_root=tmp_path) == first
+    )
     assert_same(checkpoint(first)["model"], checkpoint(second)["model"])
     env = json.loads((first / "env.json").read_text())
     assert [start["step"] for start in env["resumed"]] == [2]
@@ -288,7 +374,12 @@ def test_resume_latest_a_folder_or_a_file(data, tmp_path):
 def test_going_back_to_an_older_checkpoint_starts_a_new_folder(data, tmp_path):
     cfg = tiny.config(data, iterations=4, keep_every=2)
     run = train(cfg, device="cpu", runs_root=tmp_path)
-    assert sorted(p.name for p in (run / "weights").iterdir()) == ["best.pth", "last.pth", "step_00000002.pth", "step_00000004.pth"]
+    assert sorted(p.name for p in (run / "weights").iterdir()) == [
+        "best.pth",
+        "last.pth",
+        "step_00000002.pth",
+        "step_00000004.pth",
+    ]
     before = (run / "weights/last.pth").read_bytes()
     other = train(cfg, device="cpu", resume=run / "weights/step_00000002.pth", runs_root=tmp_path)
     assert other == tmp_path / "tiny/2" and (run / "weights/last.pth").read_bytes() == before
@@ -311,8 +402,11 @@ def test_a_finished_run_has_nothing_left_to_do(data, tmp_path):
 
 def test_what_cannot_be_resumed_is_refused(data, tmp_path):
     cfg = tiny.config(data, iterations=2)
-    for resume, message in (("latest", "no run to resume in .*start one without --resume"), (tmp_path, "holds no checkpoint to resume"),
-                            (tmp_path / "gone.pth", "does not exist")):
+    for resume, message in (
+        ("latest", "no run to resume in .*start one without --resume"),
+        (tmp_path, "holds no checkpoint to resume"),
+        (tmp_path / "gone.pth", "does not exist"),
+    ):
         with pytest.raises(ValueError, match=message):
             find_checkpoint(resume, tmp_path / "runs", "tiny")
     run = train(cfg, device="cpu", run_dir=tmp_path / "run")

@@ -8,9 +8,21 @@ from layers.anchors import level_sizes, make_anchors
 
 def test_order_is_row_column_scale_ratio():
     anchors = make_anchors([(1, 2)], [(10, 20)], (1, 4), image_size=100)
-    assert torch.allclose(anchors, torch.tensor([
-        [0.25, 0.5, 0.1, 0.1], [0.25, 0.5, 0.2, 0.05], [0.25, 0.5, 0.2, 0.2], [0.25, 0.5, 0.4, 0.1],
-        [0.75, 0.5, 0.1, 0.1], [0.75, 0.5, 0.2, 0.05], [0.75, 0.5, 0.2, 0.2], [0.75, 0.5, 0.4, 0.1]]))
+    assert torch.allclose(
+        anchors,
+        torch.tensor(
+            [
+                [0.25, 0.5, 0.1, 0.1],
+                [0.25, 0.5, 0.2, 0.05],
+                [0.25, 0.5, 0.2, 0.2],
+                [0.25, 0.5, 0.4, 0.1],
+                [0.75, 0.5, 0.1, 0.1],
+                [0.75, 0.5, 0.2, 0.05],
+                [0.75, 0.5, 0.2, 0.2],
+                [0.75, 0.5, 0.4, 0.1],
+            ]
+        ),
+    )
 
 
 def test_square_anchors_keep_the_width():
@@ -26,7 +38,11 @@ def test_offset_zero_puts_centres_on_cell_corners():
     assert anchors[:, 1].tolist() == [0] * 4 + [0.5] * 4
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3), st.integers(1, 3), st.integers(1, 3))
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
 def test_level_sizes_count_the_anchors(shapes, scales, ratios):
     scales = [tuple(range(10, 10 + scales))] * len(shapes)
     ratios = (1, 0.5, 2)[:ratios]
@@ -37,12 +53,15 @@ def test_level_sizes_count_the_anchors(shapes, scales, ratios):
         assert torch.equal(part, make_anchors([shape], [level], ratios, image_size=64))
 
 
-@pytest.mark.parametrize("shapes, scales, ratios, message", [
-    ([(2, 2)], [(8,), (16,)], (1,), "one list per level"),
-    ([(2, 2)], [()], (1,), "at least one"),
-    ([(2, 2)], [(8,)], (), "at least one"),
-    ([(2, 2)], [(-8,)], (1,), "positive"),
-])
+@pytest.mark.parametrize(
+    "shapes, scales, ratios, message",
+    [
+        ([(2, 2)], [(8,), (16,)], (1,), "one list per level"),
+        ([(2, 2)], [()], (1,), "at least one"),
+        ([(2, 2)], [(8,)], (), "at least one"),
+        ([(2, 2)], [(-8,)], (1,), "positive"),
+    ],
+)
 def test_mistakes_are_named(shapes, scales, ratios, message):
     with pytest.raises(ValueError, match=message):
         make_anchors(shapes, scales, ratios, image_size=64)

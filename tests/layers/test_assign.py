@@ -8,7 +8,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers import assign
 from layers.anchors import level_sizes, make_anchors
-from layers.assign import Assigner, Assignment, MaxIoU, assigner_names, build_assigner, claim_best_anchors, register_assigner
+from layers.assign import (
+    Assigner,
+    Assignment,
+    MaxIoU,
+    assigner_names,
+    build_assigner,
+    claim_best_anchors,
+    register_assigner,
+)
 from layers.boxes import corners, pairwise_iou
 
 SHAPES, SCALES, RATIOS, SIDE = [(8, 8), (4, 4)], [(24,), (48,)], (1, 0.5, 2), 64
@@ -46,17 +54,24 @@ def plain_max_iou(anchors, boxes, crowds, positive=0.5, negative=0.4, crowd=0.7)
 
 
 def test_bands_by_hand():
-    anchors = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 6.2], [0, 0, 10, 4.5], [0, 0, 10, 3]], dtype=torch.float32)
-    found = build_assigner("max_iou")(anchors, (4,), torch.tensor([[0.0, 0.0, 10.0, 10.0]]), None, NONE)
+    anchors = torch.tensor(
+        [[0, 0, 10, 10], [0, 0, 10, 6.2], [0, 0, 10, 4.5], [0, 0, 10, 3]], dtype=torch.float32
+    )
+    found = build_assigner("max_iou")(
+        anchors, (4,), torch.tensor([[0.0, 0.0, 10.0, 10.0]]), None, NONE
+    )
     assert found.gt_index.tolist() == [0, 0, -2, -1]
     assert torch.allclose(found.overlap, torch.tensor([1, 0.62, 0.45, 0.3]))
 
 
 def test_every_ground_truth_claims_an_anchor_best_first():
-    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 3.0], [50.0, 50.0, 60.0, 60.0]])
+    anchors = torch.tensor(
+        [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 3.0], [50.0, 50.0, 60.0, 60.0]]
+    )
     boxes = torch.tensor([[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 9.5], [80.0, 80.0, 81.0, 81.0]])
     found = build_assigner("max_iou")(anchors, (3,), boxes, None, NONE)
-    # The second box is nearest to anchor 0, the first takes what is left; the third overlaps nothing and takes the last one.
+    # The second box is nearest to anchor 0, the first takes what is left; the third overlaps
+    # nothing and takes the last one.
     assert found.gt_index.tolist() == [1, 0, 2]
     assert torch.allclose(found.overlap, torch.tensor([0.95, 3 / 9, 0.0]))
 
@@ -81,21 +96,33 @@ def test_crowds_silence_background_but_not_positives():
     assert (crowded.gt_index == -2).sum() > (alone.gt_index == -2).sum()
     inside = ((ANCHORS >= 0) & (ANCHORS <= 64)).all(1)
     assert not (crowded.gt_index[inside] == -1).any()
-    assert torch.equal(build_assigner("max_iou(crowd=1)")(ANCHORS, LEVELS, boxes, None, crowds).gt_index, alone.gt_index)
+    assert torch.equal(
+        build_assigner("max_iou(crowd=1)")(ANCHORS, LEVELS, boxes, None, crowds).gt_index,
+        alone.gt_index,
+    )
 
 
 def test_nothing_to_assign():
     empty = build_assigner("max_iou")(ANCHORS, LEVELS, NONE, None, NONE)
-    assert (empty.gt_index == -1).all() and (empty.overlap == 0).all() and empty.gt_index.dtype == torch.int64
-    assert build_assigner("max_iou")(NONE, (0,), random_boxes(3, 0), None, NONE).gt_index.shape == (0,)
-    crowd_only = build_assigner("max_iou")(ANCHORS, LEVELS, NONE, None, torch.tensor([[-64.0, -64.0, 128.0, 128.0]]))
+    assert (
+        (empty.gt_index == -1).all()
+        and (empty.overlap == 0).all()
+        and empty.gt_index.dtype == torch.int64
+    )
+    assert build_assigner("max_iou")(NONE, (0,), random_boxes(3, 0), None, NONE).gt_index.shape == (
+        0,
+    )
+    crowd_only = build_assigner("max_iou")(
+        ANCHORS, LEVELS, NONE, None, torch.tensor([[-64.0, -64.0, 128.0, 128.0]])
+    )
     assert (crowd_only.gt_index == -2).all()
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 12), st.integers(0, 2), st.booleans())
 def test_agrees_with_the_plain_rule(seed, m, crowds, on_grid):
-    """Boxes partly outside the image; on a grid many overlaps are equal, and ties go to the lowest anchor."""
+    """Boxes partly outside the image; on a grid many overlaps are equal, and ties go to the lowest
+    anchor."""
     boxes, crowd_boxes = random_boxes(m, seed), random_boxes(crowds, seed + 1) * 2
     if on_grid:
         boxes = (boxes / 8).round() * 8
@@ -117,13 +144,14 @@ def test_permuting_ground_truths_permutes_the_assignment(seed, m):
 
 
 def batch_of_images(padding):
-    """Five images of 0 to 9 ground truths, the last of them crowds, padded with boxes that must not matter."""
+    """Five images of 0 to 9 ground truths, the last of them crowds, padded with boxes that must not
+    matter."""
     counts, crowds = [3, 0, 9, 1, 5], [0, 0, 2, 1, 1]
     m = max(counts)
     boxes = torch.full((5, m, 4), padding)
     valid, crowd = torch.zeros(5, m, dtype=torch.bool), torch.zeros(5, m, dtype=torch.bool)
     for b, (n, c) in enumerate(zip(counts, crowds, strict=True)):
-        boxes[b, :n], valid[b, :n], crowd[b, n - c:n] = random_boxes(n, b), True, True
+        boxes[b, :n], valid[b, :n], crowd[b, n - c : n] = random_boxes(n, b), True, True
     return boxes, valid, crowd
 
 
@@ -134,9 +162,12 @@ def test_a_padded_batch_equals_single_images(monkeypatch, padding, chunk):
     boxes, valid, crowd = batch_of_images(padding)
     assigner = build_assigner("max_iou")
     together = assigner.batch(ANCHORS, LEVELS, boxes, valid, crowd)
-    loop = Assigner.batch(assigner, ANCHORS, LEVELS, boxes, valid, crowd)  # the default, one image at a time
+    # the default, one image at a time
+    loop = Assigner.batch(assigner, ANCHORS, LEVELS, boxes, valid, crowd)
     assert together.gt_index.shape == (5, len(ANCHORS))
-    assert torch.equal(together.gt_index, loop.gt_index) and torch.equal(together.overlap, loop.overlap)
+    assert torch.equal(together.gt_index, loop.gt_index) and torch.equal(
+        together.overlap, loop.overlap
+    )
 
 
 def test_default_batch_counts_along_the_padded_axis_and_passes_masks():
@@ -151,7 +182,14 @@ def test_default_batch_counts_along_the_padded_axis_and_passes_masks():
 
     valid = torch.tensor([[True, True, True, False]])
     crowd = torch.tensor([[True, False, False, False]])
-    found = TakesFirst().batch(ANCHORS, LEVELS, torch.zeros(1, 4, 4), valid, crowd, [torch.zeros(3, 5, 6, dtype=torch.bool)])
+    found = TakesFirst().batch(
+        ANCHORS,
+        LEVELS,
+        torch.zeros(1, 4, 4),
+        valid,
+        crowd,
+        [torch.zeros(3, 5, 6, dtype=torch.bool)],
+    )
     assert seen == [(2, (2, 5, 6), 1)]
     assert found.gt_index[0, :3].tolist() == [1, -2, -1]
 
@@ -161,7 +199,9 @@ class ForbidSync(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.__name__.split(".")[0]
-        boolean_index = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        boolean_index = name == "index" and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
         assert name not in self.NAMES and not boolean_index, f"{func} waits for the device"
         return func(*args, **(kwargs or {}))
 
@@ -175,10 +215,14 @@ def test_max_iou_never_waits_for_the_device():
 
 
 def test_many_ground_truths():
-    """272 on one image, as in nuclei: each ends with at least one anchor of its own. The plain rule takes too long for as many."""
+    """272 on one image, as in nuclei: each ends with at least one anchor of its own. The plain rule
+    takes too long for as many."""
     anchors = corners(make_anchors([(18, 18)], [(24,)], RATIOS, image_size=280)) * 280
     boxes = random_boxes(272, 0, 0, 240)
-    all_of_them, some = (build_assigner("max_iou")(anchors, (len(anchors),), b, None, NONE).gt_index for b in (boxes, boxes[:70]))
+    all_of_them, some = (
+        build_assigner("max_iou")(anchors, (len(anchors),), b, None, NONE).gt_index
+        for b in (boxes, boxes[:70])
+    )
     assert set(range(272)) <= set(all_of_them.tolist())
     assert torch.equal(some, plain_max_iou(anchors, boxes[:70], NONE))
 
@@ -188,29 +232,40 @@ def test_claims_of_padding_go_nowhere():
     assert claim_best_anchors(iou).tolist() == [[0, -1], [1, -1]]
 
 
-@pytest.mark.parametrize("text, expression", [
-    ("max_iou", "max_iou"), ("max_iou()", "max_iou"), ("max_iou(positive=0.5)", "max_iou"),
-    ("max_iou( crowd=1, positive = 0.60 )", "max_iou(positive=0.6, crowd=1)"),
-])
+@pytest.mark.parametrize(
+    "text, expression",
+    [
+        ("max_iou", "max_iou"),
+        ("max_iou()", "max_iou"),
+        ("max_iou(positive=0.5)", "max_iou"),
+        ("max_iou( crowd=1, positive = 0.60 )", "max_iou(positive=0.6, crowd=1)"),
+    ],
+)
 def test_canonical_expression(text, expression):
     assigner = build_assigner(text)
-    assert assigner.expression == expression and build_assigner(assigner.expression).expression == expression
+    assert (
+        assigner.expression == expression
+        and build_assigner(assigner.expression).expression == expression
+    )
     assert not assigner.needs_masks
 
 
-@pytest.mark.parametrize("text, message", [
-    ("max_iuo", "did you mean max_iou"),
-    ("max_iou(postive=0.5)", "did you mean positive"),
-    ("max_iou(positive='high')", "positive must be of type float"),
-    ("max_iou(positive=True)", "positive must be of type float"),
-    ("atss(iou=gmaiou)", "write iou='gmaiou', in quotes"),
-    ("max_iou(positive=1.5)", "positive=1.5 must be"),
-    ("max_iou(negative=0.6)", "negative=0.6 must lie between 0 and positive=0.5"),
-    ("max_iou(crowd=-1)", "crowd"),
-    ("max_iou(0.5)", "by name"),
-    ("max_iou + max_iou", "expected a name"),
-    ("", "empty"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("max_iuo", "did you mean max_iou"),
+        ("max_iou(postive=0.5)", "did you mean positive"),
+        ("max_iou(positive='high')", "positive must be of type float"),
+        ("max_iou(positive=True)", "positive must be of type float"),
+        ("atss(iou=gmaiou)", "write iou='gmaiou', in quotes"),
+        ("max_iou(positive=1.5)", "positive=1.5 must be"),
+        ("max_iou(negative=0.6)", "negative=0.6 must lie between 0 and positive=0.5"),
+        ("max_iou(crowd=-1)", "crowd"),
+        ("max_iou(0.5)", "by name"),
+        ("max_iou + max_iou", "expected a name"),
+        ("", "empty"),
+    ],
+)
 def test_mistakes_are_named(text, message):
     with pytest.raises(ValueError, match=message):
         build_assigner(text)
@@ -221,7 +276,9 @@ def test_every_registered_assigner(name):
     """Builds with its defaults, assigns every clear case, and takes an empty image."""
     assigner = build_assigner(name)
     assert assigner.expression == name and type(assigner).__doc__
-    assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(type(assigner)).parameters.values())
+    assert all(
+        p.kind is p.KEYWORD_ONLY for p in inspect.signature(type(assigner)).parameters.values()
+    )
     box = torch.tensor([[16.0, 16.0, 40.0, 40.0]])
     mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     mask[:, 16:40, 16:40] = True

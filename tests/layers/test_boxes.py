@@ -3,7 +3,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layers.boxes import center_size, corners, decode, encode, pairwise_intersection, pairwise_iou, to_pixels
+from layers.boxes import (
+    center_size,
+    corners,
+    decode,
+    encode,
+    pairwise_intersection,
+    pairwise_iou,
+    to_pixels,
+)
 
 unit = st.floats(1 / 64, 63 / 64, width=32)
 centered = st.lists(st.tuples(unit, unit, unit, unit), min_size=1, max_size=8).map(torch.tensor)
@@ -32,7 +40,8 @@ def test_overlaps_broadcast_over_leading_dimensions():
 def test_decode_by_hand():
     anchor = torch.tensor([0.5, 0.5, 0.2, 0.4])
     assert torch.allclose(decode(torch.zeros(4), anchor), torch.tensor([0.4, 0.3, 0.6, 0.7]))
-    moved = decode(torch.tensor([1.0, 0.0, 5 * torch.tensor(2.0).log(), 0.0]), anchor)  # one tenth of the width right, twice as wide
+    # one tenth of the width right, twice as wide
+    moved = decode(torch.tensor([1.0, 0.0, 5 * torch.tensor(2.0).log(), 0.0]), anchor)
     assert torch.allclose(moved, torch.tensor([0.32, 0.3, 0.72, 0.7]))
 
 
@@ -56,11 +65,18 @@ def test_iou_is_symmetric_bounded_and_one_only_for_itself(a, b):
     assert torch.allclose(pairwise_iou(a, a).diagonal(), torch.ones(len(a)), atol=1e-5)
 
 
-@pytest.mark.parametrize("box, expected", [
-    ((0.25, 0.5, 0.75, 1.0), (50, 50, 150, 100)),
-    ((-0.5, 0.2, 1.5, 0.4), (0, 20, 200, 40)),  # clipped on both sides
-    ((0.75, 1.0, 0.25, 0.5), (50, 50, 150, 100)),  # swapped corners
-    ((1.2, 0.1, 1.4, 0.2), (200, 10, 200, 20)),  # beside the image: empty at its edge
-])
+@pytest.mark.parametrize(
+    "box, expected",
+    [
+        ((0.25, 0.5, 0.75, 1.0), (50, 50, 150, 100)),
+        ((-0.5, 0.2, 1.5, 0.4), (0, 20, 200, 40)),  # clipped on both sides
+        ((0.75, 1.0, 0.25, 0.5), (50, 50, 150, 100)),  # swapped corners
+        ((1.2, 0.1, 1.4, 0.2), (200, 10, 200, 20)),  # beside the image: empty at its edge
+    ],
+)
 def test_to_pixels(box, expected):
-    assert torch.allclose(to_pixels(torch.tensor([box]), (100, 200)), torch.tensor([expected], dtype=torch.float32), atol=1e-4)
+    assert torch.allclose(
+        to_pixels(torch.tensor([box]), (100, 200)),
+        torch.tensor([expected], dtype=torch.float32),
+        atol=1e-4,
+    )

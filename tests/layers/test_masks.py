@@ -9,11 +9,16 @@ from layers import masks as masks_module
 from layers.masks import assemble, box_window, crop, resize_to_image
 
 edge = st.floats(-0.375, 1.375, width=32)
-boxes_strategy = st.lists(st.tuples(edge, edge, edge, edge), min_size=1, max_size=5).map(torch.tensor)
+boxes_strategy = st.lists(st.tuples(edge, edge, edge, edge), min_size=1, max_size=5).map(
+    torch.tensor
+)
 
 
 def random_boxes(n, generator):
-    center, size = torch.rand(n, 2, generator=generator) * 1.2 - 0.1, torch.rand(n, 2, generator=generator) * 0.6
+    center, size = (
+        torch.rand(n, 2, generator=generator) * 1.2 - 0.1,
+        torch.rand(n, 2, generator=generator) * 0.6,
+    )
     return torch.cat((center - size / 2, center + size / 2), 1)
 
 
@@ -26,7 +31,8 @@ def test_assemble_is_a_weighted_sum_of_prototypes():
 
 
 def test_window_by_hand():
-    # columns: edges 2.5 and 5.0 of 10 pixels, grown by 1: 1.5 <= c < 6.0; rows: edges 0 and 1 of 4 pixels: -1 <= r < 2
+    # columns: edges 2.5 and 5.0 of 10 pixels, grown by 1: 1.5 <= c < 6.0; rows: edges 0 and 1 of 4
+    # pixels: -1 <= r < 2
     window = box_window(torch.tensor([[0.25, 0.0, 0.5, 0.25]]), (4, 10))[0]
     assert window.any(0).nonzero()[:, 0].tolist() == [2, 3, 4, 5]
     assert window.any(1).nonzero()[:, 0].tolist() == [0, 1]
@@ -56,7 +62,11 @@ def test_window_grows_with_padding_and_ignores_the_order_of_corners(boxes, h, w)
 def test_windows_give_the_pixels_of_a_full_resize(size, kind):
     generator = torch.Generator().manual_seed(3)
     boxes = random_boxes(20, generator)
-    masks = torch.rand(20, 138, 100, generator=generator) if kind != "filled" else torch.ones(20, 138, 100)
+    masks = (
+        torch.rand(20, 138, 100, generator=generator)
+        if kind != "filled"
+        else torch.ones(20, 138, 100)
+    )
     masks = crop(masks.round() if kind == "binary" else masks, boxes)
     full = F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0] > 0.5
     assert full.any()
@@ -65,17 +75,25 @@ def test_windows_give_the_pixels_of_a_full_resize(size, kind):
 
 
 @settings(deadline=None)
-@given(boxes_strategy, st.integers(1, 12), st.integers(1, 12), st.integers(1, 40), st.integers(1, 40))
+@given(
+    boxes_strategy, st.integers(1, 12), st.integers(1, 12), st.integers(1, 40), st.integers(1, 40)
+)
 def test_windows_agree_for_any_sizes_and_boxes(boxes, h, w, new_h, new_w):
     masks = crop(torch.ones(len(boxes), h, w), boxes)
     full = F.interpolate(masks[None], (new_h, new_w), mode="bilinear", align_corners=False)[0]
     clear = (full - 0.5).abs() > 1e-5  # at 0.5 itself, on which side a pixel falls is rounding
-    assert torch.equal(resize_to_image(masks, (new_h, new_w), boxes=boxes)[clear], (full > 0.5)[clear])
+    assert torch.equal(
+        resize_to_image(masks, (new_h, new_w), boxes=boxes)[clear], (full > 0.5)[clear]
+    )
 
 
 def test_resize_of_nothing():
     assert resize_to_image(torch.zeros(0, 8, 8), (20, 30)).shape == (0, 20, 30)
-    assert resize_to_image(torch.zeros(0, 8, 8), (20, 30), boxes=torch.zeros(0, 4)).shape == (0, 20, 30)
+    assert resize_to_image(torch.zeros(0, 8, 8), (20, 30), boxes=torch.zeros(0, 4)).shape == (
+        0,
+        20,
+        30,
+    )
 
 
 @pytest.mark.parametrize("with_boxes", [False, True])
@@ -91,7 +109,8 @@ def test_chunks_do_not_change_the_result(monkeypatch, with_boxes):
 
 @pytest.mark.parametrize("with_boxes", [False, True])
 def test_float_pixels_are_bounded(monkeypatch, with_boxes):
-    """20 masks of 480x640 are 25 MB as floats; the largest tensor made on the way stays within the budget."""
+    """20 masks of 480x640 are 25 MB as floats; the largest tensor made on the way stays within the
+    budget."""
     made = []
 
     class Watch(TorchDispatchMode):

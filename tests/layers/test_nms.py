@@ -32,7 +32,8 @@ def test_a_suppressed_box_suppresses_in_fast_nms_only():
 
 
 def test_classes_do_not_suppress_each_other_but_cross_class_does():
-    scores = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.01, 0.02]])  # the third anchor is below the threshold in every class
+    # the third anchor is below the threshold in every class
+    scores = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.01, 0.02]])
     boxes = CHAIN[[0, 0, 0]]
     assert survivors(fast_nms(boxes, scores, **USUAL)) == [(0, 0), (1, 1)]
     assert survivors(cross_class_fast_nms(boxes, scores, **USUAL)) == [(0, 0)]
@@ -49,17 +50,36 @@ def test_overlap_equal_to_the_threshold():
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.5]])  # IoU 0.5
     scores = torch.tensor([[0.9], [0.8]])
     assert len(fast_nms(boxes, scores, **USUAL)[0]) == 2  # falls only above it
-    on_pixels = torch.tensor([[0.0, 0.0, 0.09, 0.09], [0.0, 0.0, 0.09, 0.04]])  # with +1 sides 10x10 and 10x5: 0.5
+    # with +1 sides 10x10 and 10x5: 0.5
+    on_pixels = torch.tensor([[0.0, 0.0, 0.09, 0.09], [0.0, 0.0, 0.09, 0.04]])
     assert len(traditional_nms(on_pixels, scores, **USUAL)[0]) == 1  # falls at it
 
 
 def test_top_k_counts_per_class_and_max_detections_over_all():
-    boxes = torch.arange(6)[:, None] * torch.tensor([0.1, 0.0, 0.1, 0.0]) + torch.tensor([0.0, 0.0, 0.05, 0.1])
+    boxes = torch.arange(6)[:, None] * torch.tensor([0.1, 0.0, 0.1, 0.0]) + torch.tensor(
+        [0.0, 0.0, 0.05, 0.1]
+    )
     scores = torch.stack((torch.linspace(0.9, 0.4, 6), torch.linspace(0.35, 0.85, 6)), 1)
-    assert survivors(fast_nms(boxes, scores, **{**USUAL, "top_k": 2})) == [(0, 0), (5, 1), (1, 0), (4, 1)]
-    assert survivors(fast_nms(boxes, scores, **{**USUAL, "max_detections": 3})) == [(0, 0), (5, 1), (1, 0)]
-    assert survivors(traditional_nms(boxes, scores, **{**USUAL, "max_detections": 3})) == [(0, 0), (5, 1), (1, 0)]
-    assert survivors(cross_class_fast_nms(boxes, scores, **{**USUAL, "max_detections": 2})) == [(0, 0), (5, 1)]
+    assert survivors(fast_nms(boxes, scores, **{**USUAL, "top_k": 2})) == [
+        (0, 0),
+        (5, 1),
+        (1, 0),
+        (4, 1),
+    ]
+    assert survivors(fast_nms(boxes, scores, **{**USUAL, "max_detections": 3})) == [
+        (0, 0),
+        (5, 1),
+        (1, 0),
+    ]
+    assert survivors(traditional_nms(boxes, scores, **{**USUAL, "max_detections": 3})) == [
+        (0, 0),
+        (5, 1),
+        (1, 0),
+    ]
+    assert survivors(cross_class_fast_nms(boxes, scores, **{**USUAL, "max_detections": 2})) == [
+        (0, 0),
+        (5, 1),
+    ]
 
 
 @pytest.mark.parametrize("nms", ALL)
@@ -101,23 +121,40 @@ def plain_fast_nms(boxes, scores, iou_threshold, score_threshold, top_k, max_det
     overlap, found = pairwise_iou(boxes, boxes), []
     for label in range(scores.shape[1]):
         ranked = sorted(kept, key=lambda a: -scores[a, label].item())[:top_k]
-        found += [(scores[a, label].item(), a, label) for i, a in enumerate(ranked)
-                  if all(overlap[b, a] <= iou_threshold for b in ranked[:i])]
+        found += [
+            (scores[a, label].item(), a, label)
+            for i, a in enumerate(ranked)
+            if all(overlap[b, a] <= iou_threshold for b in ranked[:i])
+        ]
     return [(a, label) for _, a, label in sorted(found, key=lambda f: -f[0])[:max_detections]]
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 3 * FIRST_RANKS), st.integers(1, 6), st.integers(1, 3 * FIRST_RANKS), st.integers(1, 120),
-       st.sampled_from([0.1, 0.5]), st.sampled_from([0.05, 1.0]))
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 3 * FIRST_RANKS),
+    st.integers(1, 6),
+    st.integers(1, 3 * FIRST_RANKS),
+    st.integers(1, 120),
+    st.sampled_from([0.1, 0.5]),
+    st.sampled_from([0.05, 1.0]),
+)
 def test_fast_nms_is_its_definition(seed, n, classes, top_k, max_detections, iou_threshold, spread):
-    """Fast NMS skips comparisons that cannot matter; a small spread makes crowds in which they do."""
+    """Fast NMS skips comparisons that cannot matter; a small spread makes crowds in which they
+    do."""
     boxes, scores = scene(n, classes, seed, spread)
-    limits = dict(iou_threshold=iou_threshold, score_threshold=0.05, top_k=top_k, max_detections=max_detections)
+    limits = dict(
+        iou_threshold=iou_threshold,
+        score_threshold=0.05,
+        top_k=top_k,
+        max_detections=max_detections,
+    )
     assert survivors(fast_nms(boxes, scores, **limits)) == plain_fast_nms(boxes, scores, **limits)
 
 
 def test_candidates_beyond_the_first_ranks_are_found():
-    """100 boxes apart from each other, all of one class: every one survives, though the first pass sees only some."""
+    """100 boxes apart from each other, all of one class: every one survives, though the first pass
+    sees only some."""
     grid = torch.cartesian_prod(torch.arange(10.0), torch.arange(10.0)) / 10
     boxes = torch.cat((grid, grid + 0.05), 1)
     scores = torch.stack((torch.linspace(0.9, 0.5, 100), torch.linspace(0.3, 0.2, 100)), 1)
@@ -132,9 +169,18 @@ def test_traditional_agrees_with_a_plain_loop():
     for label in range(4):
         kept = []
         for a in np.argsort(-scores[:, label].numpy(), kind="stable"):
-            sides = [np.minimum(pixels[a, 2:], pixels[b, 2:]) - np.maximum(pixels[a, :2], pixels[b, :2]) + 1 for b in kept]
+            sides = [
+                np.minimum(pixels[a, 2:], pixels[b, 2:])
+                - np.maximum(pixels[a, :2], pixels[b, :2])
+                + 1
+                for b in kept
+            ]
             shared = [side.clip(0).prod() for side in sides]
-            if scores[a, label] > 0.05 and all(s / (areas[a] + areas[b] - s) < 0.5 for s, b in zip(shared, kept, strict=True)):
+            if scores[a, label] > 0.05 and all(
+                s / (areas[a] + areas[b] - s) < 0.5 for s, b in zip(shared, kept, strict=True)
+            ):
                 kept.append(a)
         expected += [(scores[a, label].item(), int(a), label) for a in kept]
-    assert survivors(traditional_nms(boxes, scores, **USUAL)) == [(a, label) for _, a, label in sorted(expected, reverse=True)[:100]]
+    assert survivors(traditional_nms(boxes, scores, **USUAL)) == [
+        (a, label) for _, a, label in sorted(expected, reverse=True)[:100]
+    ]

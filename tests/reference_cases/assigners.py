@@ -1,4 +1,5 @@
-"""Mask-aware IoU and ATSS: overlaps and assignments of the published code, and of written-out definitions where no code is public.
+"""Mask-aware IoU and ATSS: overlaps and assignments of the published code, and of written-out
+definitions where no code is public.
 
 The numbers lie beside `root`, in assigners_losses/1_gmaiou and assigners_losses/2_atss.
 """
@@ -23,15 +24,23 @@ ROUNDINGS = {"rounded": "reference", "exact": "exact"}
 MODES = {"iou": "iou", "diou": "diou", "giou": "giou", "maiou": "maiou", "gmaiou_M": "gmaiou"}
 PYRAMIDS = {550: (69, 35, 18, 9, 5), 400: (50, 25, 13, 7, 4), 138: (18, 9, 5, 3, 2)}
 ANCHORS = {  # the first part of a stored set's name -> how the project makes it
-    "repo_s4": {"scales": [(4 * s,) for s in STRIDES], "ratios": (1,), "offset": 0, "strides": STRIDES},
+    "repo_s4": {
+        "scales": [(4 * s,) for s in STRIDES],
+        "ratios": (1,),
+        "offset": 0,
+        "strides": STRIDES,
+    },
     "yolact_s3": {"scales": [(3 * s,) for s in STRIDES], "ratios": (1,)},
-    "yolact_s3_r3": {"scales": [(3 * s,) for s in STRIDES], "ratios": (2, 1, 0.5)},  # stored as height / width
+    # stored as height / width
+    "yolact_s3_r3": {"scales": [(3 * s,) for s in STRIDES], "ratios": (2, 1, 0.5)},
 }
 EDGE = "edge_empty_mask_and_duplicate_gt"
 
 NOT_OFFERED = {
-    f"assigners {EDGE} maiou_zero_for_empty": "an empty mask that gives every candidate to its ground truth",
-    "assigners gmaiou_*_pixelset": "areas of rounded boxes; the published code rounds only where it counts mask pixels",
+    f"assigners {EDGE} maiou_zero_for_empty": "an empty mask that gives every candidate to its "
+    "ground truth",
+    "assigners gmaiou_*_pixelset": "areas of rounded boxes; the published code rounds only where "
+    "it counts mask pixels",
 }
 
 
@@ -39,9 +48,19 @@ def cases(root: Path) -> list[Case]:
     folder = root.parent / "assigners_losses"
     found = []
     for path in sorted((folder / "1_gmaiou").glob("*.npz")):
-        found += [Case(f"gma_iou {path.stem} G={polygon} {rounding}", partial(_overlap_error, path, polygon, rounding), 1e-12)
-                  for polygon in POLYGONS for rounding in ROUNDINGS]
-        found.append(Case(f"gma_iou {path.stem} published code", partial(_published_error, path), 3e-7))  # which adds 1e-6 to areas
+        found += [
+            Case(
+                f"gma_iou {path.stem} G={polygon} {rounding}",
+                partial(_overlap_error, path, polygon, rounding),
+                1e-12,
+            )
+            for polygon in POLYGONS
+            for rounding in ROUNDINGS
+        ]
+        # which adds 1e-6 to areas
+        found.append(
+            Case(f"gma_iou {path.stem} published code", partial(_published_error, path), 3e-7)
+        )
     for path in sorted((folder / "2_atss").glob("anchors_*.npz")):
         found.append(Case(f"atss {path.stem}", partial(_anchors_error, path), 1e-4))
     if not (folder / "2_atss" / "index.json").exists():
@@ -49,11 +68,26 @@ def cases(root: Path) -> list[Case]:
     for entry in json.loads((folder / "2_atss" / "index.json").read_text()):
         path = folder / "2_atss" / f"{entry['case']}.npz"
         for mode in MODES if path.exists() else ():
-            found.append(Case(f"atss {path.stem} {mode}", partial(_wrong_anchors, path, entry["anchors"], mode), 0))
-            found.append(Case(f"atss {path.stem} {mode} overlaps", partial(_positive_overlaps, path, entry["anchors"], mode), 2e-7))
+            found.append(
+                Case(
+                    f"atss {path.stem} {mode}",
+                    partial(_wrong_anchors, path, entry["anchors"], mode),
+                    0,
+                )
+            )
+            found.append(
+                Case(
+                    f"atss {path.stem} {mode} overlaps",
+                    partial(_positive_overlaps, path, entry["anchors"], mode),
+                    2e-7,
+                )
+            )
     path = folder / "2_atss" / f"{EDGE}.npz"
-    found += [Case(f"atss {EDGE} {key}", partial(_wrong_edge, path, key), 0)
-              for key in ("iou_ref", "maiou_ref", "no_gt_iou", "no_gt_maiou") if path.exists()]
+    found += [
+        Case(f"atss {EDGE} {key}", partial(_wrong_edge, path, key), 0)
+        for key in ("iou_ref", "maiou_ref", "no_gt_iou", "no_gt_maiou")
+        if path.exists()
+    ]
     return found
 
 
@@ -62,14 +96,20 @@ def _load(path: Path) -> dict[str, Tensor]:
         found = {key: torch.from_numpy(z[key]) for key in z.files}
     if "masks_packed" in found:
         n, h, w = found["mask_shape"].tolist()
-        bits = np.unpackbits(found["masks_packed"].numpy(), axis=1)[:, :h * w]
+        bits = np.unpackbits(found["masks_packed"].numpy(), axis=1)[:, : h * w]
         found["masks"] = torch.from_numpy(bits.reshape(n, h, w)).bool()
     return found
 
 
 def _overlap_error(path: Path, polygon: str, rounding: str) -> float:
     z = _load(path)
-    found = gma_iou(z["anchors"].double(), z["gt_boxes"].double(), z["masks"], polygon=POLYGONS[polygon], rounding=ROUNDINGS[rounding])
+    found = gma_iou(
+        z["anchors"].double(),
+        z["gt_boxes"].double(),
+        z["masks"],
+        polygon=POLYGONS[polygon],
+        rounding=ROUNDINGS[rounding],
+    )
     return (found - z[f"gmaiou_{polygon}_{rounding}"]).abs().max().item()
 
 
@@ -78,7 +118,9 @@ def _published_error(path: Path) -> float:
     z = _load(path)
     theirs = z["ref_maiou_f64"]
     found = gma_iou(z["anchors"].double(), z["gt_boxes"].double(), z["masks"], polygon="box")
-    if found[theirs.isnan()].any() or bool((theirs.isnan().any(1) != ~z["masks"].flatten(1).any(1)).any()):
+    if found[theirs.isnan()].any() or bool(
+        (theirs.isnan().any(1) != ~z["masks"].flatten(1).any(1)).any()
+    ):
         return float("inf")
     return (found - theirs).nan_to_num(nan=0).abs().max().item()
 
@@ -93,7 +135,9 @@ def _anchors_error(path: Path) -> float:
 def _assign(path: Path, anchors: str, measure: str, without: bool = False):
     z, stored = _load(path), _load(path.parent / anchors)
     boxes, masks = (z["gt_boxes"][:0], z["masks"][:0]) if without else (z["gt_boxes"], z["masks"])
-    found = build_assigner(f"atss(iou='{measure}')")(stored["anchors"].float(), stored["num_per_level"].tolist(), boxes, masks, boxes[:0])
+    found = build_assigner(f"atss(iou='{measure}')")(
+        stored["anchors"].float(), stored["num_per_level"].tolist(), boxes, masks, boxes[:0]
+    )
     return found, z
 
 
@@ -104,7 +148,9 @@ def _wrong_anchors(path: Path, anchors: str, mode: str) -> float:
 
 def _positive_overlaps(path: Path, anchors: str, mode: str) -> float:
     found, z = _assign(path, anchors, MODES[mode])
-    return (found.overlap[z[f"{mode}_pos_anchor_idx"]] - z[f"{mode}_pos_overlap"]).abs().max().item()
+    return (
+        (found.overlap[z[f"{mode}_pos_anchor_idx"]] - z[f"{mode}_pos_overlap"]).abs().max().item()
+    )
 
 
 def _wrong_edge(path: Path, key: str) -> float:

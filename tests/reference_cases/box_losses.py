@@ -1,7 +1,8 @@
 """IoU losses of boxes: torchvision's, in float64 and float32.
 
-The numbers lie beside `root`, in assigners_losses/6_box_losses: pairs of boxes that overlap, contain, touch and miss each other, in pixels
-and in units of the image, and boxes without area. Where torchvision's own value or gradient is NaN, only finiteness is compared.
+The numbers lie beside `root`, in assigners_losses/6_box_losses: pairs of boxes that overlap,
+contain, touch and miss each other, in pixels and in units of the image, and boxes without area.
+Where torchvision's own value or gradient is NaN, only finiteness is compared.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from layers.losses.box import ciou, diou, giou
 from tests.reference_cases import Case
 
 LOSSES = {"giou": giou, "diou": diou, "ciou": ciou}
-TOLERANCES = {"": 1e-12, "_f32": 2e-6}  # relative, but values below 1 absolutely; gradients relative to the largest entry of their pair
+# relative, but values below 1 absolutely; gradients relative to the largest entry of their pair
+TOLERANCES = {"": 1e-12, "_f32": 2e-6}
 
 NOT_OFFERED = {
-    "box losses of mmdet: gradient of ciou": "differentiates through the weight alpha, which the paper and torchvision hold constant",
+    "box losses of mmdet: gradient of ciou": "differentiates through the weight alpha, which the "
+    "paper and torchvision hold constant",
 }
 
 
@@ -31,8 +34,20 @@ def cases(root: Path) -> list[Case]:
     found = []
     for name in LOSSES:
         for suffix, tolerance in TOLERANCES.items():
-            found.append(Case(f"box loss {name}{suffix}: values", partial(_values_error, path, name, suffix), tolerance))
-            found.append(Case(f"box loss {name}{suffix}: gradients", partial(_gradients_error, path, name, suffix), tolerance))
+            found.append(
+                Case(
+                    f"box loss {name}{suffix}: values",
+                    partial(_values_error, path, name, suffix),
+                    tolerance,
+                )
+            )
+            found.append(
+                Case(
+                    f"box loss {name}{suffix}: gradients",
+                    partial(_gradients_error, path, name, suffix),
+                    tolerance,
+                )
+            )
         found.append(Case(f"box loss {name}: finite", partial(_not_finite, path, name), 0))
     return found
 
@@ -43,7 +58,7 @@ def _computed(path: Path, name: str, suffix: str) -> tuple[dict, Tensor, Tensor]
     dtype = torch.float32 if suffix else torch.float64
     predicted = torch.from_numpy(arrays["pred"]).to(dtype).requires_grad_()
     values = LOSSES[name](predicted, torch.from_numpy(arrays["target"]).to(dtype)).sum(1)
-    gradient, = torch.autograd.grad(values.sum(), predicted)
+    (gradient,) = torch.autograd.grad(values.sum(), predicted)
     return arrays, values.detach(), gradient
 
 

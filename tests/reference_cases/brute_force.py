@@ -1,4 +1,5 @@
-"""Mask-aware overlaps and ATSS written as their definitions say, one anchor and one ground truth at a time.
+"""Mask-aware overlaps and ATSS written as their definitions say, one anchor and one ground truth at
+a time.
 
 For tests, and for scripts/bench.py to compare with.
 """
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 
-def gma_iou(anchors: Tensor, boxes: Tensor, masks: Tensor, *, polygon: str, rounding: str = "reference") -> Tensor:
+def gma_iou(
+    anchors: Tensor, boxes: Tensor, masks: Tensor, *, polygon: str, rounding: str = "reference"
+) -> Tensor:
     """(A,4), (M,4) pixels, (M,h,w) bool -> (M,A): |P| / |m| * |b and m| / |b or P|."""
     out = torch.zeros(len(boxes), len(anchors), dtype=anchors.dtype)
     for m, (box, mask) in enumerate(zip(boxes, masks, strict=True)):
@@ -17,19 +20,26 @@ def gma_iou(anchors: Tensor, boxes: Tensor, masks: Tensor, *, polygon: str, roun
         for a, anchor in enumerate(anchors):
             if pixels == 0:
                 continue
-            covered = pixels_inside(mask, anchor) if rounding == "reference" else area_inside(mask, anchor)
+            covered = (
+                pixels_inside(mask, anchor)
+                if rounding == "reference"
+                else area_inside(mask, anchor)
+            )
             size = float((anchor[2] - anchor[0]) * (anchor[3] - anchor[1]))
             if polygon == "mask":
                 out[m, a] = covered / (size + pixels - covered)
             else:
                 area = float((box[2] - box[0]) * (box[3] - box[1]))
-                sides = (torch.minimum(box[2:], anchor[2:]) - torch.maximum(box[:2], anchor[:2])).clamp(min=0)
+                sides = (
+                    torch.minimum(box[2:], anchor[2:]) - torch.maximum(box[:2], anchor[:2])
+                ).clamp(min=0)
                 out[m, a] = area / pixels * covered / (size + area - float(sides.prod()))
     return out
 
 
 def pixels_inside(mask: Tensor, anchor: Tensor) -> int:
-    x1, y1, x2, y2 = (max(0, round(edge)) for edge in anchor.tolist())  # Python rounds halves to even as well
+    # Python rounds halves to even as well
+    x1, y1, x2, y2 = (max(0, round(edge)) for edge in anchor.tolist())
     return int(mask[y1:y2, x1:x2].sum())
 
 
@@ -41,14 +51,17 @@ def area_inside(mask: Tensor, anchor: Tensor) -> float:
     return float(down @ mask.double() @ across)
 
 
-def atss(anchors: Tensor, level_sizes: list[int], boxes: Tensor, overlap: Tensor, k: int = 9) -> list[int]:
-    """Algorithm 1 of Zhang et al. 2020 on a table of overlaps (M,A) -> per anchor the ground truth, or -1."""
+def atss(
+    anchors: Tensor, level_sizes: list[int], boxes: Tensor, overlap: Tensor, k: int = 9
+) -> list[int]:
+    """Algorithm 1 of Zhang et al. 2020 on a table of overlaps (M,A) -> per anchor the ground truth,
+    or -1."""
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     best = [(-1, float("-inf"))] * len(anchors)
     for m, box in enumerate(boxes):
         candidates, first = [], 0
         for size in level_sizes:
-            squares = ((box[:2] + box[2:]) / 2 - centres[first:first + size]).square()
+            squares = ((box[:2] + box[2:]) / 2 - centres[first : first + size]).square()
             order = sorted(range(size), key=lambda a: float(squares[a, 0] + squares[a, 1]))  # noqa: B023  used at once
             candidates += [first + a for a in order[:k]]
             first += size

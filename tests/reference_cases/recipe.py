@@ -1,7 +1,9 @@
-"""Weights that the reference numbers were made with: a function of the official state_dict's key names and shapes alone.
+"""Weights that the reference numbers were made with: a function of the official state_dict's key
+names and shapes alone.
 
-Section 1 of the reference's README defines the recipe; each tensor has a generator of its own, so that a subset of the keys (the mask-IoU
-net by itself) gets the values that it has in the full model, as long as its batch-norm keys stay together.
+Section 1 of the reference's README defines the recipe; each tensor has a generator of its own, so
+that a subset of the keys (the mask-IoU net by itself) gets the values that it has in the full
+model, as long as its batch-norm keys stay together.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ MASK_IOU_CHANNELS = (1, 8, 16, 32, 64, 128)
 
 def make_state(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
     """{key: tensor} of the given shapes: float32, but int64 zeros for num_batches_tracked."""
-    return {key: torch.from_numpy(_tensor(key, tuple(shape), seed, shapes)) for key, shape in shapes.items()}
+    return {
+        key: torch.from_numpy(_tensor(key, tuple(shape), seed, shapes))
+        for key, shape in shapes.items()
+    }
 
 
 def mask_iou_state(num_classes: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -45,17 +50,26 @@ def cases(root: Path) -> list[Case]:
     for path in sorted((root / "net").glob("net_*.json")):
         shapes = path.with_name(path.name.replace("net_", "state_dict_", 1))
         if shapes.exists():
-            found.append(Case(f"weight recipe: {path.stem}", partial(_wrong_tensors, path, shapes), 0))
+            found.append(
+                Case(f"weight recipe: {path.stem}", partial(_wrong_tensors, path, shapes), 0)
+            )
     return found
 
 
 def _wrong_tensors(checks: Path, key_list: Path) -> int:
     stored = json.loads(checks.read_text())
-    shapes = {key: tuple(entry["shape"] if isinstance(entry, dict) else entry[0])
-              for key, entry in json.loads(key_list.read_text()).items()}
-    made = {key: _tensor(key, shapes[key], stored["weight_seed"], shapes) for key in stored["weight_check"]}
-    return sum(hashlib.sha256(np.ascontiguousarray(made[key]).tobytes()).hexdigest() != expected["sha256"]
-               for key, expected in stored["weight_check"].items())
+    shapes = {
+        key: tuple(entry["shape"] if isinstance(entry, dict) else entry[0])
+        for key, entry in json.loads(key_list.read_text()).items()
+    }
+    made = {
+        key: _tensor(key, shapes[key], stored["weight_seed"], shapes)
+        for key in stored["weight_check"]
+    }
+    return sum(
+        hashlib.sha256(np.ascontiguousarray(made[key]).tobytes()).hexdigest() != expected["sha256"]
+        for key, expected in stored["weight_check"].items()
+    )
 
 
 def _tensor(key: str, shape: tuple[int, ...], seed: int, keys) -> np.ndarray:
@@ -79,9 +93,11 @@ def _batch_norm(key: str, kind: str, noise: np.ndarray) -> np.ndarray:
     if kind in ("running_mean", "bias"):
         return 0.05 * noise
     scale = 1 + 0.05 * noise
-    if key.startswith("backbone.") and key.endswith(".bn3.weight"):  # last of a ResNet block: keeps deep residual sums small
+    # last of a ResNet block: keeps deep residual sums small
+    if key.startswith("backbone.") and key.endswith(".bn3.weight"):
         return 0.2 * scale
-    if key.startswith("backbone.") and key.endswith(".conv2.1.weight"):  # the same in a DarkNet block
+    # the same in a DarkNet block
+    if key.startswith("backbone.") and key.endswith(".conv2.1.weight"):
         return 0.5 * scale
     return scale
 

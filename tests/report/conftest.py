@@ -18,10 +18,19 @@ def finished(tmp_path_factory):
     """A study with every run finished, on discs and bars, and its records resampled once."""
     root = tmp_path_factory.mktemp("finished")
     tiny.write_dataset(root, train=1, val=5)
-    data = {"data.name": "shapes", "data.root": str(root), "data.train_images": "train", "data.train_annotations": "train.json",
-            "data.val_images": "val", "data.val_annotations": "val.json", "data.class_names": list(tiny.CLASSES)}
+    data = {
+        "data.name": "shapes",
+        "data.root": str(root),
+        "data.train_images": "train",
+        "data.train_annotations": "train.json",
+        "data.val_images": "val",
+        "data.val_annotations": "val.json",
+        "data.class_names": list(tiny.CLASSES),
+    }
     folder = make_study(root / "runs", {**STUDY, "settings": data}, SKILLS, images=30)
-    for number, run in enumerate(runs_of(load_study(folder), expand(load_study(folder)), root=root / "runs")):
+    for number, run in enumerate(
+        runs_of(load_study(folder), expand(load_study(folder)), root=root / "runs")
+    ):
         if run.seed < 2:
             write_detections(root / "runs" / run.folder, run.config, 0, number)
     collect(folder)

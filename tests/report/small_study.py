@@ -10,8 +10,16 @@ from scripts import report
 
 HYBRID = "bce(outside='charge') + 0.5*mse(region='image', rescale=False)"
 SKILLS = {"bce": 0.0, "dice": -1.0, HYBRID: 0.02}
-STUDY = {"name": "small_study", "description": "Which loss? 5 % & <b>", "base": "yolact_plus_tiny_cigarettes", "arms": list(SKILLS),
-         "baseline": "bce", "seeds": 3, "budget": 1000, "margin": 1.5}
+STUDY = {
+    "name": "small_study",
+    "description": "Which loss? 5 % & <b>",
+    "base": "yolact_plus_tiny_cigarettes",
+    "arms": list(SKILLS),
+    "baseline": "bce",
+    "seeds": 3,
+    "budget": 1000,
+    "margin": 1.5,
+}
 
 
 def run_report(folder, *words):

@@ -17,7 +17,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "check_losses", lambda *_: [])
     monkeypatch.setattr(sweep, "code_of_today", lambda: "stub")
     monkeypatch.setattr(sweep_state, "ARCHIVE", tmp_path / "docs" / "studies")
-    (tmp_path / "s.yaml").write_text("base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n")
+    (tmp_path / "s.yaml").write_text(
+        "base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n"
+    )
     return tmp_path
 
 
@@ -33,8 +35,9 @@ def hold(folder, monkeypatch):
 def tuned(folder):
     """A study with 2 trials an arm, on a data set of which images can be held out."""
     (folder / "base.yaml").write_text(dump_yaml(tiny.config(tiny.write_dataset(folder / "data"))))
-    (folder / "s.yaml").write_text("base: base.yaml\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n"
-                                   "tune: {grid: {loss.mask_weight: [3, 12]}, budget: 3, share: 0.3}\n"
-                                   "search: {settings: {loss.mask: 'bce + {a}*dice'}, space: {a: {low: 1, high: 3}}, trials: 4,\n"
-                                   "         budget: 2}\n")
+    (folder / "s.yaml").write_text(
+        "base: base.yaml\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\ntune: {grid: "
+        "{loss.mask_weight: [3, 12]}, budget: 3, share: 0.3}\nsearch: {settings: {loss.mask: 'bce "
+        "+ {a}*dice'}, space: {a: {low: 1, high: 3}}, trials: 4,\n         budget: 2}\n"
+    )
     return folder

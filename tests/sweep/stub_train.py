@@ -1,7 +1,9 @@
-"""Stands in for train.py in tests of sweeps: the same command line, files, signals and exit codes, without the training.
+"""Stands in for train.py in tests of sweeps: the same command line, files, signals and exit codes,
+without the training.
 
-Every step is a line of STUB_JOURNAL, and so is every start, with the step that it starts from. While the file STUB_HOLD exists, no step
-after the second is made. An arm whose mask loss contains STUB_FAIL fails at step 2.
+Every step is a line of STUB_JOURNAL, and so is every start, with the step that it starts from.
+While the file STUB_HOLD exists, no step after the second is made. An arm whose mask loss contains
+STUB_FAIL fails at step 2.
 """
 
 import argparse
@@ -34,7 +36,13 @@ def main():
     (folder / "env.json").write_text('{"code": "stub"}')
     step = int(checkpoint.read_text()) if given.resume else 0
     lines = metrics.read_text().splitlines() if metrics.exists() else []
-    metrics.write_text("".join(line + "\n" for line in lines if '"kind": "train"' in line and json.loads(line)["step"] <= step))
+    metrics.write_text(
+        "".join(
+            line + "\n"
+            for line in lines
+            if '"kind": "train"' in line and json.loads(line)["step"] <= step
+        )
+    )
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     fail, hold = os.environ.get("STUB_FAIL"), Path(os.environ.get("STUB_HOLD", "-"))
@@ -50,16 +58,23 @@ def main():
             sys.exit(2)
         note(folder, step)
         with metrics.open("a") as file:
-            file.write(json.dumps({"kind": "train", "step": step, "images_per_s": 10.0, "skipped": 0}) + "\n")
+            file.write(
+                json.dumps({"kind": "train", "step": step, "images_per_s": 10.0, "skipped": 0})
+                + "\n"
+            )
         checkpoint.with_suffix(".part").write_text(str(step))
         os.replace(checkpoint.with_suffix(".part"), checkpoint)
     (folder / "results").mkdir(exist_ok=True)
     (folder / "results" / "records.npz").touch()
     mask = config["loss"]["mask"]
-    weight = (config["loss"]["mask_weight"] - 6.125) * (1 if mask == "dice" else -1)  # dice likes a large one, the others a small one
+    # dice likes a large one, the others a small one
+    weight = (config["loss"]["mask_weight"] - 6.125) * (1 if mask == "dice" else -1)
     ap = {"ap": (config["train"]["seed"] % 1000 + len(mask) + weight / 10) / 100}
     with metrics.open("a") as file:
-        file.write(json.dumps({"kind": "validation", "step": step, "best": True, "bbox": ap, "segm": ap}) + "\n")
+        file.write(
+            json.dumps({"kind": "validation", "step": step, "best": True, "bbox": ap, "segm": ap})
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

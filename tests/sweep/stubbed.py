@@ -29,8 +29,12 @@ def run(*words):
 
 
 def driver(*words):
-    return subprocess.Popen([sys.executable, "-c", DRIVER, "s.yaml", "--device=cpu", *words], stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, "s.yaml", "--device=cpu", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def all_runs(file="s.yaml"):
@@ -41,26 +45,35 @@ def all_runs(file="s.yaml"):
 def journal(folder):
     """{run: [(pid, step), ...]} in the order of time."""
     found = defaultdict(list)
-    for line in (folder / "journal").read_text().splitlines() if (folder / "journal").exists() else ():
+    for line in (
+        (folder / "journal").read_text().splitlines() if (folder / "journal").exists() else ()
+    ):
         name, pid, step = line.split()
         found[name].append((int(pid), int(step)))
     return found
 
 
 def check_nothing_lost_or_run_twice(folder, steps=6):
-    """Every step of every run was done once, and no two processes shared a run. (The stub is never killed in the middle of a step.)"""
+    """Every step of every run was done once, and no two processes shared a run. (The stub is never
+    killed in the middle of a step.)"""
     found = journal(folder)
     assert sorted(found) == sorted(run.name for run in all_runs())
     for entries in found.values():
         pids = [pid for pid, _ in entries]
-        assert sum(a != b for a, b in zip(pids, pids[1:], strict=False)) == len(set(pids)) - 1, "one process after the other"
+        assert sum(a != b for a, b in zip(pids, pids[1:], strict=False)) == len(set(pids)) - 1, (
+            "one process after the other"
+        )
         starts = {pids.index(pid) for pid in pids}
-        assert [step for at, (_, step) in enumerate(entries) if at not in starts] == list(range(1, steps + 1))
+        assert [step for at, (_, step) in enumerate(entries) if at not in starts] == list(
+            range(1, steps + 1)
+        )
 
 
 def holding(folder):
     """{run: pid} of the trainings that wait at step 2."""
-    return {name: entries[-1][0] for name, entries in journal(folder).items() if entries[-1][1] == 2}
+    return {
+        name: entries[-1][0] for name, entries in journal(folder).items() if entries[-1][1] == 2
+    }
 
 
 def wait_for(condition, seconds=200, every=0.02):

@@ -1,5 +1,5 @@
-"""A study on SLURM. What is submitted is tested with a made-up cluster; a real one of one node is started, by root, where Debian's
-slurm-wlm and munge are installed."""
+"""A study on SLURM. What is submitted is tested with a made-up cluster; a real one of one node is
+started, by root, where Debian's slurm-wlm and munge are installed."""
 
 import os
 import shutil
@@ -55,7 +55,11 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> str:
     """Why there can be no cluster here."""
-    absent = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+    absent = [
+        name
+        for name in PROGRAMS
+        if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
+    ]
     if absent:
         return f"not installed: {', '.join(absent)} (Debian: apt-get install slurm-wlm munge)"
     if os.getuid() != 0:
@@ -85,12 +89,23 @@ def cluster(tmp_path, monkeypatch):
     key.chmod(0o600)
     config = folder / "slurm.conf"
     host = socket.gethostname().split(".")[0]
-    config.write_text(CONFIG.format(host=host, folder=folder, cpus=os.cpu_count(), ports=(free_port(), free_port())))
+    config.write_text(
+        CONFIG.format(
+            host=host, folder=folder, cpus=os.cpu_count(), ports=(free_port(), free_port())
+        )
+    )
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
     monkeypatch.setenv("SLURM_CONF", str(config))
-    munge = {"key-file": key, "socket": folder / "munge.socket", "pid-file": folder / "munged.pid", "log-file": folder / "munged.log",
-             "seed-file": folder / "munge.seed"}
-    subprocess.run(["munged", "--force", *(f"--{name}={value}" for name, value in munge.items())], check=True)
+    munge = {
+        "key-file": key,
+        "socket": folder / "munge.socket",
+        "pid-file": folder / "munged.pid",
+        "log-file": folder / "munged.log",
+        "seed-file": folder / "munge.seed",
+    }
+    subprocess.run(
+        ["munged", "--force", *(f"--{name}={value}" for name, value in munge.items())], check=True
+    )
     try:
         subprocess.run(["slurmctld"], check=True)
         subprocess.run(["slurmd"], check=True)
@@ -113,7 +128,8 @@ def query(*words):
 
 
 class Cluster:
-    """submitit, squeue and scancel, as far as a submission uses them. jobs: {id: (its run, its parameters)}"""
+    """submitit, squeue and scancel, as far as a submission uses them. jobs: {id: (its run, its
+    parameters)}"""
 
     def __init__(self):
         self.jobs, self.live, self.cancelled = {}, set(), []
@@ -128,7 +144,12 @@ class Cluster:
             self.jobs[number] = (job.command[0], dict(parameters))
             self.live.add(number)
             return SimpleNamespace(job_id=number)
-        return SimpleNamespace(update_parameters=lambda **given: parameters.update(given), submit=submit, batch=nullcontext)
+
+        return SimpleNamespace(
+            update_parameters=lambda **given: parameters.update(given),
+            submit=submit,
+            batch=nullcontext,
+        )
 
     def run(self, words, **_):
         if words[0] == "scancel":
@@ -144,13 +165,21 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "submitit", made)
     monkeypatch.setattr(sweep_slurm.subprocess, "run", made.run)
-    Path("s.yaml").write_text("base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 1\nbudget: 6\ninit_from: {iterations: 3}\n")
+    Path("s.yaml").write_text(
+        "base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 1\nbudget: 6\ninit_from: "
+        "{iterations: 3}\n"
+    )
     return made, load_study("s.yaml")
 
 
 def send(study):
     said = []
-    assert sweep_slurm.submit(plan_of(study, Path("runs")), lambda run: [run.name], "partition=gpu", said.append) == 0
+    assert (
+        sweep_slurm.submit(
+            plan_of(study, Path("runs")), lambda run: [run.name], "partition=gpu", said.append
+        )
+        == 0
+    )
     return said
 
 
@@ -158,9 +187,20 @@ def test_runs_wait_for_the_start_and_end_with_it(fake):
     cluster, study = fake
     send(study)
     (start, alone), *rest = cluster.jobs.values()
-    assert start.startswith("_init/") and "dependency" not in alone and [name.split("/")[0] for name, _ in rest] == ["bce", "dice"]
-    assert all(p["dependency"] == "afterok:100" and p["additional_parameters"] == {"kill_on_invalid_dep": "yes"} for _, p in rest)
-    assert send(study) == ["nothing to submit: every run is done or in the queue"] and not cluster.cancelled
+    assert (
+        start.startswith("_init/")
+        and "dependency" not in alone
+        and [name.split("/")[0] for name, _ in rest] == ["bce", "dice"]
+    )
+    assert all(
+        p["dependency"] == "afterok:100"
+        and p["additional_parameters"] == {"kill_on_invalid_dep": "yes"}
+        for _, p in rest
+    )
+    assert (
+        send(study) == ["nothing to submit: every run is done or in the queue"]
+        and not cluster.cancelled
+    )
 
 
 def test_a_lost_start_is_submitted_again_with_all_that_wait_for_it(fake):
@@ -172,7 +212,9 @@ def test_a_lost_start_is_submitted_again_with_all_that_wait_for_it(fake):
     assert cluster.jobs["103"][0] == cluster.jobs["100"][0]
     assert {cluster.jobs[job][1]["dependency"] for job in ("104", "105")} == {"afterok:103"}
     cluster.live.discard("104")
-    assert len(send(study)) == 2 and cluster.jobs["106"] == cluster.jobs["104"], "one that was lost by itself goes alone"
+    assert len(send(study)) == 2 and cluster.jobs["106"] == cluster.jobs["104"], (
+        "one that was lost by itself goes alone"
+    )
     assert len(cluster.cancelled) == 2
 
 
@@ -183,10 +225,20 @@ def test_a_study_on_slurm_survives_a_requeue_and_equals_a_local_one(cluster, tmp
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = tiny.write_dataset(tmp_path / "data")
     (tmp_path / "base.yaml").write_text(dump_yaml(tiny.config(data, save_every=10, log_every=1)))
-    (tmp_path / "s.yaml").write_text("base: base.yaml\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 150\n")
+    (tmp_path / "s.yaml").write_text(
+        "base: base.yaml\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 150\n"
+    )
     study = load_study("s.yaml")
     runs, root = runs_of(study, expand(study)), Path("runs")
-    words = [sys.executable, str(ROOT / "scripts" / "sweep.py"), "s.yaml", "--device=cpu", "--slurm", "--sbatch", "cpus_per_task=1 time=30"]
+    words = [
+        sys.executable,
+        str(ROOT / "scripts" / "sweep.py"),
+        "s.yaml",
+        "--device=cpu",
+        "--slurm",
+        "--sbatch",
+        "cpus_per_task=1 time=30",
+    ]
     sent = subprocess.run(words, capture_output=True, text=True)
     assert sent.stdout.count("submitted   ") == 4, sent.stderr
     again = subprocess.run(words, capture_output=True, text=True)
@@ -198,7 +250,9 @@ def test_a_study_on_slurm_survives_a_requeue_and_equals_a_local_one(cluster, tmp
     wait_for(lambda: not query("squeue", "--noheader"), 300, every=0.2)
 
     log = (root / runs[0].folder / "log.txt").read_text()
-    assert log.count("$ ") == 2 and "--resume" in log, "the requeued job went on where the killed one had saved"
+    assert log.count("$ ") == 2 and "--resume" in log, (
+        "the requeued job went on where the killed one had saved"
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -206,7 +260,12 @@ def test_a_study_on_slurm_survives_a_requeue_and_equals_a_local_one(cluster, tmp
             train(run.config, run_dir=Path("local") / run.folder, device="cpu")
     finally:
         torch.set_num_threads(threads)
-    assert table(root, runs, "mask_ap") == table(Path("local"), runs, "mask_ap") and "4 done" in table(root, runs, "mask_ap")
+    assert table(root, runs, "mask_ap") == table(
+        Path("local"), runs, "mask_ap"
+    ) and "4 done" in table(root, runs, "mask_ap")
     for run in runs:
-        losses = [[record.get("loss") for record in read_metrics(place / run.folder)] for place in (root, Path("local"))]
+        losses = [
+            [record.get("loss") for record in read_metrics(place / run.folder)]
+            for place in (root, Path("local"))
+        ]
         assert losses[0] == losses[1] and len(losses[0]) == 151

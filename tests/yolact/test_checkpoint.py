@@ -1,4 +1,5 @@
-"""Checkpoints: what loads, what is refused and with which words, and that writing never loses the previous file."""
+"""Checkpoints: what loads, what is refused and with which words, and that writing never loses the
+previous file."""
 
 import errno
 import json
@@ -18,9 +19,24 @@ REFERENCE = Path(__file__).parents[1] / "reference" / "yolact" / "net"
 
 
 def small(*, classes=3, seed=0, loss="ohem", **model):
-    options = dict(max_size=256, backbone="resnet10", backbone_width=8, fpn_channels=16, proto_channels=16, head_channels=16, prototypes=8)
-    return build_model(Config(name="test", model={**options, "mask_iou_net": True, **model}, train={"seed": seed},
-                              data={"class_names": [f"c{i}" for i in range(classes)]}, loss={"classification": loss}))
+    options = dict(
+        max_size=256,
+        backbone="resnet10",
+        backbone_width=8,
+        fpn_channels=16,
+        proto_channels=16,
+        head_channels=16,
+        prototypes=8,
+    )
+    return build_model(
+        Config(
+            name="test",
+            model={**options, "mask_iou_net": True, **model},
+            train={"seed": seed},
+            data={"class_names": [f"c{i}" for i in range(classes)]},
+            loss={"classification": loss},
+        )
+    )
 
 
 def same(a, b, keys=None):
@@ -30,7 +46,10 @@ def same(a, b, keys=None):
 
 def test_round_trip_through_a_file(tmp_path):
     donor, model = small(seed=1), small()
-    save_checkpoint(tmp_path / "last.pth", {"format": 1, "model": donor.state_dict(), "ema": None, "config": {"name": "x"}, "step": 7})
+    save_checkpoint(
+        tmp_path / "last.pth",
+        {"format": 1, "model": donor.state_dict(), "ema": None, "config": {"name": "x"}, "step": 7},
+    )
     assert read_checkpoint(tmp_path / "last.pth")["step"] == 7
     report = load_weights(model, tmp_path / "last.pth")
     assert same(model, donor)
@@ -40,7 +59,9 @@ def test_round_trip_through_a_file(tmp_path):
 
 def test_averaged_weights_on_request(tmp_path):
     donor, averaged, model = small(seed=1), small(seed=2), small()
-    save_checkpoint(tmp_path / "last.pth", {"model": donor.state_dict(), "ema": averaged.state_dict()})
+    save_checkpoint(
+        tmp_path / "last.pth", {"model": donor.state_dict(), "ema": averaged.state_dict()}
+    )
     load_weights(model, tmp_path / "last.pth", use_ema=True)
     assert same(model, averaged)
     with pytest.raises(ValueError, match="no averaged .EMA. weights"):
@@ -66,8 +87,12 @@ def test_official_file_of_the_first_release(tmp_path):
 @pytest.mark.parametrize("name", ["yolact_resnet50", "yolact_darknet53", "yolact_plus_resnet50"])
 def test_official_key_names_load(name):
     from data.resolve import load_config
+
     shapes = json.loads((REFERENCE / f"state_dict_{name}.json").read_text())
-    state = {key: torch.zeros(shape, dtype=getattr(torch, dtype)) for key, (shape, dtype) in shapes.items()}
+    state = {
+        key: torch.zeros(shape, dtype=getattr(torch, dtype))
+        for key, (shape, dtype) in shapes.items()
+    }
     report = load_weights(build_model(load_config(name)), state)
     assert len(report.loaded) == len(shapes)
 
@@ -75,12 +100,22 @@ def test_official_key_names_load(name):
 def test_another_class_count_needs_consent_and_is_reported():
     model = small(classes=2)
     fresh = small(classes=2)
-    with pytest.raises(ValueError, match="trained on 3 classes and the model has 2: use the config it was trained with"):
+    with pytest.raises(
+        ValueError,
+        match="trained on 3 classes and the model has 2: use the config it was trained with",
+    ):
         load_weights(model, small(seed=1).state_dict())
     assert same(model, fresh)
     report = load_weights(model, small(seed=1).state_dict(), reset_heads=True)
-    assert set(report.reset) == {f"{layer}.{kind}" for kind in ("weight", "bias") for layer in (
-        "prediction_layers.0.conf_layer", "semantic_seg_conv", "maskiou_net.maskiou_net.10")}
+    assert set(report.reset) == {
+        f"{layer}.{kind}"
+        for kind in ("weight", "bias")
+        for layer in (
+            "prediction_layers.0.conf_layer",
+            "semantic_seg_conv",
+            "maskiou_net.maskiou_net.10",
+        )
+    }
     assert same(model, fresh, report.reset)
     assert same(model, small(seed=1), report.loaded)
     assert "not loaded, kept as initialised: prediction_layers.0.conf_layer.weight" in str(report)
@@ -96,8 +131,10 @@ def test_equal_class_counts_load_the_heads_even_if_a_reset_is_allowed():
 def test_another_form_of_class_logits_needs_consent_and_resets_the_class_layer_alone(theirs, ours):
     donor, model, fresh = small(seed=1, loss=theirs), small(loss=ours), small(loss=ours)
     forms = {"ohem": "softmax", "focal": "sigmoid"}
-    message = f"trained for {forms[theirs]} class logits and the model gives {forms[ours]} ones: use the config it was trained with " \
-              r"\(loss.classification\), or train on with train.init_from"
+    message = (
+        f"trained for {forms[theirs]} class logits and the model gives {forms[ours]} ones: use the config it was trained with "
+        r"\(loss.classification\), or train on with train.init_from"
+    )
     with pytest.raises(ValueError, match=message):
         load_weights(model, donor.state_dict())
     assert same(model, fresh)
@@ -114,8 +151,11 @@ def test_as_many_channels_of_another_form_are_not_mistaken_for_it():
     """2 classes and background under softmax have the channels of 3 classes under sigmoid."""
     model = small(classes=3, loss="focal", mask_iou_net=False, semantic_head=False)
     official = small(classes=2, mask_iou_net=False, semantic_head=False).state_dict()
-    with pytest.raises(ValueError, match="on 2 classes and the model has 3, for softmax class logits and the model gives sigmoid ones: "
-                                         r"use the config it was trained with \(data.class_names, loss.classification\)"):
+    with pytest.raises(
+        ValueError,
+        match="on 2 classes and the model has 3, for softmax class logits and the model gives sigmoid ones: "
+        r"use the config it was trained with \(data.class_names, loss.classification\)",
+    ):
         load_weights(model, official)
     assert len(load_weights(model, official, reset_heads=True).reset) == 2
 
@@ -125,13 +165,20 @@ def test_unused_semantic_head_is_dropped():
     assert report.dropped == ("semantic_seg_conv.weight", "semantic_seg_conv.bias")
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (dict(backbone="resnet18"), "missing in the file: backbone.layers.0.1.conv1.weight"),
-    (dict(backbone="resnet14"), "another architecture"),
-    (dict(fpn_channels=24), r"of another shape: fpn.lat_layers.0.weight \(16x64x1x1 in the file, 24x64x1x1 in the model\)"),
-    (dict(mask_iou_net=False), "unknown to the model: maskiou_net"),
-    (dict(dcn_layers=(0, 0, 0, 1)), "missing in the file: backbone.layers.3.0.conv2.bias"),
-    (dict(anchor_ratios=(1.0,)), "of another shape: prediction_layers.0.bbox_layer.weight")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(backbone="resnet18"), "missing in the file: backbone.layers.0.1.conv1.weight"),
+        (dict(backbone="resnet14"), "another architecture"),
+        (
+            dict(fpn_channels=24),
+            r"of another shape: fpn.lat_layers.0.weight \(16x64x1x1 in the file, 24x64x1x1 in the model\)",
+        ),
+        (dict(mask_iou_net=False), "unknown to the model: maskiou_net"),
+        (dict(dcn_layers=(0, 0, 0, 1)), "missing in the file: backbone.layers.3.0.conv2.bias"),
+        (dict(anchor_ratios=(1.0,)), "of another shape: prediction_layers.0.bbox_layer.weight"),
+    ],
+)
 def test_another_architecture_is_refused_and_changes_nothing(options, message):
     model = small(**options)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -151,7 +198,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     good = tmp_path / "good.pth"
     save_checkpoint(good, {"model": small().state_dict()})
     whole = good.read_bytes()
-    (tmp_path / "short.pth").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "short.pth").write_bytes(whole[: len(whole) // 2])
     torch.save(small().state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     (tmp_path / "short_old.pth").write_bytes((tmp_path / "old.pth").read_bytes()[:3000])
     (tmp_path / "empty.pth").write_bytes(b"")
@@ -161,11 +208,17 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "code.pth").write_bytes(pickle.dumps({"model": Harmful()}))
     torch.save({"model": Harmful()}, tmp_path / "code_zip.pth")
     for name, message in {
-            "short.pth": "truncated.*copy or download it again", "short_old.pth": "truncated", "empty.pth": "empty .0 bytes.",
-            "text.pth": "not a PyTorch", "list.pth": "holds a list, not a checkpoint",
-            "dict.pth": "not a checkpoint of this project nor a state dict .it has answer",
-            "code.pth": "holds code or objects", "code_zip.pth": "holds code or objects.*system", "missing.pth": "does not exist",
-            "": r"is a folder, not a checkpoint: name a file in it, such as .*\.pth"}.items():
+        "short.pth": "truncated.*copy or download it again",
+        "short_old.pth": "truncated",
+        "empty.pth": "empty .0 bytes.",
+        "text.pth": "not a PyTorch",
+        "list.pth": "holds a list, not a checkpoint",
+        "dict.pth": "not a checkpoint of this project nor a state dict .it has answer",
+        "code.pth": "holds code or objects",
+        "code_zip.pth": "holds code or objects.*system",
+        "missing.pth": "does not exist",
+        "": r"is a folder, not a checkpoint: name a file in it, such as .*\.pth",
+    }.items():
         with pytest.raises(ValueError, match=message) as caught:
             load_weights(small(), tmp_path / name)
         assert name in str(caught.value) and "\n" not in str(caught.value)
@@ -182,9 +235,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     path = tmp_path / "last.pth"
     save_checkpoint(path, {"step": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # what a full disk does: writes fail half-way
+    # what a full disk does: writes fail half-way
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(OSError, match="last.pth could not be written .*before is unchanged: free disk space"):
+        with pytest.raises(
+            OSError, match="last.pth could not be written .*before is unchanged: free disk space"
+        ):
             save_checkpoint(path, {"step": 2, "model": {"weight": torch.zeros(100_000)}})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

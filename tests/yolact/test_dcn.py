@@ -9,7 +9,16 @@ from yolact import dcn
 from yolact.dcn import DeformConv2d, _operator
 
 
-def make_layer(in_channels=6, out_channels=5, *, stride=1, groups=1, backend="grid_sample", offset_scale=0.5, dtype=torch.float32):
+def make_layer(
+    in_channels=6,
+    out_channels=5,
+    *,
+    stride=1,
+    groups=1,
+    backend="grid_sample",
+    offset_scale=0.5,
+    dtype=torch.float32,
+):
     generator = torch.Generator().manual_seed(0)
     layer = DeformConv2d(in_channels, out_channels, stride=stride, groups=groups, backend=backend)
     with torch.no_grad():
@@ -24,7 +33,9 @@ def make_layer(in_channels=6, out_channels=5, *, stride=1, groups=1, backend="gr
 def test_a_new_layer_is_a_plain_convolution_at_half_strength(backend, stride):
     layer = DeformConv2d(4, 3, stride=stride, backend=backend)
     x = torch.randn(2, 4, 7, 9)
-    torch.testing.assert_close(layer(x), 0.5 * F.conv2d(x, layer.weight, stride=stride, padding=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        layer(x), 0.5 * F.conv2d(x, layer.weight, stride=stride, padding=1), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("backend", ["torchvision", "grid_sample"])
@@ -41,11 +52,21 @@ def test_offsets_are_y_then_x_and_outside_is_zero(backend):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("shape", "groups"), [((2, 6, 9, 11), 1), ((1, 6, 1, 5), 1), ((3, 6, 4, 1), 1), ((2, 6, 9, 11), 2),
-                                               ((2, 12, 7, 5), 4), ((1, 4, 5, 5), 4)])
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [
+        ((2, 6, 9, 11), 1),
+        ((1, 6, 1, 5), 1),
+        ((3, 6, 4, 1), 1),
+        ((2, 6, 9, 11), 2),
+        ((2, 12, 7, 5), 4),
+        ((1, 4, 5, 5), 4),
+    ],
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_backends_agree_in_values_and_gradients(stride, shape, groups, threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # which decides how grid_sample's channels are split
+    # which decides how grid_sample's channels are split
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     results = {}
     for backend in ("torchvision", "grid_sample"):
         layer = make_layer(shape[1], stride=stride, groups=groups, backend=backend)
@@ -65,8 +86,17 @@ def test_each_group_of_channels_has_its_own_offsets(backend):
     x = torch.randn(2, 6, 7, 8, generator=torch.Generator().manual_seed(4))
     offset_mask = layer.conv_offset_mask(x)
     operator = _operator(backend, x.device)
-    halves = [operator(x[:, 3 * g:3 * g + 3], offset_mask[:, 18 * g:18 * g + 18], offset_mask[:, 36 + 9 * g:45 + 9 * g].sigmoid(),
-                       layer.weight[:, 3 * g:3 * g + 3], layer.bias / 2, 1) for g in range(2)]
+    halves = [
+        operator(
+            x[:, 3 * g : 3 * g + 3],
+            offset_mask[:, 18 * g : 18 * g + 18],
+            offset_mask[:, 36 + 9 * g : 45 + 9 * g].sigmoid(),
+            layer.weight[:, 3 * g : 3 * g + 3],
+            layer.bias / 2,
+            1,
+        )
+        for g in range(2)
+    ]
     torch.testing.assert_close(layer(x), halves[0] + halves[1], atol=1e-5, rtol=1e-5)
 
 
@@ -80,7 +110,15 @@ def test_one_group_has_the_official_shapes_and_more_have_more_offsets():
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_equal_finite_differences(groups):
     layer = make_layer(2, 3, groups=groups, dtype=torch.float64)
-    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    x = torch.randn(
+        1,
+        2,
+        3,
+        4,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(3),
+        requires_grad=True,
+    )
     assert torch.autograd.gradcheck(layer, (x,), atol=1e-6)
 
 
@@ -88,7 +126,9 @@ def test_channels_last_input_and_any_thread_count_give_the_same():
     layer = make_layer(6, 4)
     x = torch.randn(2, 6, 8, 8)
     expected = layer(x).detach()
-    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        layer(x.to(memory_format=torch.channels_last)), expected, atol=1e-6, rtol=0
+    )
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -106,7 +146,9 @@ def test_bf16_autocast_samples_in_float32_and_returns_the_input_type(backend):
         half = layer(x.bfloat16())
         assert layer(x).dtype == torch.float32
     assert half.dtype == torch.bfloat16
-    assert float((half.detach().float() - expected).abs().max()) < 0.05 * float(expected.abs().max())
+    assert float((half.detach().float() - expected).abs().max()) < 0.05 * float(
+        expected.abs().max()
+    )
     half.float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
 
@@ -119,7 +161,9 @@ def test_half_precision_module_runs_on_the_cpu():
 def test_the_backward_keeps_no_columns():
     layer = make_layer(8, 8)
     saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t.numel()) or t, lambda t: t
+    ):
         layer(torch.randn(1, 8, 16, 16))
     assert max(saved) <= 2 * 9 * 16 * 16  # the grid; the columns would be 8 * 9 * 16 * 16
 
@@ -140,18 +184,29 @@ def test_mmcv_missing_is_said_when_the_model_is_built():
 
 
 def test_mmcv_is_given_its_arguments_in_order(monkeypatch):
-    def modulated_deform_conv2d(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups):
+    def modulated_deform_conv2d(
+        input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups
+    ):
         assert (groups, deform_groups) == (1, 2) and mask.shape[1] == 9 * deform_groups
-        return torchvision.ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+        return torchvision.ops.deform_conv2d(
+            input, offset, weight, bias, stride, padding, dilation, mask
+        )
 
     monkeypatch.setattr(dcn, "_mmcv_operator", lambda: modulated_deform_conv2d)
     x = torch.randn(1, 6, 5, 7, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(make_layer(groups=2, stride=2, backend="mmcv")(x), make_layer(groups=2, stride=2)(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        make_layer(groups=2, stride=2, backend="mmcv")(x),
+        make_layer(groups=2, stride=2)(x),
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_mmcv_agrees(groups):
-    pytest.importorskip("mmcv.ops", reason="mmcv with compiled operators is not installed", exc_type=ImportError)
+    pytest.importorskip(
+        "mmcv.ops", reason="mmcv with compiled operators is not installed", exc_type=ImportError
+    )
     results = {}
     for backend in ("mmcv", "grid_sample"):
         layer = make_layer(stride=2, groups=groups, backend=backend)

@@ -1,4 +1,5 @@
-"""Shapes, anchors, batch normalisation and options of the model; its numbers are compared in tests/reference_cases/net.py."""
+"""Shapes, anchors, batch normalisation and options of the model; its numbers are compared in
+tests/reference_cases/net.py."""
 
 import copy
 
@@ -18,11 +19,23 @@ from yolact.resnet import LAYOUTS, ResNet
 def small_model(*, name="resnet10", dcn_layers=(0, 0, 0, 0), norm="none", **options):
     torch.manual_seed(0)
     backbone = ResNet(name, width=8, dcn_layers=dcn_layers)
-    return Yolact(backbone, 3, fpn_channels=16, proto_channels=16, prototypes=6, head_channels=16, norm=norm, **options)
+    return Yolact(
+        backbone,
+        3,
+        fpn_channels=16,
+        proto_channels=16,
+        prototypes=6,
+        head_channels=16,
+        norm=norm,
+        **options,
+    )
 
 
 def deformable_blocks(backbone):
-    return [[index for index, block in enumerate(stage) if isinstance(block.conv2, DeformConv2d)] for stage in backbone.layers]
+    return [
+        [index for index, block in enumerate(stage) if isinstance(block.conv2, DeformConv2d)]
+        for stage in backbone.layers
+    ]
 
 
 @pytest.mark.parametrize("size", [230, 256, 262, 300, 550])
@@ -70,7 +83,16 @@ def test_fields_and_shapes_in_both_modes():
 def test_every_parameter_gets_a_gradient():
     model = small_model(name="resnet14", dcn_layers=(0, 1, 1, 1), mask_iou_net=True).train()
     out = model(torch.randn(2, 3, 64, 64))
-    total = sum(t.square().sum() for t in (out.box_deltas, out.class_logits, out.mask_coeffs, out.prototypes, out.semantic_logits))
+    total = sum(
+        t.square().sum()
+        for t in (
+            out.box_deltas,
+            out.class_logits,
+            out.mask_coeffs,
+            out.prototypes,
+            out.semantic_logits,
+        )
+    )
     (total + model.mask_iou_net(torch.rand(2, 1, 63, 63)).sum()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
@@ -81,10 +103,17 @@ def test_images_that_are_not_square_are_refused():
 
 
 def test_deformable_blocks_of_the_published_models():
-    assert deformable_blocks(ResNet("resnet50", width=1, dcn_layers=(0, 4, 6, 3))) == [[], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 1, 2]]
+    assert deformable_blocks(ResNet("resnet50", width=1, dcn_layers=(0, 4, 6, 3))) == [
+        [],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2],
+    ]
     plus_base = ResNet("resnet101", width=1, dcn_layers=(0, 4, 23, 3), dcn_interval=3)
     assert deformable_blocks(plus_base) == [[], [0, 3], [0, 3, 6, 9, 12, 15, 18, 21], [0]]
-    assert deformable_blocks(ResNet("resnet50", width=1, dcn_layers=(0, 0, 2, 9), dcn_interval=2)) == [[], [], [4], [0, 2]]
+    assert deformable_blocks(
+        ResNet("resnet50", width=1, dcn_layers=(0, 0, 2, 9), dcn_interval=2)
+    ) == [[], [], [4], [0, 2]]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -108,8 +137,14 @@ def test_norm_options_leave_the_official_names_alone():
     for norm in ("group", "batch"):
         model = small_model(norm=norm)
         assert plain < set(model.state_dict())
-        kinds = {type(m) for part in (model.fpn, model.proto_net, model.prediction_layers) for m in part.modules()}
-        assert (nn.GroupNorm in kinds) == (norm == "group") and (nn.BatchNorm2d in kinds) == (norm == "batch")
+        kinds = {
+            type(m)
+            for part in (model.fpn, model.proto_net, model.prediction_layers)
+            for m in part.modules()
+        }
+        assert (nn.GroupNorm in kinds) == (norm == "group") and (nn.BatchNorm2d in kinds) == (
+            norm == "batch"
+        )
         assert torch.isfinite(model(torch.randn(2, 3, 64, 64)).class_logits).all()
     with pytest.raises(ValueError, match="norm='layer' is not one of"):
         norm_layer("layer", 8)
@@ -117,7 +152,12 @@ def test_norm_options_leave_the_official_names_alone():
 
 @pytest.mark.parametrize("channels", [1, 12, 16, 48, 100, 256])
 def test_group_counts_divide(channels):
-    assert norm_layer("group", channels)(torch.randn(2, channels, 4, 4)).shape == (2, channels, 4, 4)
+    assert norm_layer("group", channels)(torch.randn(2, channels, 4, 4)).shape == (
+        2,
+        channels,
+        4,
+        4,
+    )
     assert norm_layer("group", 256).num_groups == 32
 
 
@@ -128,7 +168,9 @@ def test_batch_norm_of_the_shared_head_is_per_level():
     assert len(means) == 5 and not torch.allclose(means[0], means[4])
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(1, [0, 4, 6]), (3, [0, 2, 4, 8, 10]), (4, [0, 2, 4, 6, 10, 12])])
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(1, [0, 4, 6]), (3, [0, 2, 4, 8, 10]), (4, [0, 2, 4, 6, 10, 12])]
+)
 def test_prototype_net_numbering(layers, expected):
     net = prototype_net(8, 8, 4, layers=layers)
     assert [index for index, module in enumerate(net) if isinstance(module, nn.Conv2d)] == expected
@@ -139,11 +181,17 @@ def test_head_orders_anchors_by_level_row_column_and_anchor():
     head = PredictionHead(4, 4, anchors=3, num_classes=2, prototypes=5, layers=0)
     maps = [torch.randn(2, 4, 3, 4), torch.randn(2, 4, 2, 2)]
     boxes, classes, coefficients = head(maps)
-    assert boxes.shape == (2, 3 * 16, 4) and classes.shape == (2, 48, 3) and coefficients.shape == (2, 48, 5)
+    assert (
+        boxes.shape == (2, 3 * 16, 4)
+        and classes.shape == (2, 48, 3)
+        and coefficients.shape == (2, 48, 5)
+    )
     raw = head.bbox_layer(maps[0])  # (2,12,3,4)
     torch.testing.assert_close(boxes[1, (1 * 4 + 2) * 3 + 1], raw[1, 4:8, 1, 2])
     raw = head.mask_layer(maps[1])
-    torch.testing.assert_close(coefficients[0, 36 + (1 * 2 + 0) * 3 + 2], raw[0, 10:15, 1, 0].tanh())
+    torch.testing.assert_close(
+        coefficients[0, 36 + (1 * 2 + 0) * 3 + 2], raw[0, 10:15, 1, 0].tanh()
+    )
 
 
 def test_mask_iou_net_reads_the_smallest_allowed_prototypes():
@@ -162,13 +210,18 @@ def test_frozen_batch_norm_uses_running_statistics_and_survives_train():
     before = copy.deepcopy(model.state_dict())
     model(torch.randn(2, 3, 64, 64))
     after = model.state_dict()
-    changed = {key for key in before if "running" in key and not torch.equal(before[key], after[key])}
-    assert changed and not any(key.startswith("backbone.") for key in changed)  # the heads' own statistics go on
+    changed = {
+        key for key in before if "running" in key and not torch.equal(before[key], after[key])
+    }
+    # the heads' own statistics go on
+    assert changed and not any(key.startswith("backbone.") for key in changed)
     assert not model.backbone.bn1.weight.requires_grad and not model.backbone.bn1.bias.requires_grad
     model.freeze_batchnorm(False)
     assert model.backbone.bn1.training and model.backbone.bn1.weight.requires_grad
     model(torch.randn(2, 3, 64, 64))
-    assert not torch.equal(before["backbone.bn1.running_mean"], model.state_dict()["backbone.bn1.running_mean"])
+    assert not torch.equal(
+        before["backbone.bn1.running_mean"], model.state_dict()["backbone.bn1.running_mean"]
+    )
     model.eval()
     model.freeze_batchnorm(False)
     assert not model.backbone.bn1.training
@@ -178,9 +231,18 @@ def test_channels_last_and_autocast_run():
     model = small_model(name="resnet14", dcn_layers=(0, 0, 1, 1)).eval()
     x = torch.randn(1, 3, 64, 64)
     expected = model(x)
-    out = copy.deepcopy(model).to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+    out = copy.deepcopy(model).to(memory_format=torch.channels_last)(
+        x.to(memory_format=torch.channels_last)
+    )
     for field in ("box_deltas", "class_logits", "mask_coeffs", "prototypes"):
-        torch.testing.assert_close(getattr(out, field), getattr(expected, field), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            getattr(out, field), getattr(expected, field), atol=1e-4, rtol=1e-4
+        )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = model(x)
-    assert F.cosine_similarity(half.class_logits.float().flatten(), expected.class_logits.flatten(), dim=0) > 0.99
+    assert (
+        F.cosine_similarity(
+            half.class_logits.float().flatten(), expected.class_logits.flatten(), dim=0
+        )
+        > 0.99
+    )

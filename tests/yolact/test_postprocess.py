@@ -1,4 +1,5 @@
-"""Detection on hand-made predictions; agreement with the original is in tests/reference_cases/net.py."""
+"""Detection on hand-made predictions; agreement with the original is in
+tests/reference_cases/net.py."""
 
 import pytest
 import torch
@@ -8,11 +9,19 @@ from layers.boxes import center_size, encode
 from yolact.outputs import Predictions
 from yolact.postprocess import RESCORED_AT_ONCE, detect
 
-BOXES = torch.tensor([[0.10, 0.20, 0.50, 0.60], [0.60, 0.10, 0.90, 0.40], [0.11, 0.20, 0.50, 0.60], [-0.20, 0.70, 0.30, 1.30]])
+BOXES = torch.tensor(
+    [
+        [0.10, 0.20, 0.50, 0.60],
+        [0.60, 0.10, 0.90, 0.40],
+        [0.11, 0.20, 0.50, 0.60],
+        [-0.20, 0.70, 0.30, 1.30],
+    ]
+)
 
 
 def predictions(scores, *, boxes=BOXES, batch=1, size=32, dtype=torch.float32):
-    """One anchor per box; `scores` {anchor: {label: probability}} of 3 classes. Prototype 0 is 1 everywhere, prototype 1 the left half."""
+    """One anchor per box; `scores` {anchor: {label: probability}} of 3 classes. Prototype 0 is 1
+    everywhere, prototype 1 the left half."""
     anchors = center_size(torch.tensor([[0.4, 0.4, 0.6, 0.6]]).expand(len(boxes), 4))
     probabilities = torch.full((len(boxes), 4), 1e-4)
     for anchor, by_label in scores.items():
@@ -20,10 +29,12 @@ def predictions(scores, *, boxes=BOXES, batch=1, size=32, dtype=torch.float32):
             probabilities[anchor, 1 + label] = value
     probabilities[:, 0] = 1 - probabilities[:, 1:].sum(1)
     prototypes = torch.ones(size, size, 2)
-    prototypes[:, size // 2:, 1] = 0
-    coefficients = torch.tensor([[8.0, 0.0], [8.0, 0.0], [8.0, 0.0], [-8.0, 16.0]])[:len(boxes)]
+    prototypes[:, size // 2 :, 1] = 0
+    coefficients = torch.tensor([[8.0, 0.0], [8.0, 0.0], [8.0, 0.0], [-8.0, 16.0]])[: len(boxes)]
     one = (encode(boxes, anchors), probabilities.log(), coefficients, prototypes)
-    deltas, logits, coefficients, prototypes = (t[None].expand(batch, *t.shape).to(dtype) for t in one)
+    deltas, logits, coefficients, prototypes = (
+        t[None].expand(batch, *t.shape).to(dtype) for t in one
+    )
     return Predictions(deltas, logits, coefficients, prototypes, anchors, None, (len(boxes),))
 
 
@@ -36,10 +47,13 @@ def test_boxes_labels_scores_and_masks_in_pixels():
     assert found.labels.tolist() == [2, 0]
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8]))
     assert torch.equal(found.mask_scores, found.scores)
-    torch.testing.assert_close(found.boxes, torch.tensor([[20.0, 20, 100, 60], [120, 10, 180, 40]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        found.boxes, torch.tensor([[20.0, 20, 100, 60], [120, 10, 180, 40]]), atol=1e-3, rtol=0
+    )
     assert found.masks.shape == (2, 100, 200) and found.masks.dtype == torch.bool
     inside = found.masks[0, 20:60, 20:100]
-    assert inside.all() and found.masks[0].sum() < inside.numel() * 1.4  # the crop is at most a prototype pixel (3 x 6 here) wider
+    # the crop is at most a prototype pixel (3 x 6 here) wider
+    assert inside.all() and found.masks[0].sum() < inside.numel() * 1.4
     assert not found.masks[0, :, 120:].any()
 
 
@@ -66,14 +80,21 @@ def test_overlapping_box_of_one_class_is_suppressed(nms):
 def test_no_detection_is_an_empty_result(nms):
     [found] = detect(predictions({}), [(50, 60)], nms=nms, mask_iou_net=ConstantIoU())
     assert len(found) == 0
-    assert found.boxes.shape == (0, 4) and found.labels.dtype == torch.int64 and found.masks.shape == (0, 50, 60)
+    assert (
+        found.boxes.shape == (0, 4)
+        and found.labels.dtype == torch.int64
+        and found.masks.shape == (0, 50, 60)
+    )
     assert found.scores.shape == found.mask_scores.shape == (0,)
 
 
 def test_images_of_a_batch_have_their_own_sizes():
     first, second = detect(predictions(TWO, batch=2), [(100, 200), (30, 20)])
     assert first.masks.shape[1:] == (100, 200) and second.masks.shape[1:] == (30, 20)
-    torch.testing.assert_close(first.boxes / torch.tensor([200.0, 100, 200, 100]), second.boxes / torch.tensor([20.0, 30, 20, 30]))
+    torch.testing.assert_close(
+        first.boxes / torch.tensor([200.0, 100, 200, 100]),
+        second.boxes / torch.tensor([20.0, 30, 20, 30]),
+    )
 
 
 class ConstantIoU(nn.Module):
@@ -96,12 +117,15 @@ def test_mask_scores_are_rescored_and_box_scores_are_not():
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8]))
     torch.testing.assert_close(found.mask_scores, torch.tensor([0.9 * 0.3, 0.8 * 0.1]))
     soft = net.batches[0]
-    assert soft.shape[1:] == (1, 32, 32) and 0.99 < soft[0].max() < 1 and soft[0, 0, :5].eq(0).all()  # soft, cropped, prototype size
+    # soft, cropped, prototype size
+    assert soft.shape[1:] == (1, 32, 32) and 0.99 < soft[0].max() < 1 and soft[0, 0, :5].eq(0).all()
 
 
 def test_rescoring_is_bounded_in_memory():
     count = RESCORED_AT_ONCE + 36  # 100 detections, in two passes
-    boxes = torch.stack([torch.tensor([x, x, x + 0.004, x + 0.004]) for x in torch.linspace(0, 0.99, count)])
+    boxes = torch.stack(
+        [torch.tensor([x, x, x + 0.004, x + 0.004]) for x in torch.linspace(0, 0.99, count)]
+    )
     out = predictions({i: {1: 0.5 + i / 1000} for i in range(count)}, boxes=boxes)
     out.mask_coeffs = torch.ones(1, count, 2)
     net = ConstantIoU()
@@ -114,7 +138,12 @@ def test_rescoring_is_bounded_in_memory():
 def test_half_precision_predictions_and_autocast_compute_in_float32(dtype):
     [expected] = detect(predictions(TWO), [(100, 200)], score_threshold=0.3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        [found] = detect(predictions(TWO, dtype=dtype), [(100, 200)], mask_iou_net=ConstantIoU().to(dtype), score_threshold=0.3)
+        [found] = detect(
+            predictions(TWO, dtype=dtype),
+            [(100, 200)],
+            mask_iou_net=ConstantIoU().to(dtype),
+            score_threshold=0.3,
+        )
     kept, expected = found.select(found.scores > 0.05), expected.select(expected.scores > 0.05)
     assert found.boxes.dtype == found.scores.dtype == found.mask_scores.dtype == torch.float32
     assert kept.labels.tolist() == expected.labels.tolist()
@@ -128,7 +157,9 @@ def test_sigmoid_logits_with_the_same_scores_give_the_same_detections(nms):
     sigmoid = predictions(TWO | {2: {1: 0.7}})
     sigmoid.class_logits, sigmoid.sigmoid = softmax.class_scores().logit(), True
     torch.testing.assert_close(sigmoid.class_scores(), softmax.class_scores())
-    [expected], [found] = (detect(p, [(100, 200)], nms=nms, score_threshold=0.3) for p in (softmax, sigmoid))
+    [expected], [found] = (
+        detect(p, [(100, 200)], nms=nms, score_threshold=0.3) for p in (softmax, sigmoid)
+    )
     assert len(found) >= 2 and found.labels.tolist() == expected.labels.tolist()
     torch.testing.assert_close(found.scores, expected.scores)
     assert torch.equal(found.masks, expected.masks)
@@ -137,7 +168,9 @@ def test_sigmoid_logits_with_the_same_scores_give_the_same_detections(nms):
 def test_limits_reach_suppression():
     [found] = detect(predictions(TWO), [(10, 10)], max_detections=1)
     assert len(found) == 1
-    [found] = detect(predictions({0: {2: 0.9}, 2: {2: 0.7}}), [(10, 10)], iou_threshold=0.99, score_threshold=0.3)
+    [found] = detect(
+        predictions({0: {2: 0.9}, 2: {2: 0.7}}), [(10, 10)], iou_threshold=0.99, score_threshold=0.3
+    )
     assert (found.scores > 0.5).sum() == 2
 
 

@@ -30,7 +30,8 @@ class BenchmarkResult:
     """Milliseconds of each stage and of their total, one image at a time.
 
     preprocess  resize and copy to the device     nms    decode boxes, suppress
-    forward     normalise and run the network     masks  assemble, crop, re-score     paste  resize to the picture, threshold
+    forward     normalise and run the network     masks  assemble, crop, re-score     paste  resize
+                to the picture, threshold
     """
 
     median_ms: dict[str, float]
@@ -48,27 +49,41 @@ class BenchmarkResult:
 
     def table(self) -> str:
         height, width = self.image_size
-        lines = [f"{self.device}, {self.precision}, torch {self.torch}",
-                 f"input {self.input_size} px, picture {width}x{height}, {self.detections:.1f} detections an image; "
-                 f"{self.iterations} images after {self.warmup} of warm-up",
-                 f"{'stage':<12}{'median ms':>12}{'p95 ms':>12}{'share':>8}"]
+        lines = [
+            f"{self.device}, {self.precision}, torch {self.torch}",
+            f"input {self.input_size} px, picture {width}x{height}, {self.detections:.1f} "
+            f"detections an image; {self.iterations} images after {self.warmup} of warm-up",
+            f"{'stage':<12}{'median ms':>12}{'p95 ms':>12}{'share':>8}",
+        ]
         total = self.median_ms["total"]
-        lines += [f"{stage:<12}{median:>12.2f}{self.p95_ms[stage]:>12.2f}{100 * median / total:>7.0f}%"
-                  for stage, median in self.median_ms.items()]
-        return "\n".join([*lines, f"{self.fps:.2f} images/s, peak memory {self.peak_memory_mib:.0f} MiB"])
+        lines += [
+            f"{stage:<12}{median:>12.2f}{self.p95_ms[stage]:>12.2f}{100 * median / total:>7.0f}%"
+            for stage, median in self.median_ms.items()
+        ]
+        return "\n".join(
+            [*lines, f"{self.fps:.2f} images/s, peak memory {self.peak_memory_mib:.0f} MiB"]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def benchmark(model: nn.Module, cfg: Config, *, device: torch.device | str, precision: str = "float32",
-              images: Sequence[np.ndarray] | None = None, iterations: int = 100, warmup: int = 10,
-              progress: bool = True) -> BenchmarkResult:
+def benchmark(
+    model: nn.Module,
+    cfg: Config,
+    *,
+    device: torch.device | str,
+    precision: str = "float32",
+    images: Sequence[np.ndarray] | None = None,
+    iterations: int = 100,
+    warmup: int = 10,
+    progress: bool = True,
+) -> BenchmarkResult:
     """Time inference image by image, with the device synchronised around every stage.
 
     images  (h,w,3) uint8 RGB pictures, taken in turn; None = one of 480x640 noise
-    Peak memory is what torch allocated on CUDA, or the whole process's resident memory on a CPU. fps is 1 / median total.
-    Raises ValueError for fewer than one iteration or an unknown precision.
+    Peak memory is what torch allocated on CUDA, or the whole process's resident memory on a CPU.
+    fps is 1 / median total. Raises ValueError for fewer than one iteration or an unknown precision.
     """
     if iterations < 1 or warmup < 0:
         raise ValueError(f"iterations={iterations}, warmup={warmup}: use at least 1 and 0")
@@ -79,7 +94,13 @@ def benchmark(model: nn.Module, cfg: Config, *, device: torch.device | str, prec
     times, found = [], 0
     with evaluation_mode(model):
         predictor = Predictor(model, cfg, device, precision)
-        for i in tqdm(range(-warmup, iterations), unit="image", desc="timing", disable=not progress, leave=False):
+        for i in tqdm(
+            range(-warmup, iterations),
+            unit="image",
+            desc="timing",
+            disable=not progress,
+            leave=False,
+        ):
             if i == 0 and predictor.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(predictor.device)
             detections, seconds = timed(predictor, images[i % len(images)])
@@ -88,11 +109,24 @@ def benchmark(model: nn.Module, cfg: Config, *, device: torch.device | str, prec
                 found += len(detections)
     milliseconds = 1000 * np.array(times)  # (iterations, stages)
     milliseconds = np.concatenate([milliseconds, milliseconds.sum(1, keepdims=True)], 1)
-    median, p95 = (dict(zip((*STAGES, "total"), np.percentile(milliseconds, q, axis=0).tolist())) for q in (50, 95))
+    median, p95 = (
+        dict(zip((*STAGES, "total"), np.percentile(milliseconds, q, axis=0).tolist()))
+        for q in (50, 95)
+    )
     return BenchmarkResult(
-        median, p95, fps=1000 / median["total"], peak_memory_mib=_peak_memory_mib(predictor.device), device=device_name(predictor.device),
-        precision=precision, torch=torch.__version__, input_size=cfg.model.max_size, image_size=tuple(images[0].shape[:2]),
-        detections=found / iterations, iterations=iterations, warmup=warmup)
+        median,
+        p95,
+        fps=1000 / median["total"],
+        peak_memory_mib=_peak_memory_mib(predictor.device),
+        device=device_name(predictor.device),
+        precision=precision,
+        torch=torch.__version__,
+        input_size=cfg.model.max_size,
+        image_size=tuple(images[0].shape[:2]),
+        detections=found / iterations,
+        iterations=iterations,
+        warmup=warmup,
+    )
 
 
 def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[float]]:
@@ -105,7 +139,9 @@ def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[flo
     kept = predictor.instances(predictions)
     clock.lap()
     crop = predictor.cfg.eval.crop
-    masks, mask_scores = instance_masks(kept, predictions.prototypes[0], mask_iou_net=predictor.model.mask_iou_net, crop=crop)
+    masks, mask_scores = instance_masks(
+        kept, predictions.prototypes[0], mask_iou_net=predictor.model.mask_iou_net, crop=crop
+    )
     clock.lap()
     detections = paste(kept, masks, mask_scores, image.shape[:2], crop=crop)
     clock.lap()
@@ -137,7 +173,14 @@ def device_name(device: torch.device) -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        name = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name)
+        name = next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in info.read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            name,
+        )
     return f"{name}, {torch.get_num_threads()} threads"
 
 

@@ -1,8 +1,10 @@
-"""One process or many: joining the group that torchrun describes, and the few collectives that training needs.
+"""One process or many: joining the group that torchrun describes, and the few collectives that
+training needs.
 
-Every function also works without a process group, where it is a group of one. Tensors travel over NCCL on CUDA and over gloo on
-CPU; control messages (stop requests, names, waiting for rank 0's validation) always travel over gloo, so that they neither wait for
-a device nor run into NCCL's watchdog while rank 0 evaluates for half an hour.
+Every function also works without a process group, where it is a group of one. Tensors travel over
+NCCL on CUDA and over gloo on CPU; control messages (stop requests, names, waiting for rank 0's
+validation) always travel over gloo, so that they neither wait for a device nor run into NCCL's
+watchdog while rank 0 evaluates for half an hour.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-PATIENCE = timedelta(days=1)  # other ranks wait this long for rank 0: validation on a large set takes more than gloo's 30 minutes
+# other ranks wait this long for rank 0: validation on a large set takes more than gloo's 30 minutes
+PATIENCE = timedelta(days=1)
 _control = None
 
 
@@ -34,13 +37,19 @@ def is_main() -> bool:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device of this process: the one asked for, else the CUDA device of its local rank, else the CPU.
+    """The device of this process: the one asked for, else the CUDA device of its local rank, else
+    the CPU.
 
-    A CUDA device becomes the current one, on which PyTorch puts what names no device. Raises ValueError where the device does not exist.
+    A CUDA device becomes the current one, on which PyTorch puts what names no device. Raises
+    ValueError where the device does not exist.
     """
     local = int(os.environ.get("LOCAL_RANK", 0))
     try:
-        chosen = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = (
+            torch.device(device)
+            if device is not None
+            else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        )
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
@@ -49,17 +58,23 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         return chosen
     index = local if chosen.index is None else chosen.index
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-        raise ValueError(f"device cuda:{index} was asked for, but {torch.cuda.device_count()} CUDA devices are visible here: "
-                         "use --device=cpu, or start no more processes (--nproc_per_node) than there are devices")
+        raise ValueError(
+            f"device cuda:{index} was asked for, but {torch.cuda.device_count()} CUDA devices are "
+            "visible here: use --device=cpu, or start no more processes (--nproc_per_node) than "
+            "there are devices"
+        )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the process group of torchrun for as long as the block lasts; does nothing outside torchrun or inside a group."""
+    """Joins the process group of torchrun for as long as the block lasts; does nothing outside
+    torchrun or inside a group."""
     global _control
-    launched = "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    launched = (
+        "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    )
     joined = launched and not dist.is_initialized()
     if joined:
         if device.type == "cuda":
@@ -101,7 +116,8 @@ def gather(value) -> list:
 
 
 def first_run_by_main(action):
-    """action() on rank 0 alone, its result on every rank; an error on rank 0 is raised on every rank, so that none waits forever."""
+    """action() on rank 0 alone, its result on every rank; an error on rank 0 is raised on every
+    rank, so that none waits forever."""
     result, error = None, None
     if is_main():
         try:

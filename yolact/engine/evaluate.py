@@ -1,4 +1,5 @@
-"""Evaluation of a model on a data set: detections, COCO result files, and the table of box and mask AP."""
+"""Evaluation of a model on a data set: detections, COCO result files, and the table of box and mask
+AP."""
 
 from __future__ import annotations
 
@@ -23,7 +24,14 @@ from data.coco import CocoDataset
 from data.loader import build_dataset, eval_loader
 from data.schema import Config
 from yolact.engine.files import writing
-from yolact.engine.metrics import THRESHOLDS, CocoRun, Metrics, read_annotations, run_coco, summarise
+from yolact.engine.metrics import (
+    THRESHOLDS,
+    CocoRun,
+    Metrics,
+    read_annotations,
+    run_coco,
+    summarise,
+)
 from yolact.engine.predict import Predictor
 from yolact.engine.records import coco_records, write_records
 from yolact.outputs import Detections
@@ -34,7 +42,8 @@ _PIXELS_AT_ONCE = 64 << 20  # mask pixels compared at a time while they are enco
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Box and mask metrics (fractions), and what they were measured on. seconds covers everything but opening the data set."""
+    """Box and mask metrics (fractions), and what they were measured on. seconds covers everything
+    but opening the data set."""
 
     bbox: Metrics
     segm: Metrics
@@ -50,105 +59,223 @@ class EvalResult:
         return self.segm.ap
 
     def table(self, *, per_class: bool = False) -> str:
-        """YOLACT's table in percent, then AP by size, average recall, and on request AP of every class."""
-        lines = _ruled(["all", *map(str, THRESHOLDS)],
-                       {name: [m.ap, *m.per_threshold.values()] for name, m in self._rows()})
-        lines += ["", *_ruled(["AP_S", "AP_M", "AP_L", "AR_1", "AR_10", f"AR_{self.segm.max_dets}", "AR_S", "AR_M", "AR_L"],
-                              {name: [m.ap_small, m.ap_medium, m.ap_large, m.ar_1, m.ar_10, m.ar_max, m.ar_small, m.ar_medium, m.ar_large]
-                               for name, m in self._rows()})]
+        """YOLACT's table in percent, then AP by size, average recall, and on request AP of every
+        class."""
+        lines = _ruled(
+            ["all", *map(str, THRESHOLDS)],
+            {name: [m.ap, *m.per_threshold.values()] for name, m in self._rows()},
+        )
+        lines += [
+            "",
+            *_ruled(
+                [
+                    "AP_S",
+                    "AP_M",
+                    "AP_L",
+                    "AR_1",
+                    "AR_10",
+                    f"AR_{self.segm.max_dets}",
+                    "AR_S",
+                    "AR_M",
+                    "AR_L",
+                ],
+                {
+                    name: [
+                        m.ap_small,
+                        m.ap_medium,
+                        m.ap_large,
+                        m.ar_1,
+                        m.ar_10,
+                        m.ar_max,
+                        m.ar_small,
+                        m.ar_medium,
+                        m.ar_large,
+                    ]
+                    for name, m in self._rows()
+                },
+            ),
+        ]
         if self.segm.ap_at_100 is not None:
-            lines += ["", f"with at most 100 detections an image (above: {self.segm.max_dets}): "
-                      f"box AP {_percent(self.bbox.ap_at_100)}, mask AP {_percent(self.segm.ap_at_100)}"]
+            lines += [
+                "",
+                f"with at most 100 detections an image (above: {self.segm.max_dets}): "
+                f"box AP {_percent(self.bbox.ap_at_100)}, mask AP {_percent(self.segm.ap_at_100)}",
+            ]
         if per_class:
             width = max(map(len, self.segm.per_class), default=0)
             lines += ["", f"{'class':<{width}}   box AP   mask AP"]
-            lines += [f"{name:<{width}}   {_percent(self.bbox.per_class[name]):>6}   {_percent(ap):>7}"
-                      for name, ap in self.segm.per_class.items()]
+            lines += [
+                f"{name:<{width}}   {_percent(self.bbox.per_class[name]):>6}   {_percent(ap):>7}"
+                for name, ap in self.segm.per_class.items()
+            ]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; fractions, None where undefined."""
-        return {"images": self.images, "seconds": round(self.seconds, 3), "bbox": self.bbox.to_dict(), "segm": self.segm.to_dict()}
+        return {
+            "images": self.images,
+            "seconds": round(self.seconds, 3),
+            "bbox": self.bbox.to_dict(),
+            "segm": self.segm.to_dict(),
+        }
 
     def _rows(self) -> tuple[tuple[str, Metrics], ...]:
         return ("box", self.bbox), ("mask", self.segm)
 
 
-def evaluate(model: nn.Module, cfg: Config, *, device: torch.device | str, precision: str = "float32", max_images: int = 0,
-             results_dir: str | Path | None = None, result_files: tuple[Path, Path] | None = None, records_file: str | Path | None = None,
-             note: Mapping[str, Any] | None = None, progress: bool = True, split: str = "val") -> EvalResult:
+def evaluate(
+    model: nn.Module,
+    cfg: Config,
+    *,
+    device: torch.device | str,
+    precision: str = "float32",
+    max_images: int = 0,
+    results_dir: str | Path | None = None,
+    result_files: tuple[Path, Path] | None = None,
+    records_file: str | Path | None = None,
+    note: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    split: str = "val",
+) -> EvalResult:
     """COCO metrics of a model on a split of cfg's data set, with the settings of cfg.eval.
 
     max_images    evaluate the first so many images only; 0 = all
-    results_dir   also write bbox_detections.json (class scores) and mask_detections.json (mask scores) there, whole or not at all
+    results_dir   also write bbox_detections.json (class scores) and mask_detections.json (mask
+                  scores) there, whole or not at all
     result_files  the same under other names: (box file, mask file)
-    records_file  also write per-image records there (yolact.engine.records), with `note` on what was evaluated
+    records_file  also write per-image records there (yolact.engine.records), with `note` on what
+                  was evaluated
 
-    The modes of the model and its parts are as before afterwards. Raises ValueError for an empty data set or one that cannot be read.
+    The modes of the model and its parts are as before afterwards. Raises ValueError for an empty
+    data set or one that cannot be read.
     """
     dataset = build_dataset(cfg, split, mask_sizes=[], needs_full_masks=False)
     if results_dir is not None:
         result_files = Path(results_dir) / BOX_FILE, Path(results_dir) / MASK_FILE
     for path in (*(result_files or ()), *([Path(records_file)] if records_file else ())):
-        path.parent.mkdir(parents=True, exist_ok=True)  # before the work, so that an unwritable place costs nothing
+        # before the work, so that an unwritable place costs nothing
+        path.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    image_ids, boxes, masks = collect_results(model, cfg, dataset, device=device, precision=precision, max_images=max_images,
-                                              progress=progress)
+    image_ids, boxes, masks = collect_results(
+        model,
+        cfg,
+        dataset,
+        device=device,
+        precision=precision,
+        max_images=max_images,
+        progress=progress,
+    )
     if result_files is not None:
-        write_results(*result_files, boxes, masks, image_ids if len(image_ids) < len(dataset) else None)
+        write_results(
+            *result_files, boxes, masks, image_ids if len(image_ids) < len(dataset) else None
+        )
     box_run, mask_run = _runs(dataset, cfg, image_ids, boxes, masks)
     if records_file is not None:
-        settings = {"data": cfg.data.name, "split": split, "eval": cfg.eval.model_dump(mode="json"), "precision": precision}
-        write_records(records_file, coco_records({"mask": mask_run, "box": box_run}, {**settings, **(note or {})}))
-    return EvalResult(summarise(box_run), summarise(mask_run), len(image_ids), time.perf_counter() - started)
+        settings = {
+            "data": cfg.data.name,
+            "split": split,
+            "eval": cfg.eval.model_dump(mode="json"),
+            "precision": precision,
+        }
+        write_records(
+            records_file,
+            coco_records({"mask": mask_run, "box": box_run}, {**settings, **(note or {})}),
+        )
+    return EvalResult(
+        summarise(box_run), summarise(mask_run), len(image_ids), time.perf_counter() - started
+    )
 
 
-def evaluate_files(cfg: Config, box_file: str | Path, mask_file: str | Path, *, max_images: int = 0, split: str = "val") -> EvalResult:
-    """The same metrics from result files that were written before, on the images that they were made from.
+def evaluate_files(
+    cfg: Config,
+    box_file: str | Path,
+    mask_file: str | Path,
+    *,
+    max_images: int = 0,
+    split: str = "val",
+) -> EvalResult:
+    """The same metrics from result files that were written before, on the images that they were
+    made from.
 
-    max_images: score the first so many of them only; 0 = all. ValueError where a file is missing, cut off or of another data set.
+    max_images: score the first so many of them only; 0 = all. ValueError where a file is missing,
+    cut off or of another data set.
     """
     dataset = build_dataset(cfg, split)
     started = time.perf_counter()
     image_ids = dataset.image_ids
     if images_file(box_file).exists():
         image_ids = _read_list(images_file(box_file), "list of evaluated images")
-    image_ids = image_ids[:max_images or None]
+    image_ids = image_ids[: max_images or None]
     boxes, masks = (_read_list(path, "result file") for path in (box_file, mask_file))
     try:
         bbox, segm = map(summarise, _runs(dataset, cfg, image_ids, boxes, masks))
     except ValueError as error:
-        raise ValueError(f"{box_file} and {mask_file} against {dataset.annotation_file}: {error}") from None
+        raise ValueError(
+            f"{box_file} and {mask_file} against {dataset.annotation_file}: {error}"
+        ) from None
     return EvalResult(bbox, segm, len(image_ids), time.perf_counter() - started)
 
 
 def _read_list(path: str | Path, what: str) -> list:
     content = parse_json(path, what)
     if not isinstance(content, list):
-        raise ValueError(f"{path}: a {what} is a JSON list, this one holds a {type(content).__name__}: give the file that evaluation wrote")
+        raise ValueError(
+            f"{path}: a {what} is a JSON list, this one holds a {type(content).__name__}: give the "
+            "file that evaluation wrote"
+        )
     return content
 
 
-def _runs(dataset: CocoDataset, cfg: Config, image_ids: Sequence[Id], boxes: list[dict], masks: list[dict]) -> list[CocoRun]:
+def _runs(
+    dataset: CocoDataset, cfg: Config, image_ids: Sequence[Id], boxes: list[dict], masks: list[dict]
+) -> list[CocoRun]:
     """Boxes and masks of COCO results, matched on the given images."""
     ground_truth = coco_ground_truth(dataset, cfg)
-    return [run_coco(ground_truth, found, iou_type, cfg.eval.max_dets, image_ids=image_ids,
-                     category_ids=set(dataset.category_of_label.values()))
-            for found, iou_type in ((boxes, "bbox"), (masks, "segm"))]
+    return [
+        run_coco(
+            ground_truth,
+            found,
+            iou_type,
+            cfg.eval.max_dets,
+            image_ids=image_ids,
+            category_ids=set(dataset.category_of_label.values()),
+        )
+        for found, iou_type in ((boxes, "bbox"), (masks, "segm"))
+    ]
 
 
-def collect_results(model: nn.Module, cfg: Config, dataset: CocoDataset, *, device: torch.device | str, precision: str = "float32",
-                    max_images: int = 0, progress: bool = True) -> tuple[list, list[dict], list[dict]]:
-    """Detections of the data set as COCO results: (ids of the images, box results, mask results), with the file's own ids."""
+def collect_results(
+    model: nn.Module,
+    cfg: Config,
+    dataset: CocoDataset,
+    *,
+    device: torch.device | str,
+    precision: str = "float32",
+    max_images: int = 0,
+    progress: bool = True,
+) -> tuple[list, list[dict], list[dict]]:
+    """Detections of the data set as COCO results: (ids of the images, box results, mask results),
+    with the file's own ids."""
     image_ids, boxes, masks = [], [], []
     total = min(max_images or len(dataset), len(dataset))
-    loader = eval_loader(cfg, dataset, limit=max_images, pin_memory=torch.device(device).type == "cuda")
-    with evaluation_mode(model), tqdm(total=total, unit="image", desc="evaluating", disable=not progress, leave=False) as bar:
+    loader = eval_loader(
+        cfg, dataset, limit=max_images, pin_memory=torch.device(device).type == "cuda"
+    )
+    with (
+        evaluation_mode(model),
+        tqdm(
+            total=total, unit="image", desc="evaluating", disable=not progress, leave=False
+        ) as bar,
+    ):
         predictor = Predictor(model, cfg, device, precision)
         for batch in loader:
             predictions = predictor.forward(batch.images.to(predictor.device, non_blocking=True))
-            for image_id, detections in zip(batch.image_ids, predictor.detect(predictions, batch.original_sizes)):
-                box_results, mask_results = coco_results(detections, image_id, dataset.category_of_label)
+            for image_id, detections in zip(
+                batch.image_ids, predictor.detect(predictions, batch.original_sizes)
+            ):
+                box_results, mask_results = coco_results(
+                    detections, image_id, dataset.category_of_label
+                )
                 image_ids.append(image_id)
                 boxes += box_results
                 masks += mask_results
@@ -156,29 +283,42 @@ def collect_results(model: nn.Module, cfg: Config, dataset: CocoDataset, *, devi
     return image_ids, boxes, masks
 
 
-def coco_results(detections: Detections, image_id: int | str, category_of_label: dict[int, int | str]) -> tuple[list[dict], list[dict]]:
-    """One image's detections as COCO results: boxes (xywh pixels, to 1/1000) with class scores, masks (RLE) with mask scores.
+def coco_results(
+    detections: Detections, image_id: int | str, category_of_label: dict[int, int | str]
+) -> tuple[list[dict], list[dict]]:
+    """One image's detections as COCO results: boxes (xywh pixels, to 1/1000) with class scores,
+    masks (RLE) with mask scores.
 
-    Detections of a class that the annotation file has no category for (with label_map) are left out, as COCO leaves out such classes.
+    Detections of a class that the annotation file has no category for (with label_map) are left
+    out, as COCO leaves out such classes.
     """
-    named = torch.tensor([label in category_of_label for label in detections.labels.tolist()], dtype=torch.bool)
+    named = torch.tensor(
+        [label in category_of_label for label in detections.labels.tolist()], dtype=torch.bool
+    )
     if not named.all():
         detections = detections.select(named.to(detections.labels.device))
     corners = detections.boxes.double().round(decimals=3)
-    xywh = torch.cat([corners[:, :2], (corners[:, 2:] - corners[:, :2]).round(decimals=3)], 1).tolist()
+    xywh = torch.cat(
+        [corners[:, :2], (corners[:, 2:] - corners[:, :2]).round(decimals=3)], 1
+    ).tolist()
     categories = [category_of_label[label] for label in detections.labels.tolist()]
     masks = encode_masks(detections.masks)
-    boxes = [{"image_id": image_id, "category_id": category, "bbox": box, "score": score}
-             for category, box, score in zip(categories, xywh, detections.scores.tolist())]
-    return boxes, [{"image_id": image_id, "category_id": category, "segmentation": mask, "score": score}
-                   for category, mask, score in zip(categories, masks, detections.mask_scores.tolist())]
+    boxes = [
+        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+        for category, box, score in zip(categories, xywh, detections.scores.tolist())
+    ]
+    return boxes, [
+        {"image_id": image_id, "category_id": category, "segmentation": mask, "score": score}
+        for category, mask, score in zip(categories, masks, detections.mask_scores.tolist())
+    ]
 
 
 def encode_masks(masks: Tensor) -> list[dict]:
     """(D,h,w) bool on any device -> D compressed COCO RLEs {"size": [h, w], "counts": str}.
 
-    COCO counts runs down the columns. Runs are found where the masks lie, by comparing each pixel with the one before it; only the few
-    places where they differ are sorted into column order and leave the device, so that neither a transposed copy nor the masks do.
+    COCO counts runs down the columns. Runs are found where the masks lie, by comparing each pixel
+    with the one before it; only the few places where they differ are sorted into column order and
+    leave the device, so that neither a transposed copy nor the masks do.
     """
     d, h, w = masks.shape
     step = max(1, _PIXELS_AT_ONCE // max(1, h * w))
@@ -186,25 +326,43 @@ def encode_masks(masks: Tensor) -> list[dict]:
     for part in masks.split(step) if d else ():
         edges = torch.empty_like(part)
         torch.logical_xor(part[:, 1:], part[:, :-1], out=edges[:, 1:])
-        torch.logical_xor(part[:, 0, 1:], part[:, -1, :-1], out=edges[:, 0, 1:])  # the top of a column follows the bottom of the last
-        edges[:, 0, 0] = part[:, 0, 0]  # counts start with a run of zeros, empty where the first pixel is set
+        # the top of a column follows the bottom of the last
+        torch.logical_xor(part[:, 0, 1:], part[:, -1, :-1], out=edges[:, 0, 1:])
+        # counts start with a run of zeros, empty where the first pixel is set
+        edges[:, 0, 0] = part[:, 0, 0]
         flat = edges.view(-1)
         # numpy's search of a sparse array is several times faster than torch's on a CPU
-        places = flat.nonzero()[:, 0] if flat.is_cuda else torch.from_numpy(np.flatnonzero(flat.numpy()))
+        places = (
+            flat.nonzero()[:, 0] if flat.is_cuda else torch.from_numpy(np.flatnonzero(flat.numpy()))
+        )
         mask, pixel = places // (h * w), places % (h * w)
-        starts = (mask * (h * w) + pixel % w * h + pixel // w).sort().values.cpu().numpy()  # (mask, column, row) as one number
+        # (mask, column, row) as one number
+        starts = (mask * (h * w) + pixel % w * h + pixel // w).sort().values.cpu().numpy()
         bounds = np.searchsorted(starts, np.arange(1, len(part)) * (h * w))
-        runs += [np.diff(s % (h * w), prepend=0, append=h * w).tolist() for s in np.split(starts, bounds)]
-    encoded = coco_mask.frPyObjects([{"size": [h, w], "counts": counts} for counts in runs], h, w) if runs else []
+        runs += [
+            np.diff(s % (h * w), prepend=0, append=h * w).tolist() for s in np.split(starts, bounds)
+        ]
+    encoded = (
+        coco_mask.frPyObjects([{"size": [h, w], "counts": counts} for counts in runs], h, w)
+        if runs
+        else []
+    )
     return [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for rle in encoded]
 
 
-def write_results(box_file: str | Path, mask_file: str | Path, boxes: Sequence[dict], masks: Sequence[dict],
-                  image_ids: Sequence[Id] | None = None) -> None:
-    """Write both result files, or neither. OSError where they cannot be written, with older files kept; ValueError for one path twice.
+def write_results(
+    box_file: str | Path,
+    mask_file: str | Path,
+    boxes: Sequence[dict],
+    masks: Sequence[dict],
+    image_ids: Sequence[Id] | None = None,
+) -> None:
+    """Write both result files, or neither. OSError where they cannot be written, with older files
+    kept; ValueError for one path twice.
 
-    image_ids: the images that were evaluated, where these are not all of the set. They are kept beside the box file, in images_file(),
-    since results do not tell an image without detections from one that was not looked at.
+    image_ids: the images that were evaluated, where these are not all of the set. They are kept
+    beside the box file, in images_file(), since results do not tell an image without detections
+    from one that was not looked at.
     """
     contents = {Path(box_file): boxes, Path(mask_file): masks}
     if len(contents) < 2:
@@ -230,13 +388,15 @@ def write_results(box_file: str | Path, mask_file: str | Path, boxes: Sequence[d
 
 
 def images_file(box_file: str | Path) -> Path:
-    """Where write_results() keeps the ids of the evaluated images: bbox_detections.json -> bbox_detections.images.json."""
+    """Where write_results() keeps the ids of the evaluated images: bbox_detections.json ->
+    bbox_detections.images.json."""
     return Path(box_file).with_suffix(".images.json")
 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every part is as it was (frozen batch normalisation stays in evaluation mode)."""
+    """Evaluation mode inside; afterwards every part is as it was (frozen batch normalisation stays
+    in evaluation mode)."""
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -247,14 +407,24 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def coco_ground_truth(dataset: CocoDataset, cfg: Config) -> dict:
-    """The annotation file's content; with label_map, its classes instead of the file's categories, under the ids that results carry."""
+    """The annotation file's content; with label_map, its classes instead of the file's categories,
+    under the ids that results carry."""
     _, content = read_annotations(dataset.annotation_file)
     label_map, category_of_label = cfg.data.label_map, dataset.category_of_label
     if label_map is None:
         return content
-    return {**content, "categories": [{"id": key, "name": cfg.data.class_names[label]} for label, key in category_of_label.items()],
-            "annotations": [{**a, "category_id": category_of_label[label_map[a["category_id"]]]}
-                            for a in content["annotations"] if label_map.get(a["category_id"]) in category_of_label]}
+    return {
+        **content,
+        "categories": [
+            {"id": key, "name": cfg.data.class_names[label]}
+            for label, key in category_of_label.items()
+        ],
+        "annotations": [
+            {**a, "category_id": category_of_label[label_map[a["category_id"]]]}
+            for a in content["annotations"]
+            if label_map.get(a["category_id"]) in category_of_label
+        ],
+    }
 
 
 def _percent(fraction: float) -> str:
@@ -264,5 +434,8 @@ def _percent(fraction: float) -> str:
 def _ruled(columns: list[str], rows: dict[str, list[float]]) -> list[str]:
     rule = "-------+" * (len(columns) + 1)
     lines = [" " * 7 + "|" + "|".join(f"{name:^7}" for name in columns) + "|", rule]
-    lines += [f"{name:>6} |" + "|".join(f"{_percent(value):>6} " for value in values) + "|" for name, values in rows.items()]
+    lines += [
+        f"{name:>6} |" + "|".join(f"{_percent(value):>6} " for value in values) + "|"
+        for name, values in rows.items()
+    ]
     return [*lines, rule]

@@ -1,4 +1,5 @@
-"""Writing files so that a failure says which file, and what to do: the engine's name for data.files."""
+"""Writing files so that a failure says which file, and what to do: the engine's name for
+data.files."""
 
 from data.files import write_whole, writing
 

@@ -1,4 +1,5 @@
-"""What a run tells: one console line an interval, metrics.jsonl, TensorBoard, and config.yaml and env.json beside them."""
+"""What a run tells: one console line an interval, metrics.jsonl, TensorBoard, and config.yaml and
+env.json beside them."""
 
 from __future__ import annotations
 
@@ -24,15 +25,27 @@ from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 
 ROOT = Path(__file__).resolve().parents[2]
-ON_BOARD = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_max")  # metrics of a validation, as TensorBoard curves
+# metrics of a validation, as TensorBoard curves
+ON_BOARD = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_max")
 LETTERS = {"box": "B", "class": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
-PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "pydantic", "opencv-python", "opencv-python-headless", "tensorboard", "mmcv")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pycocotools",
+    "pydantic",
+    "opencv-python",
+    "opencv-python-headless",
+    "tensorboard",
+    "mmcv",
+)
 
 
 class Meter:
-    """Means of the losses over the steps since the last logged line that had them. Its state goes into checkpoints, so that a resumed run
-    logs the same numbers. Steps that were skipped enter no mean: `skipped` counts those that were not finite, which mark a run as unstable,
-    `overflows` those that fp16's loss scale was too large for, which are ordinary."""
+    """Means of the losses over the steps since the last logged line that had them. Its state goes
+    into checkpoints, so that a resumed run logs the same numbers. Steps that were skipped enter no
+    mean: `skipped` counts those that were not finite, which mark a run as unstable, `overflows`
+    those that fp16's loss scale was too large for, which are ordinary."""
 
     def __init__(self, state: dict | None = None):
         state = state or {}
@@ -45,37 +58,67 @@ class Meter:
             self.skipped += bool(step.problem)
             self.overflows += not step.problem
             return
-        numbers = {**{f"losses/{k}": v for k, v in step.losses.items()}, **{f"terms/{k}": v for k, v in step.terms.items()},
-                   "grad_norm": step.grad_norm}
+        numbers = {
+            **{f"losses/{k}": v for k, v in step.losses.items()},
+            **{f"terms/{k}": v for k, v in step.terms.items()},
+            "grad_norm": step.grad_norm,
+        }
         for name, value in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def state(self) -> dict:
-        return {"sums": dict(self.sums), "counts": dict(self.counts), "skipped": self.skipped, "overflows": self.overflows}
+        return {
+            "sums": dict(self.sums),
+            "counts": dict(self.counts),
+            "skipped": self.skipped,
+            "overflows": self.overflows,
+        }
 
     def take(self) -> dict:
-        """{"losses": {...}, "terms": {...}, "grad_norm", "skipped", "overflows"}: the means, none where every step was skipped; and a fresh
-        start."""
+        """{"losses": {...}, "terms": {...}, "grad_norm", "skipped", "overflows"}: the means, none
+        where every step was skipped; and a fresh start."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        taken = {group: {name.removeprefix(f"{group}/"): v for name, v in means.items() if name.startswith(f"{group}/")}
-                 for group in ("losses", "terms")}
-        taken |= {"grad_norm": means.get("grad_norm"), "skipped": self.skipped, "overflows": self.overflows}
+        taken = {
+            group: {
+                name.removeprefix(f"{group}/"): v
+                for name, v in means.items()
+                if name.startswith(f"{group}/")
+            }
+            for group in ("losses", "terms")
+        }
+        taken |= {
+            "grad_norm": means.get("grad_norm"),
+            "skipped": self.skipped,
+            "overflows": self.overflows,
+        }
         self.__init__()
         return taken
 
 
 class RunLog:
-    """Writes the metrics of one run. Going on from `step`, last validated at `validated`, first drops every later line, so that no step
-    is there twice."""
+    """Writes the metrics of one run. Going on from `step`, last validated at `validated`, first
+    drops every later line, so that no step is there twice."""
 
-    def __init__(self, run: RunDir, cfg: Config, *, step: int, validated: int, epoch_images: int, device: torch.device):
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the process that logs needs it
+    def __init__(
+        self,
+        run: RunDir,
+        cfg: Config,
+        *,
+        step: int,
+        validated: int,
+        epoch_images: int,
+        device: torch.device,
+    ):
+        # slow to import, and only the process that logs needs it
+        from torch.utils.tensorboard import SummaryWriter
 
         self.cfg, self.run, self.epoch_images, self.device = cfg, run, epoch_images, device
         cut_metrics(run.metrics, step, validated)
         self.file = run.metrics.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(run.path / "tensorboard"), purge_step=step + 1 if step else None)
+        self.board = SummaryWriter(
+            str(run.path / "tensorboard"), purge_step=step + 1 if step else None
+        )
         self.pace: float | None = None  # seconds a step, smoothed
         self.mark_step, self.mark = step, time.perf_counter()
 
@@ -84,34 +127,59 @@ class RunLog:
         self.mark_step, self.mark = step, time.perf_counter()
 
     def train_line(self, step: int, means: dict, lr: float, mask_weights: dict[str, float]) -> None:
-        """One interval of training: console, metrics.jsonl and TensorBoard. mask_weights: those of the next step, where they change."""
+        """One interval of training: console, metrics.jsonl and TensorBoard. mask_weights: those of
+        the next step, where they change."""
         now, steps = time.perf_counter(), max(1, step - self.mark_step)
         seconds = (now - self.mark) / steps
         self.mark_step, self.mark = step, now
         self.pace = seconds if self.pace is None else 0.7 * self.pace + 0.3 * seconds
         train = self.cfg.train
-        record = {"kind": "train", "step": step, "epoch": round(step * train.batch_size / self.epoch_images, 4),
-                  "loss": sum(means["losses"].values()) if means["losses"] else None, **means, "lr": lr,
-                  "images_per_s": round(train.batch_size / seconds, 3), "time": round(time.time(), 3)}
+        record = {
+            "kind": "train",
+            "step": step,
+            "epoch": round(step * train.batch_size / self.epoch_images, 4),
+            "loss": sum(means["losses"].values()) if means["losses"] else None,
+            **means,
+            "lr": lr,
+            "images_per_s": round(train.batch_size / seconds, 3),
+            "time": round(time.time(), 3),
+        }
         if mask_weights:
             record["mask_weights"] = mask_weights
         if self.device.type == "cuda":
             record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20)
         self._append(record)
-        for name, value in {**{f"loss/{k}": v for k, v in means["losses"].items()}, "loss/total": record["loss"],
-                            **{f"mask_terms/{k}": v for k, v in means["terms"].items()},
-                            **{f"mask_weights/{k}": v for k, v in mask_weights.items()}, "train/lr": lr,
-                            "train/grad_norm": means["grad_norm"], "train/images_per_s": record["images_per_s"]}.items():
+        for name, value in {
+            **{f"loss/{k}": v for k, v in means["losses"].items()},
+            "loss/total": record["loss"],
+            **{f"mask_terms/{k}": v for k, v in means["terms"].items()},
+            **{f"mask_weights/{k}": v for k, v in mask_weights.items()},
+            "train/lr": lr,
+            "train/grad_norm": means["grad_norm"],
+            "train/images_per_s": record["images_per_s"],
+        }.items():
             if value is not None:
                 self.board.add_scalar(name, value, step)
-        print(self._console(record, timedelta(seconds=round(self.pace * (train.iterations - step)))), flush=True)
+        print(
+            self._console(record, timedelta(seconds=round(self.pace * (train.iterations - step)))),
+            flush=True,
+        )
 
     def _console(self, record: dict, eta: timedelta) -> str:
         width = len(str(self.cfg.train.iterations))
-        losses = " ".join(f"{LETTERS[name]} {record['losses'][name]:.3f}" for name in LETTERS if name in record["losses"])
+        losses = " ".join(
+            f"{LETTERS[name]} {record['losses'][name]:.3f}"
+            for name in LETTERS
+            if name in record["losses"]
+        )
         total = f"T {record['loss']:.3f}" if record["loss"] is not None else "all steps skipped"
-        parts = [f"[{record['step']:{width}d}/{self.cfg.train.iterations}] epoch {int(record['epoch'])}", f"{losses} {total}".strip(),
-                 f"lr {record['lr']:.2e}", f"{record['images_per_s']:.1f} img/s", f"ETA {eta}"]
+        parts = [
+            f"[{record['step']:{width}d}/{self.cfg.train.iterations}] epoch {int(record['epoch'])}",
+            f"{losses} {total}".strip(),
+            f"lr {record['lr']:.2e}",
+            f"{record['images_per_s']:.1f} img/s",
+            f"ETA {eta}",
+        ]
         if record["skipped"]:
             parts.append(f"skipped {record['skipped']}")
         if record["overflows"]:
@@ -124,7 +192,8 @@ class RunLog:
         """A validation: `result` as EvalResult.to_dict() gives it."""
         times = {"seconds": round(seconds, 3), "time": round(time.time(), 3)}
         self._append({"kind": "validation", "step": step, "best": best, **result, **times})
-        for shown, metrics in (("box", result["bbox"]), ("mask", result["segm"])):  # the rest, per class too, is in metrics.jsonl
+        # the rest, per class too, is in metrics.jsonl
+        for shown, metrics in (("box", result["bbox"]), ("mask", result["segm"])):
             for name in ON_BOARD:
                 if metrics.get(name) is not None:
                     self.board.add_scalar(f"validation_{shown}/{name}", metrics[name], step)
@@ -135,7 +204,8 @@ class RunLog:
         self.board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Closes both files. On a full disk that fails as well, and the error that ended the run is the one to be seen."""
+        """Closes both files. On a full disk that fails as well, and the error that ended the run is
+        the one to be seen."""
         for file in (self.board, self.file):
             with suppress(OSError):
                 file.close()
@@ -145,8 +215,10 @@ class RunLog:
             self.file.write(json.dumps(finite(record)) + "\n")
             self.file.flush()
         except OSError as error:
-            raise OSError(f"cannot write {self.run.metrics} ({error.strerror or error}): free space there; checkpoints written so far "
-                          f"are whole, go on with --resume={self.run.path}") from error
+            raise OSError(
+                f"cannot write {self.run.metrics} ({error.strerror or error}): free space there; "
+                f"checkpoints written so far are whole, go on with --resume={self.run.path}"
+            ) from error
 
 
 def finite(value):
@@ -159,8 +231,8 @@ def finite(value):
 
 
 def cut_metrics(path: Path, step: int, validated: int) -> None:
-    """Keeps the lines of metrics.jsonl up to `step`, of validations up to `validated`; later ones, and a last line that a kill left
-    unfinished, go. Whole or not at all."""
+    """Keeps the lines of metrics.jsonl up to `step`, of validations up to `validated`; later ones,
+    and a last line that a kill left unfinished, go. Whole or not at all."""
     if not path.exists():
         return
     kept = []
@@ -174,7 +246,9 @@ def cut_metrics(path: Path, step: int, validated: int) -> None:
     write_whole(path, "".join(kept))
 
 
-def write_run_files(run: RunDir, cfg: Config, device: torch.device, world_size: int, resumed_from: int | None) -> None:
+def write_run_files(
+    run: RunDir, cfg: Config, device: torch.device, world_size: int, resumed_from: int | None
+) -> None:
     """config.yaml, and env.json, which lists every start of the run."""
     write_whole(run.path / "config.yaml", dump_yaml(cfg))
     path = run.path / "env.json"
@@ -187,37 +261,68 @@ def write_run_files(run: RunDir, cfg: Config, device: torch.device, world_size: 
 
 def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
     """What a run ran on: commit, digest of the code, versions, device, seed, command."""
+
     def installed(package: str) -> str | None:
         try:
             return version(package)
         except PackageNotFoundError:
             return None
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(), "code": code_digest(),
-            "argv": sys.argv, "seed": cfg.train.seed,
-            "device": f"{device} ({name})", "world_size": world_size, "threads": torch.get_num_threads(), "precision": cfg.train.precision,
-            "python": platform.python_version(), "platform": platform.platform(), "cuda": torch.version.cuda,
-            "versions": {package: found for package in PACKAGES if (found := installed(package))}}
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "code": code_digest(),
+        "argv": sys.argv,
+        "seed": cfg.train.seed,
+        "device": f"{device} ({name})",
+        "world_size": world_size,
+        "threads": torch.get_num_threads(),
+        "precision": cfg.train.precision,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cuda": torch.version.cuda,
+        "versions": {package: found for package in PACKAGES if (found := installed(package))},
+    }
 
 
 def code_digest(root: Path = ROOT) -> str:
-    """16 hex digits of the .py files of layers, yolact and data, by path and content: what trains and evaluates, committed or not."""
+    """16 hex digits of the .py files of layers, yolact and data, by path and content: what trains
+    and evaluates, committed or not."""
     content = hashlib.sha256()
-    files = [*root.glob("data/*.py"), *root.glob("layers/**/*.py"), *root.glob("yolact/**/*.py")]  # below data/ lie data sets
+    # below data/ lie data sets
+    files = [*root.glob("data/*.py"), *root.glob("layers/**/*.py"), *root.glob("yolact/**/*.py")]
     for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
         content.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return content.hexdigest()[:16]
 
 
 def commit() -> str | None:
-    """The checked-out commit of this code, "+changes" where files differ from it; None outside a git checkout."""
+    """The checked-out commit of this code, "+changes" where files differ from it; None outside a
+    git checkout."""
     if not (ROOT / ".git").exists():
         return None
     try:
-        found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True,
-                                 timeout=10)
+        found = subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        changed = subprocess.run(
+            ["git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "") if found.returncode == 0 else None
+    return (
+        found.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+        if found.returncode == 0
+        else None
+    )

@@ -1,8 +1,9 @@
 """COCO average precision of boxes and masks, by pycocotools, for annotation files with any ids.
 
-pycocotools' own numbers are kept exactly: images without detections count, crowds are ignored, classes without ground truth are
-left out of means. Only ids are renumbered on the way in: its matcher stores "unmatched" as 0, so that a detection matched to
-annotation id 0 counts as false, and ids that are strings do not fit its arrays.
+pycocotools' own numbers are kept exactly: images without detections count, crowds are ignored,
+classes without ground truth are left out of means. Only ids are renumbered on the way in: its
+matcher stores "unmatched" as 0, so that a detection matched to annotation id 0 counts as false, and
+ids that are strings do not fit its arrays.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ IouType = Literal["bbox", "segm"]
 
 @dataclass(frozen=True)
 class Metrics:
-    """COCO figures as fractions (0..1), NaN where nothing defines them (no ground truth of that class or size).
+    """COCO figures as fractions (0..1), NaN where nothing defines them (no ground truth of that
+    class or size).
 
-    ap             mean over IoU .50:.95 and over the classes that have ground truth, at most max_dets detections an image
+    ap             mean over IoU .50:.95 and over the classes that have ground truth, at most
+                   max_dets detections an image
     per_threshold  {50: AP at IoU .50, 55: ..., 95: ...}
     ar_1, ar_10    average recall with 1 and 10 detections an image; ar_max with max_dets
     small, medium, large    areas below 32^2, between, above 96^2 pixels of the original image
     per_class      {class name: AP}; per_class_thresholds {class name: AP at the ten thresholds}
-    ap_at_100      the same AP with COCO's standard 100 detections an image, None where max_dets is 100 or less
+    ap_at_100      the same AP with COCO's standard 100 detections an image, None where max_dets is
+                   100 or less
     """
 
     iou_type: IouType
@@ -66,34 +70,56 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: NaN becomes None."""
+
         def plain(value):
             if isinstance(value, dict):
                 return {str(k): plain(v) for k, v in value.items()}
             if isinstance(value, (tuple, list)):
                 return [plain(v) for v in value]
             return None if isinstance(value, float) and math.isnan(value) else value
+
         return plain(asdict(self) | {"ap50": self.ap50, "ap75": self.ap75})
 
 
-def coco_metrics(ground_truth: str | Path | dict, detections: Sequence[dict], iou_type: IouType, max_dets: int = 100, *,
-                 image_ids: Iterable | None = None, category_ids: Iterable | None = None) -> Metrics:
+def coco_metrics(
+    ground_truth: str | Path | dict,
+    detections: Sequence[dict],
+    iou_type: IouType,
+    max_dets: int = 100,
+    *,
+    image_ids: Iterable | None = None,
+    category_ids: Iterable | None = None,
+) -> Metrics:
     """COCO metrics of a list of COCO results.
 
-    ground_truth   annotation file or its content (left unchanged). As in pycocotools, annotations of images that are not listed are
-                   left out. A missing area is computed from the segmentation, else from the box.
-    detections     dicts with image_id, category_id, score and bbox (xywh pixels) for 'bbox', or segmentation (RLE) for 'segm'; for
-                   'segm' the area is the mask's. Order decides between equal scores, as in pycocotools.
+    ground_truth   annotation file or its content (left unchanged). As in pycocotools, annotations
+                   of images that are not listed are left out. A missing area is computed from the
+                   segmentation, else from the box.
+    detections     dicts with image_id, category_id, score and bbox (xywh pixels) for 'bbox', or
+                   segmentation (RLE) for 'segm'; for 'segm' the area is the mask's. Order decides
+                   between equal scores, as in pycocotools.
     image_ids      evaluate these images only
     category_ids   evaluate these categories only (a model may know some of the file's)
 
-    Raises ValueError for an unreadable file, an unknown image or category id, a missing field, or a score that is not a number.
+    Raises ValueError for an unreadable file, an unknown image or category id, a missing field, or a
+    score that is not a number.
     """
-    return summarise(run_coco(ground_truth, detections, iou_type, max_dets, image_ids=image_ids, category_ids=category_ids))
+    return summarise(
+        run_coco(
+            ground_truth,
+            detections,
+            iou_type,
+            max_dets,
+            image_ids=image_ids,
+            category_ids=category_ids,
+        )
+    )
 
 
 @dataclass(frozen=True)
 class CocoRun:
-    """pycocotools after matching, whose images and categories are numbered from 1 in the order of image_ids and category_ids."""
+    """pycocotools after matching, whose images and categories are numbered from 1 in the order of
+    image_ids and category_ids."""
 
     evaluator: COCOeval
     iou_type: IouType
@@ -106,22 +132,40 @@ class CocoRun:
         return self.evaluator.params.maxDets[-1]
 
 
-def run_coco(ground_truth: str | Path | dict, detections: Sequence[dict], iou_type: IouType, max_dets: int = 100, *,
-             image_ids: Iterable | None = None, category_ids: Iterable | None = None) -> CocoRun:
+def run_coco(
+    ground_truth: str | Path | dict,
+    detections: Sequence[dict],
+    iou_type: IouType,
+    max_dets: int = 100,
+    *,
+    image_ids: Iterable | None = None,
+    category_ids: Iterable | None = None,
+) -> CocoRun:
     """The matching behind coco_metrics(), which takes and raises the same."""
     if max_dets < 1:
         raise ValueError(f"max_dets={max_dets}: use at least 1")
-    ids, gt, results = coco_inputs(ground_truth, detections, iou_type, image_ids=image_ids, category_ids=category_ids)
+    ids, gt, results = coco_inputs(
+        ground_truth, detections, iou_type, image_ids=image_ids, category_ids=category_ids
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(_as_coco(gt), _as_coco(results), iou_type)
-        evaluator.params.maxDets = sorted({limit for limit in (1, 10, 100) if limit < max_dets} | {max_dets})
+        evaluator.params.maxDets = sorted(
+            {limit for limit in (1, 10, 100) if limit < max_dets} | {max_dets}
+        )
         evaluator.evaluate()
     return CocoRun(evaluator, iou_type, tuple(ids.images), tuple(ids.categories), ids.class_names)
 
 
-def coco_inputs(ground_truth: str | Path | dict, detections: Sequence[dict], iou_type: IouType, *, image_ids: Iterable | None = None,
-                category_ids: Iterable | None = None) -> tuple[Ids, dict, dict]:
-    """Ground truth and detections as COCO data sets that any of COCO's evaluators takes: ids from 1, areas filled in.
+def coco_inputs(
+    ground_truth: str | Path | dict,
+    detections: Sequence[dict],
+    iou_type: IouType,
+    *,
+    image_ids: Iterable | None = None,
+    category_ids: Iterable | None = None,
+) -> tuple[Ids, dict, dict]:
+    """Ground truth and detections as COCO data sets that any of COCO's evaluators takes: ids from
+    1, areas filled in.
 
     Takes and raises what coco_metrics() does.
     """
@@ -134,16 +178,22 @@ def coco_inputs(ground_truth: str | Path | dict, detections: Sequence[dict], iou
 
 
 def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
-    """(name for messages, content) of a COCO-format annotation file or dict; ValueError when it is missing, cut off or of another form."""
+    """(name for messages, content) of a COCO-format annotation file or dict; ValueError when it is
+    missing, cut off or of another form."""
     if isinstance(ground_truth, dict):
         name, content = "the ground truth", ground_truth
     else:
         name, content = str(ground_truth), read_json(ground_truth)
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
-        raise ValueError(f"{name}: not a COCO-format annotation file, it has no {' and no '.join(missing)}")
+        raise ValueError(
+            f"{name}: not a COCO-format annotation file, it has no {' and no '.join(missing)}"
+        )
     if not content["images"]:
-        raise ValueError(f"{name}: lists no images, so there is nothing to evaluate: give an annotation file with at least one image")
+        raise ValueError(
+            f"{name}: lists no images, so there is nothing to evaluate: give an annotation file "
+            "with at least one image"
+        )
     return name, content
 
 
@@ -158,22 +208,36 @@ class Ids:
     other_categories: frozenset
 
 
-def _new_ids(name: str, content: dict, image_ids: Iterable | None, category_ids: Iterable | None) -> Ids:
+def _new_ids(
+    name: str, content: dict, image_ids: Iterable | None, category_ids: Iterable | None
+) -> Ids:
     def number(what: str, key: str, chosen: Iterable | None) -> tuple[dict, frozenset]:
         listed = [entry["id"] for entry in content[key]]
         wanted = set(listed if chosen is None else chosen)
         unknown = wanted - set(listed)
         if unknown:
-            raise ValueError(f"{name}: {len(unknown)} of the {what} ids to evaluate are not in it, such as {next(iter(unknown))!r}")
+            raise ValueError(
+                f"{name}: {len(unknown)} of the {what} ids to evaluate are not in it, such as "
+                f"{next(iter(unknown))!r}"
+            )
         if not wanted:
             raise ValueError(f"{name}: no {what} ids to evaluate: give at least one")
-        # in the order of the original ids, as pycocotools goes through them: it decides between equal scores of two images
+        # in the order of the original ids, as pycocotools goes through them: it decides between
+        # equal scores of two images
         ordered = sorted(wanted, key=lambda i: (isinstance(i, str), i))
-        return {original: new for new, original in enumerate(ordered, 1)}, frozenset(listed) - wanted
+        return {original: new for new, original in enumerate(ordered, 1)}, frozenset(
+            listed
+        ) - wanted
 
     images, other_images = number("image", "images", image_ids)
     categories, other_categories = number("category", "categories", category_ids)
-    return Ids(images, categories, _class_names(content["categories"], categories), other_images, other_categories)
+    return Ids(
+        images,
+        categories,
+        _class_names(content["categories"], categories),
+        other_images,
+        other_categories,
+    )
 
 
 def _renumber(name: str, content: dict, iou_type: str, ids: Ids) -> dict:
@@ -181,28 +245,55 @@ def _renumber(name: str, content: dict, iou_type: str, ids: Ids) -> dict:
     images = {image["id"]: image for image in content["images"]}
     annotations = []
     for annotation in content["annotations"]:
-        if annotation["image_id"] not in ids.images or annotation["category_id"] in ids.other_categories:
+        if (
+            annotation["image_id"] not in ids.images
+            or annotation["category_id"] in ids.other_categories
+        ):
             continue
         if annotation["category_id"] not in ids.categories:
-            raise ValueError(f"{name}: annotation {annotation.get('id')!r} has category_id {annotation['category_id']!r}, which is not "
-                             "among its categories: add the category or remove the annotation")
+            raise ValueError(
+                f"{name}: annotation {annotation.get('id')!r} has category_id "
+                f"{annotation['category_id']!r}, which is not among its categories: add the "
+                "category or remove the annotation"
+            )
         image = images[annotation["image_id"]]
         size = (image.get("height"), image.get("width"))
         annotations.append(_annotation(name, annotation, iou_type, ids, size, len(annotations) + 1))
-    return {"images": [{"id": new, "height": images[original].get("height"), "width": images[original].get("width")}
-                       for original, new in ids.images.items()],
-            "annotations": annotations, "categories": [{"id": new} for new in ids.categories.values()]}
+    return {
+        "images": [
+            {
+                "id": new,
+                "height": images[original].get("height"),
+                "width": images[original].get("width"),
+            }
+            for original, new in ids.images.items()
+        ],
+        "annotations": annotations,
+        "categories": [{"id": new} for new in ids.categories.values()],
+    }
 
 
-def _annotation(name: str, annotation: dict, iou_type: str, ids: Ids, size: tuple, number: int) -> dict:
+def _annotation(
+    name: str, annotation: dict, iou_type: str, ids: Ids, size: tuple, number: int
+) -> dict:
     """A copy with new ids, and with area and box filled in where they are missing."""
-    kept = {key: annotation[key] for key in ("segmentation", "bbox", "area", "ignore") if annotation.get(key) is not None}
-    kept |= {"id": number, "image_id": ids.images[annotation["image_id"]], "category_id": ids.categories[annotation["category_id"]],
-             "iscrowd": int(annotation.get("iscrowd") or 0)}
+    kept = {
+        key: annotation[key]
+        for key in ("segmentation", "bbox", "area", "ignore")
+        if annotation.get(key) is not None
+    }
+    kept |= {
+        "id": number,
+        "image_id": ids.images[annotation["image_id"]],
+        "category_id": ids.categories[annotation["category_id"]],
+        "iscrowd": int(annotation.get("iscrowd") or 0),
+    }
     needed = "segmentation" if iou_type == "segm" else "bbox"
     if needed == "segmentation" and not kept.get("segmentation"):
-        raise ValueError(f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) has no segmentation, so mask "
-                         "AP is undefined: add the mask or remove the annotation")
+        raise ValueError(
+            f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) has "
+            "no segmentation, so mask AP is undefined: add the mask or remove the annotation"
+        )
     if "area" not in kept or needed not in kept:
         if kept.get("segmentation"):
             mask = _to_rle(name, annotation, size)
@@ -211,45 +302,81 @@ def _annotation(name: str, annotation: dict, iou_type: str, ids: Ids, size: tupl
         elif "bbox" in kept:
             kept["area"] = float(kept["bbox"][2] * kept["bbox"][3])
         else:
-            raise ValueError(f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) has neither bbox nor "
-                             "segmentation: add one or remove the annotation")
+            raise ValueError(
+                f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) "
+                "has neither bbox nor segmentation: add one or remove the annotation"
+            )
     if iou_type == "segm" and None in size:
-        raise ValueError(f"{name}: image {annotation['image_id']!r} has no height and width, which masks need: add them")
+        raise ValueError(
+            f"{name}: image {annotation['image_id']!r} has no height and width, which masks need: "
+            "add them"
+        )
     return kept
 
 
 def _to_rle(name: str, annotation: dict, size: tuple) -> dict:
     segmentation = annotation["segmentation"]
     if isinstance(segmentation, dict):
-        return rle.frPyObjects(segmentation, *segmentation["size"]) if isinstance(segmentation["counts"], list) else segmentation
+        return (
+            rle.frPyObjects(segmentation, *segmentation["size"])
+            if isinstance(segmentation["counts"], list)
+            else segmentation
+        )
     if None in size:
-        raise ValueError(f"{name}: image {annotation['image_id']!r} has no height and width, which polygons need: add them")
+        raise ValueError(
+            f"{name}: image {annotation['image_id']!r} has no height and width, which polygons "
+            "need: add them"
+        )
     return rle.merge(rle.frPyObjects(segmentation, *size))
 
 
-def _renumber_detections(name: str, detections: Sequence[dict], iou_type: str, ids: Ids) -> list[dict]:
-    """Results as pycocotools' loadRes makes them, with new ids. (loadRes refuses an empty list, and takes a box's area for a mask's.)"""
+def _renumber_detections(
+    name: str, detections: Sequence[dict], iou_type: str, ids: Ids
+) -> list[dict]:
+    """Results as pycocotools' loadRes makes them, with new ids. (loadRes refuses an empty list, and
+    takes a box's area for a mask's.)"""
     field = "bbox" if iou_type == "bbox" else "segmentation"
     results = []
     for index, detection in enumerate(detections):
-        missing = [key for key in ("image_id", "category_id", "score", field) if key not in detection]
+        missing = [
+            key for key in ("image_id", "category_id", "score", field) if key not in detection
+        ]
         if missing:
-            raise ValueError(f"detection {index} has no {' and no '.join(missing)}: {iou_type} results need image_id, category_id, score "
-                             f"and {field}")
-        if detection["image_id"] in ids.other_images or detection["category_id"] in ids.other_categories:
+            raise ValueError(
+                f"detection {index} has no {' and no '.join(missing)}: {iou_type} results need "
+                f"image_id, category_id, score and {field}"
+            )
+        if (
+            detection["image_id"] in ids.other_images
+            or detection["category_id"] in ids.other_categories
+        ):
             continue
         for key, known in (("image_id", ids.images), ("category_id", ids.categories)):
             if detection[key] not in known:
-                raise ValueError(f"detection {index} has {key} {detection[key]!r}, which is not in {name}: these results belong to another "
-                                 "annotation file, or their ids are of another type (a number is not a string)")
+                raise ValueError(
+                    f"detection {index} has {key} {detection[key]!r}, which is not in {name}: "
+                    "these results belong to another annotation file, or their ids are of another "
+                    "type (a number is not a string)"
+                )
         if not math.isfinite(detection["score"]):
-            raise ValueError(f"detection {index} (image {detection['image_id']!r}) has the score {detection['score']}, which cannot "
-                             "be ranked: the model that made it has diverged")
-        result = {"id": len(results) + 1, "image_id": ids.images[detection["image_id"]],
-                  "category_id": ids.categories[detection["category_id"]], "iscrowd": 0, "score": detection["score"],
-                  field: detection[field]}
+            raise ValueError(
+                f"detection {index} (image {detection['image_id']!r}) has the score "
+                f"{detection['score']}, which cannot be ranked: the model that made it has diverged"
+            )
+        result = {
+            "id": len(results) + 1,
+            "image_id": ids.images[detection["image_id"]],
+            "category_id": ids.categories[detection["category_id"]],
+            "iscrowd": 0,
+            "score": detection["score"],
+            field: detection[field],
+        }
         # one mask at a time: pycocotools 2.0.11 with numpy 2 fails on the areas of more than 255
-        result["area"] = detection["bbox"][2] * detection["bbox"][3] if iou_type == "bbox" else int(rle.area(detection["segmentation"]))
+        result["area"] = (
+            detection["bbox"][2] * detection["bbox"][3]
+            if iou_type == "bbox"
+            else int(rle.area(detection["segmentation"]))
+        )
         results.append(result)
     return results
 
@@ -266,7 +393,9 @@ def _class_names(categories: list[dict], chosen: Iterable) -> tuple[str, ...]:
     by_id = {category["id"]: str(category.get("name", category["id"])) for category in categories}
     names = {original: by_id[original] for original in chosen}
     repeated = Counter(names.values())
-    return tuple(name if repeated[name] == 1 else f"{name} ({original})" for original, name in names.items())
+    return tuple(
+        name if repeated[name] == 1 else f"{name} ({original})" for original, name in names.items()
+    )
 
 
 def summarise(run: CocoRun) -> Metrics:
@@ -274,8 +403,10 @@ def summarise(run: CocoRun) -> Metrics:
     evaluator, limits = run.evaluator, run.evaluator.params.maxDets
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.accumulate()
-    precision = np.where(evaluator.eval["precision"] < 0, np.nan, evaluator.eval["precision"])  # (T,R,C,areas,limits)
-    recall = np.where(evaluator.eval["recall"] < 0, np.nan, evaluator.eval["recall"])  # (T,C,areas,limits)
+    # (T,R,C,areas,limits)
+    precision = np.where(evaluator.eval["precision"] < 0, np.nan, evaluator.eval["precision"])
+    # (T,C,areas,limits)
+    recall = np.where(evaluator.eval["recall"] < 0, np.nan, evaluator.eval["recall"])
 
     def mean(values: np.ndarray) -> float:
         values = values[~np.isnan(values)]
@@ -285,12 +416,23 @@ def summarise(run: CocoRun) -> Metrics:
         return mean(recall[:, :, area, limits.index(min(limit, limits[-1]))])
 
     return Metrics(
-        iou_type=run.iou_type, max_dets=limits[-1], ap=mean(precision[..., 0, -1]),
+        iou_type=run.iou_type,
+        max_dets=limits[-1],
+        ap=mean(precision[..., 0, -1]),
         per_threshold={t: mean(precision[i, :, :, 0, -1]) for i, t in enumerate(THRESHOLDS)},
-        ap_small=mean(precision[..., 1, -1]), ap_medium=mean(precision[..., 2, -1]), ap_large=mean(precision[..., 3, -1]),
-        ar_1=average_recall(1), ar_10=average_recall(10), ar_max=average_recall(limits[-1]),
-        ar_small=average_recall(limits[-1], 1), ar_medium=average_recall(limits[-1], 2), ar_large=average_recall(limits[-1], 3),
+        ap_small=mean(precision[..., 1, -1]),
+        ap_medium=mean(precision[..., 2, -1]),
+        ap_large=mean(precision[..., 3, -1]),
+        ar_1=average_recall(1),
+        ar_10=average_recall(10),
+        ar_max=average_recall(limits[-1]),
+        ar_small=average_recall(limits[-1], 1),
+        ar_medium=average_recall(limits[-1], 2),
+        ar_large=average_recall(limits[-1], 3),
         per_class={name: mean(precision[:, :, c, 0, -1]) for c, name in enumerate(run.class_names)},
-        per_class_thresholds={name: tuple(mean(precision[i, :, c, 0, -1]) for i in range(len(THRESHOLDS)))
-                              for c, name in enumerate(run.class_names)},
-        ap_at_100=mean(precision[..., 0, limits.index(100)]) if limits[-1] > 100 else None)
+        per_class_thresholds={
+            name: tuple(mean(precision[i, :, c, 0, -1]) for i in range(len(THRESHOLDS)))
+            for c, name in enumerate(run.class_names)
+        },
+        ap_at_100=mean(precision[..., 0, limits.index(100)]) if limits[-1] > 100 else None,
+    )

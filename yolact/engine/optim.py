@@ -1,4 +1,5 @@
-"""What moves the weights: the optimiser, the learning-rate schedule, and the moving average of the weights."""
+"""What moves the weights: the optimiser, the learning-rate schedule, and the moving average of the
+weights."""
 
 from __future__ import annotations
 
@@ -13,46 +14,81 @@ from torch.optim.lr_scheduler import LambdaLR
 from data.schema import TrainConfig
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], train: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with weight decay on every parameter, as published; or AdamW, which leaves biases and normalisation weights undecayed.
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], train: TrainConfig
+) -> torch.optim.Optimizer:
+    """SGD with weight decay on every parameter, as published; or AdamW, which leaves biases and
+    normalisation weights undecayed.
 
-    Both are the fused kernels: those alone can be told by a tensor, `optimizer.found_inf`, to leave the weights as they are, so that
-    a bad step is skipped without asking the device. Parameters that need no gradient (frozen batch norm) are left out.
+    Both are the fused kernels: those alone can be told by a tensor, `optimizer.found_inf`, to leave
+    the weights as they are, so that a bad step is skipped without asking the device. Parameters
+    that need no gradient (frozen batch norm) are left out.
     """
     trained = [p for p in parameters if p.requires_grad]
     if train.optimizer == "sgd":
-        optimizer = torch.optim.SGD(trained, lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay, fused=True)
+        optimizer = torch.optim.SGD(
+            trained,
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            fused=True,
+        )
         for p in trained if train.momentum else ():
-            # The fused kernel leaves these uninitialised when the very first step is skipped. From zero, step one is the same sum.
+            # The fused kernel leaves these uninitialised when the very first step is skipped. From
+            # zero, step one is the same sum.
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
         return optimizer
-    groups = [{"params": [p for p in trained if p.ndim > 1], "weight_decay": train.weight_decay},
-              {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.lr, betas=(train.momentum, 0.999), fused=True)
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=train.lr, betas=(train.momentum, 0.999), fused=True
+    )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
-    """Puts back the moments saved by optimizer.state_dict(); rates and decays stay those of the present config.
+    """Puts back the moments saved by optimizer.state_dict(); rates and decays stay those of the
+    present config.
 
     Raises ValueError where the saved moments belong to other parameters.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     shapes = {i: tuple(p.shape) for i, p in enumerate(parameters)}
-    misfits = [i for i, moments in saved["state"].items() for t in moments.values()
-               if torch.is_tensor(t) and t.ndim and tuple(t.shape) != shapes.get(i)]
+    misfits = [
+        i
+        for i, moments in saved["state"].items()
+        for t in moments.values()
+        if torch.is_tensor(t) and t.ndim and tuple(t.shape) != shapes.get(i)
+    ]
     adamw = isinstance(optimizer, torch.optim.AdamW)
-    if misfits or len(saved["state"]) > len(parameters) or any(("exp_avg" in moments) != adamw for moments in saved["state"].values()):
-        raise ValueError("the checkpoint's optimiser state belongs to another set of parameters: resume with the model, optimizer and "
-                         "freeze_bn that the run was started with, or start a new run with train.init_from=<checkpoint>")
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
-    for p in parameters:  # the fused kernels need the memory layout of the parameter, whatever layout was saved
+    if (
+        misfits
+        or len(saved["state"]) > len(parameters)
+        or any(("exp_avg" in moments) != adamw for moments in saved["state"].values())
+    ):
+        raise ValueError(
+            "the checkpoint's optimiser state belongs to another set of parameters: resume with "
+            "the model, optimizer and freeze_bn that the run was started with, or start a new run "
+            "with train.init_from=<checkpoint>"
+        )
+    optimizer.load_state_dict(
+        {"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    # the fused kernels need the memory layout of the parameter, whatever layout was saved
+    for p in parameters:
         for name, moment in optimizer.state[p].items():
-            if torch.is_tensor(moment) and moment.shape == p.shape and moment.stride() != p.stride():
+            if (
+                torch.is_tensor(moment)
+                and moment.shape == p.shape
+                and moment.stride() != p.stride()
+            ):
                 optimizer.state[p][name] = torch.empty_like(p).copy_(moment)
 
 
 def lr_factor(train: TrainConfig) -> Callable[[int], float]:
-    """step -> learning rate of that (0-based) step as a fraction of train.lr: linear warm-up, then steps or cosine."""
+    """step -> learning rate of that (0-based) step as a fraction of train.lr: linear warm-up, then
+    steps or cosine."""
 
     def after_warmup(step: int) -> float:
         if train.schedule == "steps":
@@ -76,31 +112,41 @@ def build_scheduler(optimizer: torch.optim.Optimizer, train: TrainConfig) -> Lam
 
 
 def set_step(scheduler: LambdaLR, step: int) -> None:
-    """Moves a fresh schedule to `step`. It is a function of the step alone, so nothing else needs saving."""
+    """Moves a fresh schedule to `step`. It is a function of the step alone, so nothing else needs
+    saving."""
     scheduler.last_epoch = step
-    for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+    for group, base, factor in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
         group["lr"] = base * factor(step)
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
 
 
 class Ema:
-    """Exponential moving average of a model's weights: w <- d w + (1 - d) w_model with d = min(decay, (1+n)/(10+n)).
+    """Exponential moving average of a model's weights: w <- d w + (1 - d) w_model with d =
+    min(decay, (1+n)/(10+n)).
 
-    n is the number of updates so far, so the average forgets the initial weights quickly. Buffers (batch-norm statistics) are
-    copied, not averaged. `.module` is a model of its own, for validation.
+    n is the number of updates so far, so the average forgets the initial weights quickly. Buffers
+    (batch-norm statistics) are copied, not averaged. `.module` is a model of its own, for
+    validation.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.module = copy.deepcopy(model).requires_grad_(False)
-        self.updates = 0  # on the host: a counter on the device would have to be waited for in every step
+        # on the host: a counter on the device would have to be waited for in every step
+        self.updates = 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for averaged, current in zip(_by_type(self.module.parameters()), _by_type(model.parameters()), strict=True):
+        for averaged, current in zip(
+            _by_type(self.module.parameters()), _by_type(model.parameters()), strict=True
+        ):
             torch._foreach_lerp_(averaged, current, 1 - decay)
-        for copied, current in zip(_by_type(self.module.buffers()), _by_type(model.buffers()), strict=True):
+        for copied, current in zip(
+            _by_type(self.module.buffers()), _by_type(model.buffers()), strict=True
+        ):
             torch._foreach_copy_(copied, current)
         self.updates += 1
 

@@ -13,8 +13,11 @@ from yolact.engine.predict import Predictor
 SCORE = 0.3  # predictions below it are not drawn
 
 
-def prediction_pictures(model: nn.Module, cfg: Config, dataset, device: torch.device, *, count: int = 4) -> dict[str, np.ndarray]:
-    """{image id: HWC uint8 RGB} for `count` images spread evenly over the validation set, the same ones at every call.
+def prediction_pictures(
+    model: nn.Module, cfg: Config, dataset, device: torch.device, *, count: int = 4
+) -> dict[str, np.ndarray]:
+    """{image id: HWC uint8 RGB} for `count` images spread evenly over the validation set, the same
+    ones at every call.
 
     dataset: the validation split with full-size masks.
     """

@@ -29,18 +29,31 @@ from yolact.postprocess import Instances, detect, suppress
 VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 # EXIF orientation -> what brings the stored pixels upright
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
 
 
 class Predictor:
     """A model in evaluation mode with its preprocessing and detection settings (cfg.eval).
 
-    predictor(image) takes an (h,w,3) uint8 RGB image of any size and returns its Detections; predictor.batch takes several at once.
-    precision is the autocast type of the forward pass; detection itself is float32.
+    predictor(image) takes an (h,w,3) uint8 RGB image of any size and returns its Detections;
+    predictor.batch takes several at once. precision is the autocast type of the forward pass;
+    detection itself is float32.
     """
 
-    def __init__(self, model: nn.Module, cfg: Config, device: torch.device | str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        cfg: Config,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
         if precision not in AUTOCAST:
             raise ValueError(f"precision={precision!r}: use one of {', '.join(AUTOCAST)}")
         self.cfg, self.device, self.precision = cfg, torch.device(device), precision
@@ -51,15 +64,23 @@ class Predictor:
         return self.batch([image])[0]
 
     def batch(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of each (h,w,3) uint8 RGB image, from one forward pass. The images may differ in size."""
-        return self.detect(self.forward(self.preprocess(images)), [image.shape[:2] for image in images])
+        """Detections of each (h,w,3) uint8 RGB image, from one forward pass. The images may differ
+        in size."""
+        return self.detect(
+            self.forward(self.preprocess(images)), [image.shape[:2] for image in images]
+        )
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
         """(B,3,S,S) float32, 0..255, on the device. ValueError for anything but (h,w,3) uint8."""
         for image in images:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(f"an image is {image.shape} {image.dtype}: convert it to (height, width, 3) uint8 RGB")
-        return torch.stack([self.transform(np.ascontiguousarray(image)) for image in images]).to(self.device)
+                raise ValueError(
+                    f"an image is {image.shape} {image.dtype}: convert it to (height, width, 3) "
+                    "uint8 RGB"
+                )
+        return torch.stack([self.transform(np.ascontiguousarray(image)) for image in images]).to(
+            self.device
+        )
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Predictions:
@@ -69,22 +90,38 @@ class Predictor:
             return self.model(images)
 
     @torch.no_grad()
-    def detect(self, predictions: Predictions, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def detect(
+        self, predictions: Predictions, sizes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
         """Detections on the device, in pixels of images of the given (h,w)."""
-        return detect(predictions, sizes, mask_iou_net=self.model.mask_iou_net, crop=self.cfg.eval.crop, **self._limits())
+        return detect(
+            predictions,
+            sizes,
+            mask_iou_net=self.model.mask_iou_net,
+            crop=self.cfg.eval.crop,
+            **self._limits(),
+        )
 
     def instances(self, predictions: Predictions, image: int = 0) -> Instances:
-        """What detect() assembles the detections of one image of the batch from, in the same order."""
+        """What detect() assembles the detections of one image of the batch from, in the same
+        order."""
         return suppress(predictions, image, **self._limits())
 
     def _limits(self) -> dict[str, Any]:
         e = self.cfg.eval
-        return dict(nms=e.nms, score_threshold=e.score_threshold, iou_threshold=e.iou_threshold, top_k=e.top_k, max_detections=e.max_dets,
-                    input_size=self.cfg.model.max_size)
+        return dict(
+            nms=e.nms,
+            score_threshold=e.score_threshold,
+            iou_threshold=e.iou_threshold,
+            top_k=e.top_k,
+            max_detections=e.max_dets,
+            input_size=self.cfg.model.max_size,
+        )
 
 
 def read_upright(path: str | Path) -> np.ndarray:
-    """(h,w,3) uint8 RGB of a picture, turned as its EXIF orientation says. ValueError names a file that cannot be read."""
+    """(h,w,3) uint8 RGB of a picture, turned as its EXIF orientation says. ValueError names a file
+    that cannot be read."""
     image = read_image(path)
     try:
         with Image.open(path) as header:
@@ -95,11 +132,14 @@ def read_upright(path: str | Path) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write (h,w,3) uint8 RGB, whole or not at all. ValueError for an unknown suffix, OSError where it cannot be written."""
+    """Write (h,w,3) uint8 RGB, whole or not at all. ValueError for an unknown suffix, OSError where
+    it cannot be written."""
     path = Path(path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{path}: cannot write a picture of type {path.suffix or '(none)'!r}: use one of "
-                         f"{', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise ValueError(
+            f"{path}: cannot write a picture of type {path.suffix or '(none)'!r}: use one of "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
     _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
@@ -111,58 +151,117 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
             partial.unlink(missing_ok=True)
 
 
-def predict_image(predictor: Predictor, source: str | Path, output: str | Path, *, score_threshold: float = 0.15, top_k: int = 15,
-                  **drawing) -> Detections:
+def predict_image(
+    predictor: Predictor,
+    source: str | Path,
+    output: str | Path,
+    *,
+    score_threshold: float = 0.15,
+    top_k: int = 15,
+    **drawing,
+) -> Detections:
     """Draw the detections of a picture into a file.
 
-    score_threshold and top_k choose what is drawn, of all that is returned; further keywords go to draw_detections.
+    score_threshold and top_k choose what is drawn, of all that is returned; further keywords go to
+    draw_detections.
     """
     image = read_upright(source)
     detections = predictor(image)
-    write_image(output, draw_detections(image, detections, predictor.cfg.data.class_names, score_threshold=score_threshold, top_k=top_k,
-                                        **drawing))
+    write_image(
+        output,
+        draw_detections(
+            image,
+            detections,
+            predictor.cfg.data.class_names,
+            score_threshold=score_threshold,
+            top_k=top_k,
+            **drawing,
+        ),
+    )
     return detections
 
 
-def predict_folder(predictor: Predictor, source: str | Path, output: str | Path, *, score_threshold: float = 0.15, top_k: int = 15,
-                   progress: bool = True, **drawing) -> list[Path]:
+def predict_folder(
+    predictor: Predictor,
+    source: str | Path,
+    output: str | Path,
+    *,
+    score_threshold: float = 0.15,
+    top_k: int = 15,
+    progress: bool = True,
+    **drawing,
+) -> list[Path]:
     """Draw every picture of a folder into another, under its own name; returns the written paths.
 
-    Files that are no pictures, or that cannot be read, are skipped and named on stderr. ValueError where the folder does not exist, holds
-    no readable picture, or is the output folder itself.
+    Files that are no pictures, or that cannot be read, are skipped and named on stderr. ValueError
+    where the folder does not exist, holds no readable picture, or is the output folder itself.
     """
     source, output = Path(source), Path(output)
     if not source.is_dir():
-        raise ValueError(f"{source}: this image folder does not exist: check the path" if not source.exists() else
-                         f"{source} is not a folder: use --image for a single picture")
+        raise ValueError(
+            f"{source}: this image folder does not exist: check the path"
+            if not source.exists()
+            else f"{source} is not a folder: use --image for a single picture"
+        )
     if output.resolve() == source.resolve():
-        raise ValueError(f"{output}: the pictures would overwrite their originals: give another output folder")
+        raise ValueError(
+            f"{output}: the pictures would overwrite their originals: give another output folder"
+        )
     files = sorted(path for path in source.iterdir() if path.is_file())
-    skipped = [f"{path.name} (no picture)" for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
+    skipped = [
+        f"{path.name} (no picture)" for path in files if path.suffix.lower() not in IMAGE_SUFFIXES
+    ]
     written = []
-    for path in tqdm([path for path in files if path.suffix.lower() in IMAGE_SUFFIXES], unit="image", disable=not progress):
+    for path in tqdm(
+        [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES],
+        unit="image",
+        disable=not progress,
+    ):
         try:
             image = read_upright(path)
         except ValueError as error:
             skipped.append(f"{path.name} ({error})")
             continue
-        write_image(output / path.name, draw_detections(image, predictor(image), predictor.cfg.data.class_names,
-                                                        score_threshold=score_threshold, top_k=top_k, **drawing))
+        write_image(
+            output / path.name,
+            draw_detections(
+                image,
+                predictor(image),
+                predictor.cfg.data.class_names,
+                score_threshold=score_threshold,
+                top_k=top_k,
+                **drawing,
+            ),
+        )
         written.append(output / path.name)
     if skipped:
         named = "; ".join(skipped[:20] + ["..."] * (len(skipped) > 20))
         print(f"skipped {len(skipped)} of {len(files)} files: {named}", file=sys.stderr)
     if not written:
-        raise ValueError(f"{source}: holds no picture that can be read ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise ValueError(
+            f"{source}: holds no picture that can be read ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
     return written
 
 
-def predict_video(predictor: Predictor, source: str | Path | int, output: str | Path | None = None, *, score_threshold: float = 0.15,
-                  top_k: int = 15, batch_size: int = 1, show_fps: bool = False, progress: bool = True, **drawing) -> int:
-    """Draw the detections of a video into another, or into a window where output is None; returns the number of frames.
+def predict_video(
+    predictor: Predictor,
+    source: str | Path | int,
+    output: str | Path | None = None,
+    *,
+    score_threshold: float = 0.15,
+    top_k: int = 15,
+    batch_size: int = 1,
+    show_fps: bool = False,
+    progress: bool = True,
+    **drawing,
+) -> int:
+    """Draw the detections of a video into another, or into a window where output is None; returns
+    the number of frames.
 
-    source is a file, or a camera's number. Several frames make one forward pass with batch_size > 1. Ctrl-C (and q in the window) ends
-    the video there and keeps what is written. ValueError names a source or a codec that cannot be opened.
+    source is a file, or a camera's number. Several frames make one forward pass with batch_size >
+    1. Ctrl-C (and q in the window) ends the video there and keeps what is written. ValueError names
+    a source or a codec that cannot be opened.
     """
     capture = _open_video(source)
     fps = capture.get(cv2.CAP_PROP_FPS)
@@ -174,8 +273,14 @@ def predict_video(predictor: Predictor, source: str | Path | int, output: str | 
         with tqdm(total=total if total > 0 else None, unit="frame", disable=not progress) as bar:
             for batch in _batches(capture, batch_size):
                 for frame, found in zip(batch, predictor.batch(batch)):
-                    drawn = draw_detections(frame, found, predictor.cfg.data.class_names, score_threshold=score_threshold, top_k=top_k,
-                                            **drawing)
+                    drawn = draw_detections(
+                        frame,
+                        found,
+                        predictor.cfg.data.class_names,
+                        score_threshold=score_threshold,
+                        top_k=top_k,
+                        **drawing,
+                    )
                     frames += 1
                     if show_fps:
                         _write_fps(drawn, frames / (time.perf_counter() - started))
@@ -192,7 +297,10 @@ def predict_video(predictor: Predictor, source: str | Path | int, output: str | 
         capture.release()
     if not frames:
         sink.discard()
-        raise ValueError(f"{source}: no frame can be read from this video: it may be cut off, or its codec is unknown to OpenCV")
+        raise ValueError(
+            f"{source}: no frame can be read from this video: it may be cut off, or its codec is "
+            "unknown to OpenCV"
+        )
     sink.finish()
     return frames
 
@@ -200,13 +308,18 @@ def predict_video(predictor: Predictor, source: str | Path | int, output: str | 
 def _open_video(source: str | Path | int) -> cv2.VideoCapture:
     camera = isinstance(source, int) or str(source).isdecimal()
     if not camera and not Path(source).exists():
-        raise ValueError(f"{source}: this video does not exist: check the path, or give a camera's number")
+        raise ValueError(
+            f"{source}: this video does not exist: check the path, or give a camera's number"
+        )
     capture = cv2.VideoCapture(int(source) if camera else str(source))
     if not capture.isOpened():
         capture.release()
-        raise ValueError(f"camera {source} cannot be opened: check that it is connected and not in use" if camera else
-                         f"{source}: this video cannot be opened: the file is damaged, or OpenCV lacks its codec; convert it, for example "
-                         "with ffmpeg -i IN -c:v mjpeg OUT.avi")
+        raise ValueError(
+            f"camera {source} cannot be opened: check that it is connected and not in use"
+            if camera
+            else f"{source}: this video cannot be opened: the file is damaged, or OpenCV lacks its "
+            "codec; convert it, for example with ffmpeg -i IN -c:v mjpeg OUT.avi"
+        )
     return capture
 
 
@@ -226,9 +339,18 @@ def _batches(capture: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]
 
 def _write_fps(frame: np.ndarray, fps: float) -> None:
     scale = max(0.5, frame.shape[0] / 900)
-    for ink, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):  # an outline, so that it reads on any ground
-        cv2.putText(frame, f"{fps:.1f} frames/s", (round(12 * scale), round(30 * scale)), cv2.FONT_HERSHEY_SIMPLEX, scale, ink,
-                    max(1, round(width * scale)), cv2.LINE_AA)
+    # an outline, so that it reads on any ground
+    for ink, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+        cv2.putText(
+            frame,
+            f"{fps:.1f} frames/s",
+            (round(12 * scale), round(30 * scale)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            ink,
+            max(1, round(width * scale)),
+            cv2.LINE_AA,
+        )
 
 
 class _VideoFile:
@@ -238,7 +360,10 @@ class _VideoFile:
 
     def __init__(self, path: Path, fps: float) -> None:
         if path.suffix.lower() not in VIDEO_CODECS:
-            raise ValueError(f"{path}: cannot write a video of type {path.suffix or '(none)'!r}: use one of {', '.join(VIDEO_CODECS)}")
+            raise ValueError(
+                f"{path}: cannot write a video of type {path.suffix or '(none)'!r}: use one of "
+                f"{', '.join(VIDEO_CODECS)}"
+            )
         self.path, self.fps, self.writer = path, fps, None
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,10 +371,17 @@ class _VideoFile:
     def write(self, frame: np.ndarray) -> None:
         if self.writer is None:
             codec = VIDEO_CODECS[self.path.suffix.lower()]
-            self.writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter_fourcc(*codec), self.fps, (frame.shape[1], frame.shape[0]))
+            self.writer = cv2.VideoWriter(
+                str(self.partial),
+                cv2.VideoWriter_fourcc(*codec),
+                self.fps,
+                (frame.shape[1], frame.shape[0]),
+            )
             if not self.writer.isOpened():
-                raise ValueError(f"{self.path}: OpenCV cannot write a video there with the codec {codec}: check that the folder is "
-                                 "writable, or write an .avi (MJPG)")
+                raise ValueError(
+                    f"{self.path}: OpenCV cannot write a video there with the codec {codec}: check "
+                    "that the folder is writable, or write an .avi (MJPG)"
+                )
         self.writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def finish(self) -> None:
@@ -272,8 +404,10 @@ class _Window:
             cv2.imshow("yolact (q quits)", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
             self.closed = cv2.waitKey(1) & 0xFF == ord("q")
         except cv2.error:
-            raise ValueError("this OpenCV cannot open a window: give an output file, or install opencv-python instead of "
-                             "opencv-python-headless") from None
+            raise ValueError(
+                "this OpenCV cannot open a window: give an output file, or install opencv-python "
+                "instead of opencv-python-headless"
+            ) from None
 
     def finish(self) -> None:
         cv2.destroyAllWindows()

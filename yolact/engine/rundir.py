@@ -39,7 +39,8 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     def make(self) -> RunDir:
-        """Creates the folders, proves that they can be written, and removes what an earlier kill left half-written."""
+        """Creates the folders, proves that they can be written, and removes what an earlier kill
+        left half-written."""
         try:
             for folder in (self.path, self.weights, self.results, self.pictures):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -47,16 +48,23 @@ class RunDir:
             probe.write_text("writable")
             probe.unlink()
         except OSError as error:
-            raise OSError(f"cannot write into the run folder {self.path} ({error.strerror or error}): "
-                          "choose another with --save_folder, or free space there") from error
-        partial = [file for folder in (self.path, self.weights, self.results) for file in folder.glob(".*.part")]
+            raise OSError(
+                f"cannot write into the run folder {self.path} ({error.strerror or error}): "
+                "choose another with --save_folder, or free space there"
+            ) from error
+        partial = [
+            file
+            for folder in (self.path, self.weights, self.results)
+            for file in folder.glob(".*.part")
+        ]
         for leftover in (*partial, *self.weights.glob(".probe.*")):
             leftover.unlink(missing_ok=True)
         return self
 
 
 def new_run(runs_root: Path, name: str) -> RunDir:
-    """runs_root/<name>/<n> with n the number after the highest there. mkdir decides between processes that start together."""
+    """runs_root/<name>/<n> with n the number after the highest there. mkdir decides between
+    processes that start together."""
     parent = Path(runs_root) / name
     number = 1 + max((int(p.name) for p in parent.glob("*") if p.name.isdecimal()), default=0)
     while True:
@@ -66,20 +74,27 @@ def new_run(runs_root: Path, name: str) -> RunDir:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise OSError(f"cannot create a run folder in {parent} ({error.strerror or error}): choose another place with --save_folder") \
-                from error
+            raise OSError(
+                f"cannot create a run folder in {parent} ({error.strerror or error}): choose "
+                "another place with --save_folder"
+            ) from error
 
 
 def named_run(path: Path) -> RunDir:
-    """A folder of the user's own choice for a new run. Raises ValueError where it already holds one."""
+    """A folder of the user's own choice for a new run. Raises ValueError where it already holds
+    one."""
     run = RunDir(Path(path))
     if run.metrics.exists() or (run.weights / LAST).exists():
-        raise ValueError(f"{path} already holds a run: go on with it by --resume={path}, or choose another folder")
+        raise ValueError(
+            f"{path} already holds a run: go on with it by --resume={path}, or choose another "
+            "folder"
+        )
     return run.make()
 
 
 def find_checkpoint(resume: str | Path, runs_root: Path, name: str) -> tuple[Path, dict]:
-    """The checkpoint that `resume` means, and its content: a .pth file, a run folder (its newest), or 'latest' of this config.
+    """The checkpoint that `resume` means, and its content: a .pth file, a run folder (its newest),
+    or 'latest' of this config.
 
     Raises ValueError where there is none, or where it holds only weights.
     """
@@ -87,29 +102,46 @@ def find_checkpoint(resume: str | Path, runs_root: Path, name: str) -> tuple[Pat
     if str(resume) == "latest":
         path = _latest_run(Path(runs_root) / name)
     if path.is_dir():
-        candidates = [p for p in (path / "weights" / LAST, path / "weights" / INTERRUPT) if p.exists()]
+        candidates = [
+            p for p in (path / "weights" / LAST, path / "weights" / INTERRUPT) if p.exists()
+        ]
         if not candidates:
-            raise ValueError(f"{path} holds no checkpoint to resume (no weights/{LAST}): name another run folder or a .pth file")
+            raise ValueError(
+                f"{path} holds no checkpoint to resume (no weights/{LAST}): name another run "
+                "folder or a .pth file"
+            )
         found = max(((p, read_checkpoint(p)) for p in candidates), key=lambda item: item[1]["step"])
     else:
         found = (path, read_checkpoint(path))
     if "training" not in found[1]:
-        raise ValueError(f"{found[0]} holds weights only and cannot be resumed exactly: resume from weights/{LAST} of its run, or start "
-                         f"a new run from it with train.init_from={found[0]}")
+        raise ValueError(
+            f"{found[0]} holds weights only and cannot be resumed exactly: resume from "
+            f"weights/{LAST} of its run, or start a new run from it with train.init_from={found[0]}"
+        )
     return found
 
 
 def _latest_run(parent: Path) -> Path:
-    runs = [p for p in parent.glob("*") if p.name.isdecimal() and ((p / "weights" / LAST).exists() or (p / "weights" / INTERRUPT).exists())]
+    runs = [
+        p
+        for p in parent.glob("*")
+        if p.name.isdecimal()
+        and ((p / "weights" / LAST).exists() or (p / "weights" / INTERRUPT).exists())
+    ]
     if not runs:
         raise ValueError(f"there is no run to resume in {parent}: start one without --resume")
     return max(runs, key=lambda p: int(p.name))
 
 
 def home_of(checkpoint: Path, step: int) -> RunDir | None:
-    """The run that a checkpoint belongs to, if going on there from `step` would not run over newer checkpoints of that run."""
+    """The run that a checkpoint belongs to, if going on there from `step` would not run over newer
+    checkpoints of that run."""
     run = RunDir(checkpoint.resolve().parent.parent)
     if checkpoint.resolve().parent != run.weights or not (run.path / "config.yaml").exists():
         return None
-    newest = [p for p in (run.weights / LAST, run.weights / INTERRUPT) if p.exists() and p.resolve() != checkpoint.resolve()]
+    newest = [
+        p
+        for p in (run.weights / LAST, run.weights / INTERRUPT)
+        if p.exists() and p.resolve() != checkpoint.resolve()
+    ]
     return run if all(read_checkpoint(p)["step"] <= step for p in newest) else None

@@ -1,6 +1,8 @@
-"""Everything a run must remember to go on exactly where it stopped, and how it gets into a checkpoint and back.
+"""Everything a run must remember to go on exactly where it stopped, and how it gets into a
+checkpoint and back.
 
-The order of the data, augmentation and the choice of positives are functions of (seed, step), so they need no state of their own.
+The order of the data, augmentation and the choice of positives are functions of (seed, step), so
+they need no state of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from yolact.engine import distributed
 from yolact.engine.optim import Ema, build_optimizer, build_scheduler, load_optimizer, set_step
 
 FORMAT = 1
-AUTO_FREEZE_BELOW = 6  # images a device: YOLACT's limit under which batch statistics are worse than the pretrained ones
+# images a device: YOLACT's limit under which batch statistics are worse than the pretrained ones
+AUTO_FREEZE_BELOW = 6
 SMALL_BATCH = 4
 
 
@@ -60,8 +63,11 @@ class TrainState:
         self.model.freeze_batchnorm(self.batchnorm == "frozen")
 
 
-def build_state(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple[TrainState, list[str]]:
-    """A state ready to train, and lines that say what was loaded. `checkpoint` (from read_checkpoint) resumes a run.
+def build_state(
+    cfg: Config, device: torch.device, checkpoint: dict | None
+) -> tuple[TrainState, list[str]]:
+    """A state ready to train, and lines that say what was loaded. `checkpoint` (from
+    read_checkpoint) resumes a run.
 
     Raises ValueError where given weights or the checkpoint do not fit the config.
     """
@@ -83,8 +89,16 @@ def build_state(cfg: Config, device: torch.device, checkpoint: dict | None) -> t
         model.compile()
     optimizer = build_optimizer([*model.parameters(), *criterion.parameters()], cfg.train)
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.train.precision == "fp16")
-    state = TrainState(model, criterion, optimizer, build_scheduler(optimizer, cfg.train), scaler, ema, pretrained,
-                       "frozen" if frozen else "trained")
+    state = TrainState(
+        model,
+        criterion,
+        optimizer,
+        build_scheduler(optimizer, cfg.train),
+        scaler,
+        ema,
+        pretrained,
+        "frozen" if frozen else "trained",
+    )
     state.train_mode()
     if checkpoint is not None:
         _restore(state, checkpoint, notes)
@@ -92,36 +106,51 @@ def build_state(cfg: Config, device: torch.device, checkpoint: dict | None) -> t
 
 
 def _starting_weights(model: nn.Module, cfg: Config, notes: list[str]) -> bool:
-    """Loads what the config says to start from; True where the backbone then has trained weights."""
+    """Loads what the config says to start from; True where the backbone then has trained
+    weights."""
     if cfg.train.init_from:
         report = load_weights(model, cfg.train.init_from, reset_heads=True)
         notes.append(f"weights       {cfg.train.init_from}: {report}")
         return True
-    loaded = distributed.first_run_by_main(lambda: load_pretrained_backbone(model, cfg))  # which may download them: once is enough
+    # which may download them: once is enough
+    loaded = distributed.first_run_by_main(lambda: load_pretrained_backbone(model, cfg))
     if not distributed.is_main():
         load_pretrained_backbone(model, cfg)
-    notes.append(f"weights       backbone from {cfg.model.pretrained}" if loaded else "weights       random: training from scratch")
+    notes.append(
+        f"weights       backbone from {cfg.model.pretrained}"
+        if loaded
+        else "weights       random: training from scratch"
+    )
     return loaded
 
 
 def freeze_batchnorm(cfg: Config, pretrained: bool, notes: list[str]) -> bool:
-    """Whether batch norm keeps its statistics and weights; says why, and warns where batch statistics will be poor.
+    """Whether batch norm keeps its statistics and weights; says why, and warns where batch
+    statistics will be poor.
 
-    auto: frozen below 6 images a device where the backbone was pretrained. From scratch the statistics must be learnt, at any size.
+    auto: frozen below 6 images a device where the backbone was pretrained. From scratch the
+    statistics must be learnt, at any size.
     """
     images = cfg.train.batch_size // (distributed.world_size() * cfg.train.accumulate)
     choice = cfg.train.freeze_bn
     frozen = choice == "always" or (choice == "auto" and pretrained and images < AUTO_FREEZE_BELOW)
-    why = f"freeze_bn={choice}, {images} images a device and forward pass, {'pretrained' if pretrained else 'from scratch'}"
+    why = (
+        f"freeze_bn={choice}, {images} images a device and forward pass, "
+        f"{'pretrained' if pretrained else 'from scratch'}"
+    )
     notes.append(f"batch norm    {'frozen' if frozen else 'trained'} ({why})")
     if not frozen and images < SMALL_BATCH:
-        notes.append(f"warning: batch norm learns from {images} image{'s' * (images > 1)} at a time, below {SMALL_BATCH}: its statistics "
-                     "will be noisy. Use a larger train.batch_size, less train.accumulate, or pretrained weights with frozen batch norm")
+        notes.append(
+            f"warning: batch norm learns from {images} image{'s' * (images > 1)} at a time, below "
+            f"{SMALL_BATCH}: its statistics will be noisy. Use a larger train.batch_size, less "
+            "train.accumulate, or pretrained weights with frozen batch norm"
+        )
     return frozen
 
 
 def to_checkpoint(state: TrainState, cfg: Config) -> dict:
-    """last.pth: weights, and all that resuming needs. Tensors and plain Python only, so that it loads with weights_only."""
+    """last.pth: weights, and all that resuming needs. Tensors and plain Python only, so that it
+    loads with weights_only."""
     return {
         **weights_only(state.model, state, cfg),
         "ema": None if state.ema is None else state.ema.module.state_dict(),
@@ -140,8 +169,14 @@ def to_checkpoint(state: TrainState, cfg: Config) -> dict:
 
 def weights_only(model: nn.Module, state: TrainState, cfg: Config) -> dict:
     """best.pth: the weights that were validated, without what resuming needs."""
-    return {"format": FORMAT, "model": model.state_dict(), "criterion": state.criterion.state_dict(), "ema": None,
-            "config": cfg.model_dump(mode="json"), "step": state.step}
+    return {
+        "format": FORMAT,
+        "model": model.state_dict(),
+        "criterion": state.criterion.state_dict(),
+        "ema": None,
+        "config": cfg.model_dump(mode="json"),
+        "step": state.step,
+    }
 
 
 def _restore(state: TrainState, checkpoint: dict, notes: list[str]) -> None:
@@ -149,14 +184,19 @@ def _restore(state: TrainState, checkpoint: dict, notes: list[str]) -> None:
     try:
         state.criterion.load_state_dict(checkpoint["criterion"])
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint's criterion does not fit loss.mask and assign.name of this config: {error}") from None
+        raise ValueError(
+            "the checkpoint's criterion does not fit loss.mask and assign.name of this config: "
+            f"{error}"
+        ) from None
     load_optimizer(state.optimizer, training["optimizer"])
     if training["scaler"]:
         state.scaler.load_state_dict(training["scaler"])
     if state.ema is not None and checkpoint["ema"] is not None:
         state.ema.restore(checkpoint["ema"], training["ema_updates"])
     elif state.ema is not None:
-        notes.append("warning: the checkpoint holds no moving average of the weights; a new one starts here")
+        notes.append(
+            "warning: the checkpoint holds no moving average of the weights; a new one starts here"
+        )
     states = training["random"]
     if distributed.rank() < len(states):
         set_random_state(states[distributed.rank()])
@@ -168,7 +208,11 @@ def _restore(state: TrainState, checkpoint: dict, notes: list[str]) -> None:
 def random_state() -> dict:
     """The global random states of Python, numpy and torch, as plain values and tensors."""
     name, keys, *rest = np.random.get_state()
-    state = {"python": random.getstate(), "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest), "torch": torch.get_rng_state()}
+    state = {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
     if torch.cuda.is_initialized():  # a run on the CPU takes no memory of a GPU for this
         state["cuda"] = torch.cuda.get_rng_state()
     return state
@@ -186,7 +230,8 @@ def set_random_state(state: dict) -> None:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """What the block draws from the global random states leaves no trace: a run is the same with and without validation."""
+    """What the block draws from the global random states leaves no trace: a run is the same with
+    and without validation."""
     before = random_state()
     try:
         yield

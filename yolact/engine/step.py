@@ -1,8 +1,8 @@
 """One optimiser step: forward, criterion, backward, and an update that a bad step cannot reach.
 
-Nothing here waits for the device. Whether a step was finite is decided on the device and handed to the fused optimiser as a tensor,
-which then leaves the weights as they are; the host learns of it when it next reads the losses, and knows the step, the term and the
-images because it kept them.
+Nothing here waits for the device. Whether a step was finite is decided on the device and handed to
+the fused optimiser as a tensor, which then leaves the weights as they are; the host learns of it
+when it next reads the losses, and knows the step, the term and the images because it kept them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from yolact.engine.state import TrainState
 
 
 class TrainStep(nn.Module):
-    """(images, targets) -> losses: everything that is trained, in one module for DistributedDataParallel to wrap.
+    """(images, targets) -> losses: everything that is trained, in one module for
+    DistributedDataParallel to wrap.
 
-    Reducing inside the criterion keeps the ranks together; since its normalisers are global and every rank's loss touches every
-    parameter, the wrapper needs no search for unused ones.
+    Reducing inside the criterion keeps the ranks together; since its normalisers are global and
+    every rank's loss touches every parameter, the wrapper needs no search for unused ones.
     """
 
     def __init__(self, model: nn.Module, criterion: nn.Module, *, precision: str = "float32"):
@@ -38,7 +39,8 @@ class TrainStep(nn.Module):
         self.precision = precision
 
     def forward(self, images: Tensor, targets: list, **options) -> dict[str, Tensor]:
-        """images (B,3,S,S) normalised; options go to the criterion. The plain sum of the losses is what to minimise."""
+        """images (B,3,S,S) normalised; options go to the criterion. The plain sum of the losses is
+        what to minimise."""
         with autocast(images.device, self.precision):
             predictions = self.model(images)
         return self.criterion(predictions, targets, **options)
@@ -46,13 +48,17 @@ class TrainStep(nn.Module):
 
 @dataclass
 class StepRecord:
-    """What one step leaves behind: tensors still on the device, and the names needed should it turn out bad.
+    """What one step leaves behind: tensors still on the device, and the names needed should it turn
+    out bad.
 
-    losses, terms   0-d each, this rank's share of the global loss (the shares of all ranks add up to it)
-    gradients       (4,) each, Criterion.last_gradients, in the steps that measure them; they add up likewise
+    losses, terms   0-d each, this rank's share of the global loss (the shares of all ranks add up
+                    to it)
+    gradients       (4,) each, Criterion.last_gradients, in the steps that measure them; they add up
+                    likewise
     skipped         0-d, 1 where the weights were left as they were
-    bad             0-d, 1 where the loss or gradient was not finite (an fp16 overflow of the scaled gradient is not bad: the scale falls
-                    and training goes on, so it is no sign of divergence)
+    bad             0-d, 1 where the loss or gradient was not finite (an fp16 overflow of the scaled
+                    gradient is not bad: the scale falls and training goes on, so it is no sign of
+                    divergence)
     """
 
     step: int
@@ -68,8 +74,8 @@ class StepRecord:
 class Updater:
     """Runs optimiser steps on a TrainState. Call it with the micro-batches of one step.
 
-    Splitting a batch into micro-batches or over ranks changes no number beyond rounding, except that batch norm, where it is trained,
-    takes its statistics from one micro-batch of one rank.
+    Splitting a batch into micro-batches or over ranks changes no number beyond rounding, except
+    that batch norm, where it is trained, takes its statistics from one micro-batch of one rank.
     """
 
     def __init__(self, state: TrainState, cfg: Config, device: torch.device):
@@ -77,9 +83,15 @@ class Updater:
         self.step = TrainStep(state.model, state.criterion, precision=cfg.train.precision)
         if distributed.world_size() > 1:
             self.step = DistributedDataParallel(self.step, gradient_as_bucket_view=True)
-        self.stopped = torch.zeros((), device=device)  # stays 1 after a bad step under on_nonfinite=stop
-        self.statistics = [b for m in state.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
-                           for b in (m.running_mean, m.running_var) if b is not None]
+        # stays 1 after a bad step under on_nonfinite=stop
+        self.stopped = torch.zeros((), device=device)
+        self.statistics = [
+            b
+            for m in state.model.modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+            for b in (m.running_mean, m.running_var)
+            if b is not None
+        ]
 
     def __call__(self, batches: list) -> StepRecord:
         """One step on this rank's micro-batches (data.loader.Batch)."""
@@ -95,7 +107,8 @@ class Updater:
         optimizer.step()
         scaler.update()
         if before is not None:
-            chosen = torch.where(skipped > 0, before, torch.cat(self.statistics))  # no sum of products: 0 * NaN is NaN
+            # no sum of products: 0 * NaN is NaN
+            chosen = torch.where(skipped > 0, before, torch.cat(self.statistics))
             torch._foreach_copy_(self.statistics, chosen.split([len(s) for s in self.statistics]))
         if state.ema is not None:
             state.ema.update(state.model)
@@ -103,22 +116,36 @@ class Updater:
         state.step += 1
         return StepRecord(state.step, ids, losses, terms, gradients, norm, skipped, bad)
 
-    def _backward(self, batches: list) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Gradients of the global loss, summed over the micro-batches; returns the detached losses, mask terms and gradient norms."""
+    def _backward(
+        self, batches: list
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Gradients of the global loss, summed over the micro-batches; returns the detached losses,
+        mask terms and gradient norms."""
         criterion, cfg = self.state.criterion, self.cfg
         anchors, level_sizes = self.state.model.anchors_for(cfg.model.max_size, self.device)
         assignments = [criterion.assign(anchors, level_sizes, batch.targets) for batch in batches]
-        normalizers = criterion.normalizers(assignments)  # counted over every micro-batch and rank before the first loss
+        # counted over every micro-batch and rank before the first loss
+        normalizers = criterion.normalizers(assignments)
         orders = self._subset_orders(len(anchors), [len(batch.targets) for batch in batches])
         losses: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
         gradients: dict[str, Tensor] = {}
-        for i, (batch, assignment, order) in enumerate(zip(batches, assignments, orders, strict=True)):
+        for i, (batch, assignment, order) in enumerate(
+            zip(batches, assignments, orders, strict=True)
+        ):
             last = i == len(batches) - 1
             with nullcontext() if last or distributed.world_size() == 1 else self.step.no_sync():
-                found = self.step(self._prepare(batch.images), batch.targets, step=self.state.step, assignment=assignment,
-                                  normalizers=normalizers, subset_order=order, generator=self._generator(i))
-                # DistributedDataParallel averages over ranks, and the loss is a sum over them: hence the world size
+                found = self.step(
+                    self._prepare(batch.images),
+                    batch.targets,
+                    step=self.state.step,
+                    assignment=assignment,
+                    normalizers=normalizers,
+                    subset_order=order,
+                    generator=self._generator(i),
+                )
+                # DistributedDataParallel averages over ranks, and the loss is a sum over them:
+                # hence the world size
                 self.state.scaler.scale(sum(found.values()) * distributed.world_size()).backward()
             _add(losses, found)
             _add(terms, criterion.last_terms)
@@ -126,9 +153,15 @@ class Updater:
         return losses, terms, gradients
 
     def _inspect(self, losses: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(gradient norm before clipping, bad, skipped), each 0-d on the device and the same on every rank. Clips the gradients."""
+        """(gradient norm before clipping, bad, skipped), each 0-d on the device and the same on
+        every rank. Clips the gradients."""
         train = self.cfg.train
-        parameters = [p for group in self.state.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [
+            p
+            for group in self.state.optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
         norm = torch.nn.utils.clip_grad_norm_(parameters, train.clip_grad_norm or float("inf"))
         overflow = (~torch.isfinite(norm)).float()
         bad = (~torch.isfinite(sum(losses.values()))).float()
@@ -142,27 +175,39 @@ class Updater:
     def _prepare(self, images: Tensor) -> Tensor:
         model = self.cfg.model
         images = normalize(images, model.pixel_mean, model.pixel_std)
-        return images.contiguous(memory_format=torch.channels_last) if self.cfg.train.channels_last else images
+        return (
+            images.contiguous(memory_format=torch.channels_last)
+            if self.cfg.train.channels_last
+            else images
+        )
 
     def _subset_orders(self, anchors: int, sizes: list[int]) -> tuple[Tensor, ...]:
-        """(b,A) keys for each micro-batch, which choose the positives that get a mask loss where an image has too many.
+        """(b,A) keys for each micro-batch, which choose the positives that get a mask loss where an
+        image has too many.
 
-        They are a function of (seed, step), so there is no state to save. Every rank draws the keys of the whole batch and takes its
-        own, so the choice for an image depends neither on how the batch is split over ranks nor on micro-batches. They are drawn in
-        every step, since only the device knows by now which images have too many.
+        They are a function of (seed, step), so there is no state to save. Every rank draws the keys
+        of the whole batch and takes its own, so the choice for an image depends neither on how the
+        batch is split over ranks nor on micro-batches. They are drawn in every step, since only the
+        device knows by now which images have too many.
         """
         generator = torch.Generator(self.device).manual_seed(self._seed("subset"))
         share = sum(sizes)
-        keys = torch.rand((share * distributed.world_size(), anchors), device=self.device, generator=generator)
-        return keys[distributed.rank() * share:][:share].split(sizes)
-
+        keys = torch.rand(
+            (share * distributed.world_size(), anchors), device=self.device, generator=generator
+        )
+        return keys[distributed.rank() * share :][:share].split(sizes)
 
     def _generator(self, micro_batch: int) -> torch.Generator:
-        """For pixels that a mask term samples: a function of seed, step, rank and micro-batch, so these draws depend on the split."""
-        return torch.Generator(self.device).manual_seed(self._seed(f"points {distributed.rank()} {micro_batch}"))
+        """For pixels that a mask term samples: a function of seed, step, rank and micro-batch, so
+        these draws depend on the split."""
+        return torch.Generator(self.device).manual_seed(
+            self._seed(f"points {distributed.rank()} {micro_batch}")
+        )
 
     def _seed(self, stream: str) -> int:
-        digest = hashlib.blake2b(f"{self.cfg.train.seed} {self.state.step} {stream}".encode(), digest_size=7).digest()
+        digest = hashlib.blake2b(
+            f"{self.cfg.train.seed} {self.state.step} {stream}".encode(), digest_size=7
+        ).digest()
         return int.from_bytes(digest, "big")
 
 
@@ -173,8 +218,9 @@ def _add(total: dict[str, Tensor], more: dict[str, Tensor]) -> None:
 
 @dataclass
 class ReadStep:
-    """A StepRecord on the host, its losses and terms summed over the ranks, with the shares of the gradient (gradients.shares) among the
-    terms where they were measured. `problem` says what was not finite, or is empty; skipped without one: fp16's loss scale overflowed."""
+    """A StepRecord on the host, its losses and terms summed over the ranks, with the shares of the
+    gradient (gradients.shares) among the terms where they were measured. `problem` says what was
+    not finite, or is empty; skipped without one: fp16's loss scale overflowed."""
 
     step: int
     losses: dict[str, float]
@@ -185,38 +231,66 @@ class ReadStep:
 
 
 def read(records: list[StepRecord]) -> list[ReadStep]:
-    """The steps' numbers by one copy from the device. Every rank must call this at the same steps."""
+    """The steps' numbers by one copy from the device. Every rank must call this at the same
+    steps."""
     if not records:
         return []
     names = [*records[0].losses, *records[0].terms]
-    local = [torch.stack([*(v.float() for v in (*r.losses.values(), *r.terms.values())), r.grad_norm.float(), r.skipped, r.bad])
-             for r in records]  # (names + 3,) each
+    local = [
+        torch.stack(
+            [
+                *(v.float() for v in (*r.losses.values(), *r.terms.values())),
+                r.grad_norm.float(),
+                r.skipped,
+                r.bad,
+            ]
+        )
+        for r in records
+    ]  # (names + 3,) each
     gradients = [v.float() for r in records for v in r.gradients.values()]  # (4,) each
     flat = torch.cat(local + gradients)
     summed, flat = torch.stack([distributed.sum_over_ranks(flat.clone()), flat]).cpu().tolist()
     width = len(names) + 3
-    rows = [flat[i * width:][:width] for i in range(len(records))]
+    rows = [flat[i * width :][:width] for i in range(len(records))]
     problems = _problems(records, names, rows)
-    split, norms = len(records[0].losses), iter(summed[len(records) * width:])
+    split, norms = len(records[0].losses), iter(summed[len(records) * width :])
     found = []
     for i, (record, own) in enumerate(zip(records, rows, strict=True)):
-        total = summed[i * width:][:width]
+        total = summed[i * width :][:width]
         losses = dict(zip(names[:split], total[:split], strict=True))
         terms = dict(zip(names[split:], total[split:-3], strict=True))
         terms |= shares({label: [next(norms) for _ in range(4)] for label in record.gradients})
-        found.append(ReadStep(record.step, losses, terms, own[-3], own[-2] > 0, problems.get(record.step, "")))
+        found.append(
+            ReadStep(
+                record.step, losses, terms, own[-3], own[-2] > 0, problems.get(record.step, "")
+            )
+        )
     return found
 
 
-def _problems(records: list[StepRecord], names: list[str], rows: list[list[float]]) -> dict[int, str]:
-    """{step: which terms were not finite, on which images} of the bad steps, gathered over the ranks."""
+def _problems(
+    records: list[StepRecord], names: list[str], rows: list[list[float]]
+) -> dict[int, str]:
+    """{step: which terms were not finite, on which images} of the bad steps, gathered over the
+    ranks."""
     bad = [(record, row) for record, row in zip(records, rows, strict=True) if row[-1] > 0]
     if not bad:  # the flag is the same on every rank
         return {}
     own = {}
     for record, row in bad:
-        broken = [f"{name} = {value}" for name, value in zip(names, row[:-3], strict=True) if not math.isfinite(value)]
+        broken = [
+            f"{name} = {value}"
+            for name, value in zip(names, row[:-3], strict=True)
+            if not math.isfinite(value)
+        ]
         own[record.step] = f"{', '.join(broken)} on image ids {record.image_ids}" if broken else ""
     everywhere = distributed.gather(own)
-    clean = {record.step: f"the losses are finite but the gradient is not, on image ids {record.image_ids}" for record, _ in bad}
-    return {step: "; ".join(found for rank in everywhere if (found := rank[step])) or clean[step] for step in own}
+    clean = {
+        record.step: "the losses are finite but the gradient is not, on image ids "
+        f"{record.image_ids}"
+        for record, _ in bad
+    }
+    return {
+        step: "; ".join(found for rank in everywhere if (found := rank[step])) or clean[step]
+        for step in own
+    }

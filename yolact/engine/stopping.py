@@ -12,11 +12,13 @@ from contextlib import contextmanager
 
 from yolact.engine import distributed
 
-ONE_REQUEST = 0.5  # seconds in which SIGTERMs are one: schedulers signal a process and its parent, which passes it on
+# seconds in which SIGTERMs are one: schedulers signal a process and its parent, which passes it on
+ONE_REQUEST = 0.5
 
 
 class Interrupted(SystemExit):
-    """Training was asked to stop and has saved its state. Left to itself it ends the process with 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Training was asked to stop and has saved its state. Left to itself it ends the process with
+    130 (Ctrl-C) or 143 (SIGTERM)."""
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
@@ -27,7 +29,8 @@ class StopNow(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Turns the first signal into a flag for the loop to read, while the `with` block lasts; the second one ends at once."""
+    """Turns the first signal into a flag for the loop to read, while the `with` block lasts; the
+    second one ends at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,7 +41,8 @@ class StopRequest:
         self._before: dict = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
         return self
 
@@ -48,20 +52,28 @@ class StopRequest:
 
     def _handle(self, signum: int, _frame) -> None:
         if os.getpid() != self._process:
-            return  # a loader's process: Ctrl-C reaches it too, but the step that is to be finished still needs its images
+            # a loader's process: Ctrl-C reaches it too, but the step that is to be finished still
+            # needs its images
+            return
         if self.signum:
             if signum == signal.SIGTERM and time.monotonic() - self._first < ONE_REQUEST:
                 return
             raise KeyboardInterrupt
         self.signum, self._first = signum, time.monotonic()
         if distributed.is_main():
-            print(f"{signal.Signals(signum).name}: finishing the step and saving (once more stops at once)", file=sys.stderr, flush=True)
+            print(
+                f"{signal.Signals(signum).name}: finishing the step and saving (once more stops at "
+                "once)",
+                file=sys.stderr,
+                flush=True,
+            )
         if self._at_once:
             raise StopNow
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A block that a signal leaves by StopNow instead of waiting for its end. A signal just before it counts too."""
+        """A block that a signal leaves by StopNow instead of waiting for its end. A signal just
+        before it counts too."""
         self._at_once = True
         try:
             if self.signum:
@@ -71,13 +83,16 @@ class StopRequest:
             self._at_once = False
 
     def explains(self, error: Exception) -> bool:
-        """Whether `error`, of a loader, is only that its processes were sent the same signal. Ours may arrive a moment later."""
-        if not self.signum and not (isinstance(error, ValueError) and error.__cause__ is None):  # a sample's own error has no cause
+        """Whether `error`, of a loader, is only that its processes were sent the same signal. Ours
+        may arrive a moment later."""
+        # a sample's own error has no cause
+        if not self.signum and not (isinstance(error, ValueError) and error.__cause__ is None):
             time.sleep(0.2)
         return self.signum != 0
 
     def agreed(self, step: int, every: int) -> bool:
-        """Whether to stop after this step. Signals reach ranks at different steps, so several ranks settle it every few steps."""
+        """Whether to stop after this step. Signals reach ranks at different steps, so several ranks
+        settle it every few steps."""
         if distributed.world_size() == 1:
             return self.signum != 0
         if step % every:
@@ -88,8 +103,8 @@ class StopRequest:
 
 @contextmanager
 def whole_step(*, report: bool = True) -> Iterator[None]:
-    """Holds back PyTorch's report of a dead loader process, which it raises from a SIGCHLD handler at any bytecode, until the block is
-    done: half a step cannot be saved. report=False drops it."""
+    """Holds back PyTorch's report of a dead loader process, which it raises from a SIGCHLD handler
+    at any bytecode, until the block is done: half a step cannot be saved. report=False drops it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,5 @@
-"""Training, from a config to a run folder. The loop is Trainer.run; what it calls is below it, in the order it happens."""
+"""Training, from a config to a run folder. The loop is Trainer.run; what it calls is below it, in
+the order it happens."""
 
 from __future__ import annotations
 
@@ -20,23 +21,46 @@ from yolact.engine.evaluate import evaluate
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
 from yolact.engine.predict import write_image
-from yolact.engine.rundir import BEST, INTERRUPT, LAST, RunDir, find_checkpoint, home_of, named_run, new_run
-from yolact.engine.state import TrainState, build_state, random_state_kept, to_checkpoint, weights_only
+from yolact.engine.rundir import (
+    BEST,
+    INTERRUPT,
+    LAST,
+    RunDir,
+    find_checkpoint,
+    home_of,
+    named_run,
+    new_run,
+)
+from yolact.engine.state import (
+    TrainState,
+    build_state,
+    random_state_kept,
+    to_checkpoint,
+    weights_only,
+)
 from yolact.engine.step import StepRecord, TrainStep, Updater, read
 from yolact.engine.stopping import Interrupted, StopNow, StopRequest, whole_step
 
 __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 
 
-def train(cfg: Config, *, run_dir: str | Path | None = None, resume: str | Path | None = None, device: str | torch.device | None = None,
-          runs_root: str | Path = "runs") -> Path:
+def train(
+    cfg: Config,
+    *,
+    run_dir: str | Path | None = None,
+    resume: str | Path | None = None,
+    device: str | torch.device | None = None,
+    runs_root: str | Path = "runs",
+) -> Path:
     """Trains and returns the run's folder, runs_root/<cfg.name>/<n> or `run_dir`.
 
-    resume: a run's folder, one of its checkpoints, or 'latest' for the newest run of cfg.name under runs_root. On one machine with the
-    same settings a resumed run repeats, on the CPU bit for bit, what the uninterrupted one would have done.
+    resume: a run's folder, one of its checkpoints, or 'latest' for the newest run of cfg.name under
+    runs_root. On one machine with the same settings a resumed run repeats, on the CPU bit for bit,
+    what the uninterrupted one would have done.
 
-    Under torchrun every process calls this. Raises ValueError for what the user can mend (data, settings, checkpoints, a non-finite loss
-    under on_nonfinite=stop), OSError where files cannot be written, and Interrupted (a SystemExit) after a signal, once saved.
+    Under torchrun every process calls this. Raises ValueError for what the user can mend (data,
+    settings, checkpoints, a non-finite loss under on_nonfinite=stop), OSError where files cannot be
+    written, and Interrupted (a SystemExit) after a signal, once saved.
     """
     device = distributed.pick_device(device)
     with distributed.process_group(device):
@@ -48,10 +72,16 @@ def train(cfg: Config, *, run_dir: str | Path | None = None, resume: str | Path 
         state, loaded = build_state(cfg, device, checkpoint)
         step = state.step
         trainset, valset = _datasets(cfg, state)
-        run = distributed.first_run_by_main(lambda: _open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root)))
+        run = distributed.first_run_by_main(
+            lambda: _open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root))
+        )
         if distributed.is_main():
-            write_run_files(run, cfg, device, distributed.world_size(), step if checkpoint else None)
-            notes += prototype_mask_note(state.criterion, *state.model.anchors_for(cfg.model.max_size), trainset)
+            write_run_files(
+                run, cfg, device, distributed.world_size(), step if checkpoint else None
+            )
+            notes += prototype_mask_note(
+                state.criterion, *state.model.anchors_for(cfg.model.max_size), trainset
+            )
             _print_summary(cfg, run, state, device, trainset, valset, [*notes, *loaded])
         with StopRequest() as stop:
             Trainer(cfg, state, run, device, trainset, valset, stop).run()
@@ -61,22 +91,47 @@ def train(cfg: Config, *, run_dir: str | Path | None = None, resume: str | Path 
 class Trainer:
     """The loop and what it needs. All ranks run it; only rank 0 has a log and writes."""
 
-    def __init__(self, cfg: Config, state: TrainState, run: RunDir, device: torch.device, trainset, valset, stop: StopRequest):
-        self.cfg, self.state, self.run_dir, self.device, self.valset, self.stop = cfg, state, run, device, valset, stop
+    def __init__(
+        self,
+        cfg: Config,
+        state: TrainState,
+        run: RunDir,
+        device: torch.device,
+        trainset,
+        valset,
+        stop: StopRequest,
+    ):
+        self.cfg, self.state, self.run_dir, self.device, self.valset, self.stop = (
+            cfg,
+            state,
+            run,
+            device,
+            valset,
+            stop,
+        )
         self.meter = Meter(state.meter)
         self.records: list[StepRecord] = []
         self.update = Updater(state, cfg, device)
         self.batches = self._batches(trainset)
         self.log = None
         if distributed.is_main():
-            self.log = RunLog(run, cfg, step=state.step, validated=state.validated, epoch_images=len(trainset), device=device)
+            self.log = RunLog(
+                run,
+                cfg,
+                step=state.step,
+                validated=state.validated,
+                epoch_images=len(trainset),
+                device=device,
+            )
 
     def run(self) -> None:
-        """Trains to the end, or until a signal, which is answered by a checkpoint and Interrupted."""
+        """Trains to the end, or until a signal, which is answered by a checkpoint and
+        Interrupted."""
         try:
             try:
                 stopping = self._steps()
-            except RuntimeError as error:  # PyTorch reports a dead loader process wherever the main process happens to be
+            # PyTorch reports a dead loader process wherever the main process happens to be
+            except RuntimeError as error:
                 explained = explain_worker_failure(error)
                 if explained is None:
                     raise
@@ -92,9 +147,11 @@ class Trainer:
                 self.log.close()
 
     def _steps(self) -> bool:
-        """The loop. It reads the losses, and so waits for the device, only where something is due. True if it was asked to stop."""
+        """The loop. It reads the losses, and so waits for the device, only where something is due.
+        True if it was asked to stop."""
         plan, state, stopping = self.cfg.train, self.state, False
-        if self._due(plan.validate_every) and state.validated < state.step:  # a signal came in its way
+        # a signal came in its way
+        if self._due(plan.validate_every) and state.validated < state.step:
             stopping = not self._validate()
         while state.step < plan.iterations and not stopping:
             batches = self._next_batches()
@@ -103,7 +160,12 @@ class Trainer:
             with whole_step():
                 self.records.append(self.update(batches))
                 stopping = self.stop.agreed(state.step, plan.log_every)
-                if stopping or any(map(self._due, (plan.log_every, plan.save_every, plan.validate_every, plan.keep_every))):
+                if stopping or any(
+                    map(
+                        self._due,
+                        (plan.log_every, plan.save_every, plan.validate_every, plan.keep_every),
+                    )
+                ):
                     self._read_losses()
                 if self._due(plan.log_every):
                     self._log_line()
@@ -123,14 +185,23 @@ class Trainer:
 
     def _batches(self, trainset) -> Iterator[list]:
         """The micro-batches of each step, from the state's step on."""
-        batches = iter(train_loader(self.cfg, trainset, start_step=self.state.step, rank=distributed.rank(),
-                                    world_size=distributed.world_size(), num_workers=self.cfg.train.num_workers,
-                                    pin_memory=self.device.type == "cuda"))
+        batches = iter(
+            train_loader(
+                self.cfg,
+                trainset,
+                start_step=self.state.step,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+                num_workers=self.cfg.train.num_workers,
+                pin_memory=self.device.type == "cuda",
+            )
+        )
         while True:
             yield [next(batches) for _ in range(self.cfg.train.accumulate)]
 
     def _next_batches(self) -> list | None:
-        """The next step's micro-batches; None where the signal to stop has ended the loader's processes as well."""
+        """The next step's micro-batches; None where the signal to stop has ended the loader's
+        processes as well."""
         try:
             return next(self.batches)
         except Exception as error:  # a queue of a killed process breaks in many ways
@@ -139,15 +210,18 @@ class Trainer:
             raise
 
     def _read_losses(self) -> None:
-        """Moves the losses since the last read to the meter. Raises ValueError at a step that was not finite, or says it was skipped."""
+        """Moves the losses since the last read to the meter. Raises ValueError at a step that was
+        not finite, or says it was skipped."""
         for step in read(self.records):
             self.meter.add(step)
             if not step.problem:
                 continue
             if self.cfg.train.on_nonfinite == "stop":
                 raise ValueError(
-                    f"step {step.step}: {step.problem}. The weights were left as they were before it. Look at these images, lower "
-                    f"train.lr, or set train.clip_grad_norm=10 or train.on_nonfinite=skip{self._how_to_go_on()}")
+                    f"step {step.step}: {step.problem}. The weights were left as they were before "
+                    "it. Look at these images, lower train.lr, or set train.clip_grad_norm=10 or "
+                    f"train.on_nonfinite=skip{self._how_to_go_on()}"
+                )
             if self.log is not None:
                 print(f"warning: step {step.step} skipped: {step.problem}", flush=True)
         self.records.clear()
@@ -156,23 +230,37 @@ class Trainer:
         means = self.meter.take()
         if self.log is not None:
             # the schedule has moved on to the next step already
-            self.log.train_line(self.state.step, means, self.state.scheduler.base_lrs[0]
-                                * self.state.scheduler.lr_lambdas[0](self.state.step - 1),
-                                self.state.criterion.mask_loss.changing_weights(self.state.step))
+            self.log.train_line(
+                self.state.step,
+                means,
+                self.state.scheduler.base_lrs[0]
+                * self.state.scheduler.lr_lambdas[0](self.state.step - 1),
+                self.state.criterion.mask_loss.changing_weights(self.state.step),
+            )
 
     def _validate(self) -> bool:
-        """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far, pictures; then last.pth, which notes that it
-        is done. After the last step also per-image records. False if a signal broke it off; a resumed run makes up for it."""
+        """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far,
+        pictures; then last.pth, which notes that it is done. After the last step also per-image
+        records. False if a signal broke it off; a resumed run makes up for it."""
         state, started, finished = self.state, time.perf_counter(), True
         last = state.step == self.cfg.train.iterations
         if self.log is not None:
             try:
                 with self.stop.at_once(), random_state_kept():
-                    result = evaluate(state.best_model, self.cfg, device=self.device, precision=self.cfg.train.precision,
-                                      max_images=self.cfg.train.validate_images, results_dir=self.run_dir.results,
-                                      records_file=self.run_dir.records if last else None, note={"step": state.step, "weights": LAST},
-                                      progress=sys.stderr.isatty())
-                    pictures = prediction_pictures(state.best_model, self.cfg, self.valset, self.device)
+                    result = evaluate(
+                        state.best_model,
+                        self.cfg,
+                        device=self.device,
+                        precision=self.cfg.train.precision,
+                        max_images=self.cfg.train.validate_images,
+                        results_dir=self.run_dir.results,
+                        records_file=self.run_dir.records if last else None,
+                        note={"step": state.step, "weights": LAST},
+                        progress=sys.stderr.isatty(),
+                    )
+                    pictures = prediction_pictures(
+                        state.best_model, self.cfg, self.valset, self.device
+                    )
             except StopNow:
                 finished = False
             except Exception as error:
@@ -191,9 +279,14 @@ class Trainer:
 
     def _record(self, result, pictures: dict, seconds: float) -> None:
         state = self.state
-        ap = 0.0 if math.isnan(result.mask_ap) else result.mask_ap  # undefined where the validation images hold no instance
+        # undefined where the validation images hold no instance
+        ap = 0.0 if math.isnan(result.mask_ap) else result.mask_ap
         best = ap > state.best_ap
-        print(f"validation at step {state.step}: mask AP {100 * ap:.2f}{' (best so far)' if best else ''}", flush=True)
+        print(
+            f"validation at step {state.step}: mask AP "
+            f"{100 * ap:.2f}{' (best so far)' if best else ''}",
+            flush=True,
+        )
         print(result.table().split("\n\n")[0], flush=True)  # the rest is in metrics.jsonl
         if best:
             state.best_ap = ap
@@ -205,7 +298,8 @@ class Trainer:
             write_image(self.run_dir.pictures / f"{safe}.jpg", picture)
 
     def _save(self, name: str) -> None:
-        """A whole checkpoint, written by rank 0; every rank must call it, since each adds its random state."""
+        """A whole checkpoint, written by rank 0; every rank must call it, since each adds its
+        random state."""
         self.state.meter = self.meter.state()
         checkpoint = to_checkpoint(self.state, self.cfg)
         if self.log is not None:
@@ -218,11 +312,17 @@ class Trainer:
             with whole_step():
                 save_checkpoint(self.run_dir.weights / name, checkpoint)
         except OSError as error:
-            raise OSError(f"{error}. Training stopped at step {self.state.step}{self._how_to_go_on()}") from error
+            raise OSError(
+                f"{error}. Training stopped at step {self.state.step}{self._how_to_go_on()}"
+            ) from error
 
     def _how_to_go_on(self) -> str:
         saved = any((self.run_dir.weights / name).exists() for name in (LAST, INTERRUPT))
-        return f"; what was saved before is whole, go on with --resume={self.run_dir.path}" if saved else "; nothing was saved yet"
+        return (
+            f"; what was saved before is whole, go on with --resume={self.run_dir.path}"
+            if saved
+            else "; nothing was saved yet"
+        )
 
     def _interrupted(self) -> None:
         with whole_step(report=False):
@@ -230,20 +330,32 @@ class Trainer:
             self._read_losses()
             self._save(INTERRUPT)
         if self.log is not None:
-            print(f"interrupted at step {self.state.step}, saved in {self.run_dir.weights / INTERRUPT}; "
-                  f"go on with --resume={self.run_dir.path}", flush=True)
+            print(
+                f"interrupted at step {self.state.step}, saved in "
+                f"{self.run_dir.weights / INTERRUPT}; go on with --resume={self.run_dir.path}",
+                flush=True,
+            )
         raise Interrupted(max(distributed.gather(self.stop.signum)))
 
 
 # ---------------------------------------------------------------- before the first step
 
+
 def _check_split(cfg: Config) -> None:
-    """Refuses a batch that cannot be split, as the loader will, before data are read and a folder is made."""
-    TrainOrder(1, seed=cfg.train.seed, batch_size=cfg.train.batch_size, accumulate=cfg.train.accumulate,
-               world_size=distributed.world_size())
+    """Refuses a batch that cannot be split, as the loader will, before data are read and a folder
+    is made."""
+    TrainOrder(
+        1,
+        seed=cfg.train.seed,
+        batch_size=cfg.train.batch_size,
+        accumulate=cfg.train.accumulate,
+        world_size=distributed.world_size(),
+    )
 
 
-def _find(cfg: Config, resume: str | Path | None, runs_root: str | Path) -> tuple[Path, dict] | None:
+def _find(
+    cfg: Config, resume: str | Path | None, runs_root: str | Path
+) -> tuple[Path, dict] | None:
     return None if resume is None else find_checkpoint(resume, Path(runs_root), cfg.name)
 
 
@@ -252,7 +364,11 @@ def _check_data(cfg: Config) -> list[str]:
     findings = check_dataset(cfg, fast=True)
     errors = [f"{f.message} ({f.fix})" for f in findings if f.level == "error"]
     if errors:
-        more = f"; and {len(errors) - 3} more, which scripts/check_data.py lists" if len(errors) > 3 else ""
+        more = (
+            f"; and {len(errors) - 3} more, which scripts/check_data.py lists"
+            if len(errors) > 3
+            else ""
+        )
         raise ValueError(f"data set {cfg.data.name}: {'; '.join(errors[:3])}{more}")
     return [f"warning: {f.message} ({f.fix})" for f in findings if f.level == "warning"]
 
@@ -261,21 +377,32 @@ def _late_validation(cfg: Config) -> list[str]:
     plan = cfg.train
     if plan.validate_every <= plan.iterations:
         return []
-    return [f"note: train.validate_every={plan.validate_every} is more than the {plan.iterations} iterations: AP and best.pth come only "
-            "at the end"]
+    return [
+        f"note: train.validate_every={plan.validate_every} is more than the {plan.iterations} "
+        "iterations: AP and best.pth come only at the end"
+    ]
 
 
 def _datasets(cfg: Config, state: TrainState) -> tuple:
-    """The training set with the masks that the criterion needs, and the validation set with full masks, for pictures."""
+    """The training set with the masks that the criterion needs, and the validation set with full
+    masks, for pictures."""
     criterion = state.criterion
-    trainset = build_dataset(cfg, "train", mask_sizes=criterion.mask_sizes, needs_full_masks=criterion.needs_full_masks,
-                             distance_sizes=criterion.distance_sizes)
+    trainset = build_dataset(
+        cfg,
+        "train",
+        mask_sizes=criterion.mask_sizes,
+        needs_full_masks=criterion.needs_full_masks,
+        distance_sizes=criterion.distance_sizes,
+    )
     valset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
     return trainset, valset
 
 
-def _open_run(cfg: Config, run_dir: str | Path | None, checkpoint: Path | None, step: int, runs_root: Path) -> RunDir:
-    """The folder to write to: on resume the checkpoint's own, unless it holds newer checkpoints, which then stay as they are."""
+def _open_run(
+    cfg: Config, run_dir: str | Path | None, checkpoint: Path | None, step: int, runs_root: Path
+) -> RunDir:
+    """The folder to write to: on resume the checkpoint's own, unless it holds newer checkpoints,
+    which then stay as they are."""
     home = home_of(checkpoint, step) if checkpoint is not None else None
     if home is not None and (run_dir is None or Path(run_dir).resolve() == home.path):
         return home.make()
@@ -284,28 +411,54 @@ def _open_run(cfg: Config, run_dir: str | Path | None, checkpoint: Path | None, 
 
 def _differences(cfg: Config, checkpoint: dict) -> list[str]:
     """Settings that differ from those the checkpoint was trained with."""
+
     def flat(section: dict, prefix: str = "") -> dict:
-        return {name: value for key, item in section.items()
-                for name, value in (flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}).items()}
+        return {
+            name: value
+            for key, item in section.items()
+            for name, value in (
+                flat(item, f"{prefix}{key}.")
+                if isinstance(item, dict)
+                else {f"{prefix}{key}": item}
+            ).items()
+        }
 
     old, new = flat(checkpoint["config"]), flat(cfg.model_dump(mode="json"))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return [f"changed       {key}: {old.get(key)} -> {new.get(key)}" for key in changed]
 
 
-def _print_summary(cfg: Config, run: RunDir, state: TrainState, device: torch.device, trainset, valset, notes: list[str]) -> None:
+def _print_summary(
+    cfg: Config,
+    run: RunDir,
+    state: TrainState,
+    device: torch.device,
+    trainset,
+    valset,
+    notes: list[str],
+) -> None:
     trained = sum(p.numel() for group in state.optimizer.param_groups for p in group["params"])
     total = sum(p.numel() for p in [*state.model.parameters(), *state.criterion.parameters()])
     plan, ranks = cfg.train, distributed.world_size()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    split = f" = {ranks} x {plan.accumulate} x {plan.batch_size // ranks // plan.accumulate}" if ranks * plan.accumulate > 1 else ""
-    steps = f"{plan.iterations} steps of {plan.batch_size} images{split}{f', from step {state.step}' if state.step else ''}"
+    split = (
+        f" = {ranks} x {plan.accumulate} x {plan.batch_size // ranks // plan.accumulate}"
+        if ranks * plan.accumulate > 1
+        else ""
+    )
+    steps = (
+        f"{plan.iterations} steps of {plan.batch_size} "
+        f"images{split}{f', from step {state.step}' if state.step else ''}"
+    )
     parameters = f"{total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)"
     for line in (
-            f"run           {run.path}",
-            f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
-            f"data          {cfg.data.name}: {len(trainset)} training and {len(valset)} validation images, {cfg.num_classes} classes",
-            f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
-            f"losses        box {cfg.loss.box}, class {cfg.loss.classification}, mask {cfg.loss.mask}",
-            f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}", *notes):
+        f"run           {run.path}",
+        f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
+        f"data          {cfg.data.name}: {len(trainset)} training and {len(valset)} validation "
+        f"images, {cfg.num_classes} classes",
+        f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
+        f"losses        box {cfg.loss.box}, class {cfg.loss.classification}, mask {cfg.loss.mask}",
+        f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}",
+        *notes,
+    ):
         print(line, flush=True)

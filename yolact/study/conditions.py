@@ -31,14 +31,22 @@ class Trained:
 
     @cached_property
     def quality(self) -> dict[str, tuple[LRP, Calibration]]:
-        """{"mask" or "box": oLRP and calibration}; read from the records once, since they take seconds on a large set."""
+        """{"mask" or "box": oLRP and calibration}; read from the records once, since they take
+        seconds on a large set."""
         records = self.run.records()
-        return {shape: (olrp(records, shape), calibration(records, shape)) for shape in records.found}
+        return {
+            shape: (olrp(records, shape), calibration(records, shape)) for shape in records.found
+        }
 
 
 def trained(run: Run) -> Trained:
     folder = run.path.parent.parent
-    return Trained(run, folder, load_config(folder / "config.yaml", check_names=False), read_json(folder / "env.json"))
+    return Trained(
+        run,
+        folder,
+        load_config(folder / "config.yaml", check_names=False),
+        read_json(folder / "env.json"),
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,28 +58,42 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def check_study(found: StudyRuns, runs: Mapping[str, Mapping[int, Trained]], *, mixed: bool = False) -> dict[str, str]:
-    """differences() of the runs {label: {seed: run}} of a study. ValueError where there are any, unless `mixed`."""
-    named = {f"{label} seed {seed}": run for label, seeds in runs.items() for seed, run in seeds.items()}
-    unequal = differences(named, found.study, {key for arm in expand(found.study) for key in arm.changes})
+def check_study(
+    found: StudyRuns, runs: Mapping[str, Mapping[int, Trained]], *, mixed: bool = False
+) -> dict[str, str]:
+    """differences() of the runs {label: {seed: run}} of a study. ValueError where there are any,
+    unless `mixed`."""
+    named = {
+        f"{label} seed {seed}": run for label, seeds in runs.items() for seed, run in seeds.items()
+    }
+    unequal = differences(
+        named, found.study, {key for arm in expand(found.study) for key in arm.changes}
+    )
     for name, kinds in found.departures.items():
         for kind, words in kinds.items():
             unequal.setdefault(kind, f"{words} in {name}")
     if unequal and not mixed:
-        raise ValueError(f"{found.folder}: the runs are not comparable, so they do not go into one table. "
-                         f"{'. '.join(f'Different {kind}: {what}' for kind, what in unequal.items())}. Train the odd ones again, or "
-                         "accept it with --mixed, which marks every verdict as exploratory")
+        raise ValueError(
+            f"{found.folder}: the runs are not comparable, so they do not go into one table. "
+            f"{'. '.join(f'Different {kind}: {what}' for kind, what in unequal.items())}. Train "
+            "the odd ones again, or accept it with --mixed, which marks every verdict as "
+            "exploratory"
+        )
     return unequal
 
 
 def differences(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> dict[str, str]:
     """{"data" | "code" | "evaluation" | "length": what differs and where}, empty if nothing does.
 
-    varied: settings that the study's arms differ in on purpose. Where a data set lies, and the commit, may differ.
+    varied: settings that the study's arms differ in on purpose. Where a data set lies, and the
+    commit, may differ.
     """
     if not runs:
         return {}
-    facts = {name: {"data": _data(run), "code": _code(run), "evaluation": _evaluation(run)} for name, run in runs.items()}
+    facts = {
+        name: {"data": _data(run), "code": _code(run), "evaluation": _evaluation(run)}
+        for name, run in runs.items()
+    }
     for name, length in _lengths(runs, study).items():
         facts[name]["length"] = length
     found: dict[str, list[str]] = {}
@@ -88,8 +110,11 @@ def differences(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> 
 
 def _data(run: Trained) -> dict[str, Any]:
     section = run.config.data.model_dump(exclude={"root"})
-    return {"validation set": f"{run.run.images} images ({run.run.truth_digest[:8]})", **{f"data.{k}": v for k, v in section.items()},
-            "train.init_from": identity(run.config).train.init_from}
+    return {
+        "validation set": f"{run.run.images} images ({run.run.truth_digest[:8]})",
+        **{f"data.{k}": v for k, v in section.items()},
+        "train.init_from": identity(run.config).train.init_from,
+    }
 
 
 def _code(run: Trained) -> dict[str, Any]:
@@ -98,27 +123,40 @@ def _code(run: Trained) -> dict[str, Any]:
 
     def joined(values) -> str:
         return ", then ".join(dict.fromkeys(str(value or "not recorded") for value in values))
-    return {"code": joined(start.get("code") for start in starts),
-            **{package: joined(start.get("versions", {}).get(package) for start in starts) for package in ("torch", "torchvision")}}
+
+    return {
+        "code": joined(start.get("code") for start in starts),
+        **{
+            package: joined(start.get("versions", {}).get(package) for start in starts)
+            for package in ("torch", "torchvision")
+        },
+    }
 
 
 def _evaluation(run: Trained) -> dict[str, Any]:
     """As the records say they were made."""
     note = run.run.note
     settings = note.get("eval") or run.config.eval.model_dump(mode="json")
-    return {f"eval.{k}": v for k, v in settings.items()} | {"eval.max_dets": run.run.max_dets, "split": note.get("split", "val"),
-                                                            "train.precision": note.get("precision", run.config.train.precision)}
+    return {f"eval.{k}": v for k, v in settings.items()} | {
+        "eval.max_dets": run.run.max_dets,
+        "split": note.get("split", "val"),
+        "train.precision": note.get("precision", run.config.train.precision),
+    }
 
 
 def _lengths(runs: Mapping[str, Trained], study: Study) -> dict[str, dict[str, Any]]:
-    """Iterations, or images where these are what arms have in common; those agree up to the rounding to whole batches."""
+    """Iterations, or images where these are what arms have in common; those agree up to the
+    rounding to whole batches."""
     trains = {name: run.config.train for name, run in runs.items()}
     if study.equal == "iterations":
         return {name: {"iterations": train.iterations} for name, train in trains.items()}
     first, largest = next(iter(trains.values())), max(train.batch_size for train in trains.values())
     reference = first.iterations * first.batch_size
     images = {name: train.iterations * train.batch_size for name, train in trains.items()}
-    return {name: {"training images": reference if abs(seen - reference) <= largest else seen} for name, seen in images.items()}
+    return {
+        name: {"training images": reference if abs(seen - reference) <= largest else seen}
+        for name, seen in images.items()
+    }
 
 
 def _words(key: str, groups: Mapping[str, list[str]]) -> str:

@@ -1,11 +1,16 @@
-"""A difference between two arms over S seeds and n images: its variance, interval and p. Every function takes arrays of studies.
+"""A difference between two arms over S seeds and n images: its variance, interval and p. Every
+function takes arrays of studies.
 
-Seeds and images are crossed: all seeds of both arms see the same images. With D_s the difference of AP at seed s, D its mean,
+Seeds and images are crossed: all seeds of both arms see the same images. With D_s the difference of
+AP at seed s, D its mean,
 
-    Var(D) = s2/S + I        s2  sample variance of D_s over seeds; the interaction of seed and image is in it
-                             I   covariance of D_s and D_s' over resampled images: what more seeds do not reduce
+    Var(D) = s2/S + I        s2  sample variance of D_s over seeds; the interaction of seed and
+                             image is in it
+                             I   covariance of D_s and D_s' over resampled images: what more seeds
+                                 do not reduce
 
-and the error of D is distributed as sqrt(v/S) T_df + sqrt(I) Z (Behrens-Fisher), v the seed variance on df degrees of freedom.
+and the error of D is distributed as sqrt(v/S) T_df + sqrt(I) Z (Behrens-Fisher), v the seed
+variance on df degrees of freedom.
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ SHARED_FROM = 4  # arms
 
 
 def crossed(differences: Array, draws: Array) -> tuple[Array, Array, Array]:
-    """D, s2 and I of differences (..., S) and the same on B resamples, draws (..., B, S). Resamples with NaN are left out.
+    """D, s2 and I of differences (..., S) and the same on B resamples, draws (..., B, S). Resamples
+    with NaN are left out.
 
     One seed has no s2 (NaN); its I is the variance over images of that one pair of checkpoints.
     """
@@ -34,7 +40,11 @@ def crossed(differences: Array, draws: Array) -> tuple[Array, Array, Array]:
     if seeds == 1:
         return differences[..., 0], np.full(differences.shape[:-1], np.nan), total
     diagonal = sum(_variance(draws[..., s]) for s in range(seeds))
-    return differences.mean(-1), differences.var(-1, ddof=1), np.maximum(0, (total - diagonal) / (seeds * (seeds - 1)))
+    return (
+        differences.mean(-1),
+        differences.var(-1, ddof=1),
+        np.maximum(0, (total - diagonal) / (seeds * (seeds - 1))),
+    )
 
 
 def _variance(values: Array) -> Array:
@@ -45,14 +55,20 @@ def _variance(values: Array) -> Array:
     count = there.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(there, values, 0).sum(-1) / count
-        return np.where(count > 1, (np.where(there, values - mean[..., None], 0) ** 2).sum(-1) / (count - 1), np.nan)
+        return np.where(
+            count > 1,
+            (np.where(there, values - mean[..., None], 0) ** 2).sum(-1) / (count - 1),
+            np.nan,
+        )
 
 
 def shared_variance(s2: Array, seeds: Array | int) -> tuple[Array, Array]:
-    """Seed variances v and degrees of freedom df of K arms from their s2 (..., K), each of `seeds` seeds (K,).
+    """Seed variances v and degrees of freedom df of K arms from their s2 (..., K), each of `seeds`
+    seeds (K,).
 
-    From four arms on a quiet arm borrows from the others: m is the typical variance, estimated from the median of s2; an arm with
-    s2 >= m keeps its own, one below takes (s2 + m) / 2 on twice its degrees of freedom. A noisy arm never lends its noise away.
+    From four arms on a quiet arm borrows from the others: m is the typical variance, estimated from
+    the median of s2; an arm with s2 >= m keeps its own, one below takes (s2 + m) / 2 on twice its
+    degrees of freedom. A noisy arm never lends its noise away.
     """
     s2 = np.asarray(s2, float)
     df = np.broadcast_to(np.asarray(seeds, float) - 1, s2.shape)
@@ -64,13 +80,18 @@ def shared_variance(s2: Array, seeds: Array | int) -> tuple[Array, Array]:
 
 
 def tail(distance: Array, seed_part: Array, image_part: Array, df: Array) -> Array:
-    """P(E > distance) of the error E = sqrt(seed_part) T_df + sqrt(image_part) Z: the mean of a normal tail over the chi2_df that
-    divides seed_part = v/S, at 200 midpoint quantiles. Without any variance it is 0 above 0, and a half at 0."""
-    distance, seed_part, image_part, df = np.broadcast_arrays(*(np.asarray(a, float) for a in (distance, seed_part, image_part, df)))
+    """P(E > distance) of the error E = sqrt(seed_part) T_df + sqrt(image_part) Z: the mean of a
+    normal tail over the chi2_df that divides seed_part = v/S, at 200 midpoint quantiles. Without
+    any variance it is 0 above 0, and a half at 0."""
+    distance, seed_part, image_part, df = np.broadcast_arrays(
+        *(np.asarray(a, float) for a in (distance, seed_part, image_part, df))
+    )
     out = np.empty(distance.shape)
     for value in np.unique(df):
         at = df == value
-        scale = np.sqrt(seed_part[at][:, None] * value / _midpoints(float(value)) + image_part[at][:, None])
+        scale = np.sqrt(
+            seed_part[at][:, None] * value / _midpoints(float(value)) + image_part[at][:, None]
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(distance[at][:, None] == 0, 0, distance[at][:, None] / scale)
         out[at] = ndtr(-ratio).mean(1)
@@ -115,7 +136,8 @@ def _midpoints(df: float) -> Array:
 
 
 def critical(seed_part: Array, image_part: Array, df: int, level: float) -> Array:
-    """half_width() of very many studies of one df, interpolated: over sqrt(v/S + I) it depends on the share of v/S alone."""
+    """half_width() of very many studies of one df, interpolated: over sqrt(v/S + I) it depends on
+    the share of v/S alone."""
     grid, widths = _critical_table(int(df), float(level))
     variance = np.asarray(seed_part) + image_part
     share = np.divide(seed_part, variance, out=np.zeros(np.shape(variance)), where=variance > 0)
@@ -129,9 +151,11 @@ def _critical_table(df: int, level: float) -> tuple[Array, Array]:
 
 
 def sign_flip_p(differences: Array) -> float | None:
-    """The exact p of the mean of D_s among all 2^S choices of signs; None beyond 40 seeds. Its smallest value is 2^(1 - S).
+    """The exact p of the mean of D_s among all 2^S choices of signs; None beyond 40 seeds. Its
+    smallest value is 2^(1 - S).
 
-    Every choice is one of the first half of the seeds and one of the second, so pairs are counted instead of listed.
+    Every choice is one of the first half of the seeds and one of the second, so pairs are counted
+    instead of listed.
     """
     differences = np.asarray(differences, float)
     if len(differences) > 40:
@@ -149,4 +173,3 @@ def _signed_sums(values: Array) -> Array:
     for value in values:
         sums = np.concatenate([sums + value, sums - value])
     return sums
-

@@ -1,4 +1,5 @@
-"""What AP does not tell: the errors at the best score threshold (oLRP), and whether scores say how good masks are (calibration)."""
+"""What AP does not tell: the errors at the best score threshold (oLRP), and whether scores say how
+good masks are (calibration)."""
 
 from __future__ import annotations
 
@@ -14,14 +15,18 @@ BINS = 10
 
 @dataclass(frozen=True)
 class LRP:
-    """Optimal localisation-recall-precision error (Oksuz et al., One Metric to Measure Them All, TPAMI 2021), tau = .5; lower is better.
+    """Optimal localisation-recall-precision error (Oksuz et al., One Metric to Measure Them All,
+    TPAMI 2021), tau = .5; lower is better.
 
-    olrp            min over score thresholds of (sum over right detections of (1 - IoU) / (1 - tau) + wrong + missed) / (right + wrong +
-                    missed)
-    localisation    mean 1 - IoU of right detections at that threshold; false_positive: share of wrong detections there;
-    false_negative  share of missed instances there; NaN where a class has no right detection, but false_negative, which is 1
+    olrp            min over score thresholds of (sum over right detections of (1 - IoU) / (1 - tau)
+                    + wrong + missed) / (right + wrong + missed)
+    localisation    mean 1 - IoU of right detections at that threshold; false_positive: share of
+                    wrong detections there;
+    false_negative  share of missed instances there; NaN where a class has no right detection, but
+                    false_negative, which is 1
     threshold       the score of the last detection kept
-    per_class       (C, 5) the same columns, NaN rows for classes without ground truth. The figures are means over classes without NaN
+    per_class       (C, 5) the same columns, NaN rows for classes without ground truth. The figures
+                    are means over classes without NaN
     """
 
     olrp: float
@@ -40,10 +45,18 @@ def olrp(records: Records, shape: str, area: int = 0) -> LRP:
     order = order[~found.ignored[area, 0, order]]
     bounds = np.searchsorted(found.label[order], np.arange(len(rows) + 1))
     for label in np.flatnonzero(totals):
-        chosen = order[bounds[label]:bounds[label + 1]]
-        rows[label] = _class_lrp(found.right[area, 0, chosen], found.iou[area, chosen].astype(float), found.score[chosen], totals[label])
+        chosen = order[bounds[label] : bounds[label + 1]]
+        rows[label] = _class_lrp(
+            found.right[area, 0, chosen],
+            found.iou[area, chosen].astype(float),
+            found.score[chosen],
+            totals[label],
+        )
     with np.errstate(invalid="ignore"):
-        means = [float(np.nanmean(column)) if (~np.isnan(column)).any() else float("nan") for column in rows.T]
+        means = [
+            float(np.nanmean(column)) if (~np.isnan(column)).any() else float("nan")
+            for column in rows.T
+        ]
     return LRP(*means[:4], rows)
 
 
@@ -57,15 +70,22 @@ def _class_lrp(right: np.ndarray, iou: np.ndarray, score: np.ndarray, total: int
     k = int(np.argmin(error))
     if not true[k]:
         return float(error[k]), np.nan, np.nan, 1.0, np.nan
-    return float(error[k]), off[k] / true[k], wrong[k] / (true[k] + wrong[k]), 1 - true[k] / total, score[k]
+    return (
+        float(error[k]),
+        off[k] / true[k],
+        wrong[k] / (true[k] + wrong[k]),
+        1 - true[k] / total,
+        score[k],
+    )
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Reliability of scores against IoU: detections in ten bins of score.
 
-    count, score, iou (10,): detections, their mean score and the mean of their highest IoU with an instance of their class; NaN in
-    empty bins. error: mean |score - iou| of the bins, weighted by count. bias: mean score - mean IoU, above 0 = overconfident.
+    count, score, iou (10,): detections, their mean score and the mean of their highest IoU with an
+    instance of their class; NaN in empty bins. error: mean |score - iou| of the bins, weighted by
+    count. bias: mean score - mean IoU, above 0 = overconfident.
     """
 
     count: np.ndarray
@@ -87,4 +107,6 @@ def calibration(records: Records, shape: str = "mask") -> Calibration:
     gaps = np.where(count > 0, count * np.abs(np.nan_to_num(mean_score - mean_iou)), 0)
     if not len(score):
         return Calibration(count, mean_score, mean_iou, float("nan"), float("nan"))
-    return Calibration(count, mean_score, mean_iou, float(gaps.sum() / len(score)), float((score - iou).mean()))
+    return Calibration(
+        count, mean_score, mean_iou, float(gaps.sum() / len(score)), float((score - iou).mean())
+    )

@@ -1,4 +1,5 @@
-"""Verdicts on K arms against one baseline: Holm over the differences and over the equivalence tests, and planned looks."""
+"""Verdicts on K arms against one baseline: Holm over the differences and over the equivalence
+tests, and planned looks."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ from yolact.study.inference import Array, shared_variance, tail, two_sided_p
 
 LEVEL, MARGIN = 0.05, 0.5  # of the whole family and study; in AP points
 LEAST_SEEDS = 3
-BETTER, WORSE, EQUIVALENT, UNDECIDED, IDENTICAL, NONE = "better", "worse", "equivalent", "undecided", "identical runs", "no verdict"
+BETTER, WORSE, EQUIVALENT, UNDECIDED, IDENTICAL, NONE = (
+    "better",
+    "worse",
+    "equivalent",
+    "undecided",
+    "identical runs",
+    "no verdict",
+)
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,20 @@ class Judgement:
     small: Array
 
 
-def judge(difference: Array, s2: Array, image: Array, seeds: Array | int, *, arms: int | None = None, margin: float = MARGIN,
-          level: float = LEVEL) -> Judgement:
+def judge(
+    difference: Array,
+    s2: Array,
+    image: Array,
+    seeds: Array | int,
+    *,
+    arms: int | None = None,
+    margin: float = MARGIN,
+    level: float = LEVEL,
+) -> Judgement:
     """Verdicts from D, s2 and I of K arms, each (..., K), of `seeds` seeds (K,).
 
-    arms: how many the study has, with those that failed and have no numbers here; they make Holm's steps smaller all the same.
+    arms: how many the study has, with those that failed and have no numbers here; they make Holm's
+    steps smaller all the same.
     """
     difference, s2, image = (np.asarray(a, float) for a in (difference, s2, image))
     seeds = np.broadcast_to(np.asarray(seeds), difference.shape[-1:])
@@ -57,11 +74,21 @@ def judge(difference: Array, s2: Array, image: Array, seeds: Array | int, *, arm
     verdict[found] = np.where(difference > 0, BETTER, WORSE)[found]
     verdict[still & (difference == 0)] = IDENTICAL
     verdict[np.broadcast_to(~enough, verdict.shape)] = NONE
-    return Judgement(v, df, p, p_holm, p_equivalent, p_equivalent_holm, verdict, found & enough & (p_equivalent < level))
+    return Judgement(
+        v,
+        df,
+        p,
+        p_holm,
+        p_equivalent,
+        p_equivalent_holm,
+        verdict,
+        found & enough & (p_equivalent < level),
+    )
 
 
 def holm(p: Array, arms: int | None = None) -> Array:
-    """Holm's step-down adjusted p of K hypotheses (..., K), of a family of `arms` (at least K) hypotheses."""
+    """Holm's step-down adjusted p of K hypotheses (..., K), of a family of `arms` (at least K)
+    hypotheses."""
     p = np.asarray(p, float)
     arms = max(arms or 0, p.shape[-1])
     order = np.argsort(p, axis=-1, kind="stable")
@@ -72,15 +99,19 @@ def holm(p: Array, arms: int | None = None) -> Array:
 
 
 def spending(looks: Sequence[int], level: float = LEVEL) -> list[float]:
-    """The level of each look, in shares 2 : 3 : 5 : 8 ... that add up to `level`: [3, 5, 10] gets .01, .015, .025.
+    """The level of each look, in shares 2 : 3 : 5 : 8 ... that add up to `level`: [3, 5, 10] gets
+    .01, .015, .025.
 
-    A union bound over the looks, so it holds whatever the dependence between them. ValueError for looks that do not ascend.
+    A union bound over the looks, so it holds whatever the dependence between them. ValueError for
+    looks that do not ascend.
     """
     if list(looks) != sorted(set(looks)) or (looks and looks[0] < 1):
-        raise ValueError(f"looks {list(looks)}: give numbers of seeds that ascend, such as [3, 5, 10]")
+        raise ValueError(
+            f"looks {list(looks)}: give numbers of seeds that ascend, such as [3, 5, 10]"
+        )
     if len(looks) == 1:
         return [level]
     shares = [2.0, 3.0]
     while len(shares) < len(looks):
         shares.append(shares[-1] + shares[-2])
-    return [level * share / sum(shares) for share in shares[:len(looks)]]
+    return [level * share / sum(shares) for share in shares[: len(looks)]]

@@ -34,9 +34,15 @@ def make_predictions(batch, *, seed=0, dtype=torch.float32):
     def draw(*shape):
         return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
 
-    return Predictions(draw(batch, count, 4), draw(batch, count, 1 + CLASSES), draw(batch, count, PROTOTYPES),
-                       draw(batch, *MASK_SIZES[0], PROTOTYPES), anchors, draw(batch, CLASSES, *MASK_SIZES[1]),
-                       tuple(3 * h * w for h, w in LEVELS))
+    return Predictions(
+        draw(batch, count, 4),
+        draw(batch, count, 1 + CLASSES),
+        draw(batch, count, PROTOTYPES),
+        draw(batch, *MASK_SIZES[0], PROTOTYPES),
+        anchors,
+        draw(batch, CLASSES, *MASK_SIZES[1]),
+        tuple(3 * h * w for h, w in LEVELS),
+    )
 
 
 def make_targets(instances, *, seed=0, crowds=0):
@@ -55,8 +61,15 @@ def make_targets(instances, *, seed=0, crowds=0):
 def make_criterion(expression="bce", *, mask_iou=True, assigner="max_iou", **options):
     torch.manual_seed(0)
     net = MaskIoUNet() if mask_iou else None
-    criterion = Criterion(assigner=build_assigner(assigner), mask_loss=build_mask_loss(expression), num_classes=CLASSES, image_size=SIZE,
-                          mask_sizes=MASK_SIZES, mask_iou=MaskIoULoss(net, min_area=4) if net else None, **options)
+    criterion = Criterion(
+        assigner=build_assigner(assigner),
+        mask_loss=build_mask_loss(expression),
+        num_classes=CLASSES,
+        image_size=SIZE,
+        mask_sizes=MASK_SIZES,
+        mask_iou=MaskIoULoss(net, min_area=4) if net else None,
+        **options,
+    )
     return criterion, net
 
 
@@ -67,6 +80,9 @@ def select(predictions, images):
 
 
 def gradients(losses, predictions, net=None):
-    """d(sum of losses) for every input and every parameter of the mask-IoU network; None where there is no graph."""
-    inputs = [getattr(predictions, name) for name in FIELDS] + (list(net.parameters()) if net else [])
+    """d(sum of losses) for every input and every parameter of the mask-IoU network; None where
+    there is no graph."""
+    inputs = [getattr(predictions, name) for name in FIELDS] + (
+        list(net.parameters()) if net else []
+    )
     return torch.autograd.grad(sum(losses.values()), inputs, allow_unused=True, retain_graph=True)

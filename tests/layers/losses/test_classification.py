@@ -1,4 +1,5 @@
-"""Class losses; OHEM cross-entropy is also compared in tests/reference_cases/loss.py and test_criterion.py."""
+"""Class losses; OHEM cross-entropy is also compared in tests/reference_cases/loss.py and
+test_criterion.py."""
 
 import pytest
 import torch
@@ -12,9 +13,14 @@ IMAGES, ANCHORS = 3, 40
 
 
 def inputs(scale=1.0, dtype=torch.float64):
-    """(logits, rows, labels, background, counted): some anchors positive, some ignored, the rest background."""
+    """(logits, rows, labels, background, counted): some anchors positive, some ignored, the rest
+    background."""
     generator = torch.Generator().manual_seed(0)
-    logits = (scale * torch.randn(IMAGES, ANCHORS, CLASSES, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
+    logits = (
+        (scale * torch.randn(IMAGES, ANCHORS, CLASSES, generator=generator, dtype=torch.float64))
+        .to(dtype)
+        .requires_grad_()
+    )
     rows = torch.tensor([2, 7, 41, 85, 119])
     labels = torch.tensor([0, 4, 2, 2, 1])
     background = torch.rand(IMAGES * ANCHORS, generator=generator) > 0.2
@@ -28,13 +34,19 @@ def inputs(scale=1.0, dtype=torch.float64):
 @pytest.mark.parametrize("alpha", [None, 0.25, 0.9])
 def test_focal_equals_torchvision(alpha, gamma):
     logits, rows, labels, background, counted = inputs(3.0)
-    value = build_class_loss(f"focal(alpha={alpha}, gamma={gamma})")(logits, rows, labels, background)
+    value = build_class_loss(f"focal(alpha={alpha}, gamma={gamma})")(
+        logits, rows, labels, background
+    )
     target = torch.zeros(IMAGES * ANCHORS, CLASSES, dtype=logits.dtype)
     target[rows, labels] = 1
-    every = sigmoid_focal_loss(logits.flatten(0, 1), target, alpha=-1 if alpha is None else alpha, gamma=gamma)
+    every = sigmoid_focal_loss(
+        logits.flatten(0, 1), target, alpha=-1 if alpha is None else alpha, gamma=gamma
+    )
     expected = every[counted].sum()
     torch.testing.assert_close(value, expected)
-    ours, theirs = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (value, expected))
+    ours, theirs = (
+        torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (value, expected)
+    )
     torch.testing.assert_close(ours, theirs)
     assert not ours.flatten(0, 1)[~counted].any()  # ignored anchors
 
@@ -44,7 +56,7 @@ def test_focal_equals_torchvision(alpha, gamma):
 def test_focal_is_finite_at_extreme_logits(scale, gamma):
     logits, rows, labels, background, _ = inputs(scale, torch.float32)
     value = build_class_loss(f"focal(gamma={gamma})")(logits, rows, labels, background)
-    gradient, = torch.autograd.grad(value, logits)
+    (gradient,) = torch.autograd.grad(value, logits)
     assert value.isfinite() and gradient.isfinite().all()
 
 
@@ -66,19 +78,33 @@ def test_the_criterion_divides_it_by_the_positives_and_leaves_ignored_anchors_ou
     for b, image in enumerate(targets):
         for a in (index[b] >= 0).nonzero()[:, 0].tolist():
             target[b, a, image.labels[index[b, a]]] = 1
-    expected = sigmoid_focal_loss(predictions.class_logits, target)[index != -2].sum() / (index >= 0).sum()
+    expected = (
+        sigmoid_focal_loss(predictions.class_logits, target)[index != -2].sum() / (index >= 0).sum()
+    )
     torch.testing.assert_close(criterion(predictions, targets)["class"], 2 * expected)
 
 
 def test_each_loss_says_which_head_it_reads():
-    assert {info.name: build_class_loss(info.name).sigmoid for info in class_losses()} == {"focal": True, "ohem": False, "rank_sort": True}
+    assert {info.name: build_class_loss(info.name).sigmoid for info in class_losses()} == {
+        "focal": True,
+        "ohem": False,
+        "rank_sort": True,
+    }
     assert build_class_loss("ohem").needs == ("negatives",)
 
 
-@pytest.mark.parametrize(("expression", "message"), [
-    ("focl", r"there is no class loss 'focl'; did you mean focal\?"), ("focal(gama=2)", "no parameter 'gama'; did you mean gamma"),
-    ("ohem(negatives=3)", "no parameter 'negatives'; known: none"), ("focal(gamma=-1)", r"outside \[0, inf\)"),
-    ("focal(alpha=1)", r"outside \(0, 1\): alpha=None weights both by 1"), ("focal(2)", "given by name"), ("ohem + focal", "expected")])
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("focl", r"there is no class loss 'focl'; did you mean focal\?"),
+        ("focal(gama=2)", "no parameter 'gama'; did you mean gamma"),
+        ("ohem(negatives=3)", "no parameter 'negatives'; known: none"),
+        ("focal(gamma=-1)", r"outside \[0, inf\)"),
+        ("focal(alpha=1)", r"outside \(0, 1\): alpha=None weights both by 1"),
+        ("focal(2)", "given by name"),
+        ("ohem + focal", "expected"),
+    ],
+)
 def test_mistakes_are_named(expression, message):
     with pytest.raises(ValueError, match=message):
         build_class_loss(expression)

@@ -13,7 +13,16 @@ from layers.losses.classification import build_class_loss, class_losses
 from layers.losses.criterion import Normalizers
 from layers.losses.registry import names
 from layers.masks import box_window
-from tests.layers.losses.inputs import CLASSES, FIELDS, MASK_SIZES, gradients, make_criterion, make_predictions, make_targets, select
+from tests.layers.losses.inputs import (
+    CLASSES,
+    FIELDS,
+    MASK_SIZES,
+    gradients,
+    make_criterion,
+    make_predictions,
+    make_targets,
+    select,
+)
 
 KEYS = {"box", "class", "mask", "semantic", "mask_iou"}
 
@@ -21,7 +30,9 @@ KEYS = {"box", "class", "mask", "semantic", "mask_iou"}
 def assert_same(a, b, **tolerance):
     assert a.keys() == b.keys()
     for key in a:
-        torch.testing.assert_close(a[key], b[key], msg=lambda text, key=key: f"{key}: {text}", **tolerance)
+        torch.testing.assert_close(
+            a[key], b[key], msg=lambda text, key=key: f"{key}: {text}", **tolerance
+        )
 
 
 def plain_losses(criterion, net, predictions, targets, order=None):
@@ -32,12 +43,22 @@ def plain_losses(criterion, net, predictions, targets, order=None):
     for b, (index, target) in enumerate(zip(assignment.gt_index, targets, strict=True)):
         positive = [a for a in range(len(index)) if index[a] >= 0]
         for a in positive:
-            s["box"] += F.smooth_l1_loss(p.box_deltas[b, a], encode(target.boxes[index[a]], p.anchors[a]), reduction="sum")
+            s["box"] += F.smooth_l1_loss(
+                p.box_deltas[b, a], encode(target.boxes[index[a]], p.anchors[a]), reduction="sum"
+            )
             s["class"] += F.cross_entropy(p.class_logits[b, a], target.labels[index[a]] + 1)
-        costs = [F.cross_entropy(p.class_logits[b, a], torch.tensor(0)) for a in range(len(index)) if index[a] == -1]
+        costs = [
+            F.cross_entropy(p.class_logits[b, a], torch.tensor(0))
+            for a in range(len(index))
+            if index[a] == -1
+        ]
         wanted = min(max(3 * len(positive), criterion.ohem_min_negatives), len(index) - 1)
         s["class"] += sum(sorted(costs, key=lambda cost: cost.item(), reverse=True)[:wanted])
-        sampled = positive if order is None else sorted(positive, key=lambda a, b=b: order[b, a])[:criterion.masks_to_train]
+        sampled = (
+            positive
+            if order is None
+            else sorted(positive, key=lambda a, b=b: order[b, a])[: criterion.masks_to_train]
+        )
         for a in sampled:
             truth, box = target.mask_at(*MASK_SIZES[0])[index[a]].float(), target.boxes[index[a]]
             logits = p.prototypes[b] @ p.mask_coeffs[b, a]
@@ -48,34 +69,68 @@ def plain_losses(criterion, net, predictions, targets, order=None):
             if truth.sum() > criterion.mask_iou.min_area:
                 soft = logits.sigmoid() * keep
                 iou = ((soft > 0.5) & (truth > 0)).sum() / ((soft > 0.5) | (truth > 0)).sum()
-                s["mask_iou"] += F.smooth_l1_loss(net(soft[None, None])[0, target.labels[index[a]]], iou)
+                s["mask_iou"] += F.smooth_l1_loss(
+                    net(soft[None, None])[0, target.labels[index[a]]], iou
+                )
         semantic = torch.zeros(CLASSES, *MASK_SIZES[1])
-        for label, crowd, mask in zip(target.labels, target.crowd, target.mask_at(*MASK_SIZES[1]), strict=True):
+        for label, crowd, mask in zip(
+            target.labels, target.crowd, target.mask_at(*MASK_SIZES[1]), strict=True
+        ):
             if not crowd:
                 semantic[label] = semantic[label].maximum(mask.float())
-        s["semantic"] += F.binary_cross_entropy_with_logits(p.semantic_logits[b], semantic, reduction="sum") / semantic[0].numel()
-    return {key: torch.as_tensor(criterion.weights[key] * value / (b_ if key == "semantic" else total)) for key, value in s.items()}
+        s["semantic"] += (
+            F.binary_cross_entropy_with_logits(p.semantic_logits[b], semantic, reduction="sum")
+            / semantic[0].numel()
+        )
+    return {
+        key: torch.as_tensor(criterion.weights[key] * value / (b_ if key == "semantic" else total))
+        for key, value in s.items()
+    }
 
 
-@pytest.mark.parametrize("options", [{}, {"masks_to_train": 3}, {"ohem_min_negatives": 16, "masks_to_train": 1},
-                                     {"mask_weight": 2.0, "box_weight": 0.5, "class_weight": 3.0},
-                                     {"semantic_weight": 4.0, "mask_iou_weight": 1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"masks_to_train": 3},
+        {"ohem_min_negatives": 16, "masks_to_train": 1},
+        {"mask_weight": 2.0, "box_weight": 0.5, "class_weight": 3.0},
+        {"semantic_weight": 4.0, "mask_iou_weight": 1.0},
+    ],
+)
 def test_agrees_with_loops_over_images_and_instances(options):
     criterion, net = make_criterion(**options)
     predictions = make_predictions(4)
-    targets = [make_targets(3), make_targets(4, seed=1, crowds=1), make_targets(0), make_targets(6, seed=2)]
+    targets = [
+        make_targets(3),
+        make_targets(4, seed=1, crowds=1),
+        make_targets(0),
+        make_targets(6, seed=2),
+    ]
     order = torch.rand(4, len(predictions.anchors), generator=torch.Generator().manual_seed(3))
     losses = criterion(predictions, targets, subset_order=order)
     expected = plain_losses(criterion, net, predictions, targets, order)
     assert_same(losses, expected)
-    for ours, theirs in zip(gradients(losses, predictions, net), gradients(expected, predictions, net), strict=True):
+    for ours, theirs in zip(
+        gradients(losses, predictions, net), gradients(expected, predictions, net), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 class Waits(TorchDispatchMode):
-    """Names the operations that would make the host wait for a device. Tensor.tolist dispatches nothing on a CPU: a patch counts it."""
+    """Names the operations that would make the host wait for a device. Tensor.tolist dispatches
+    nothing on a CPU: a patch counts it."""
 
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_consecutive", "unique_dim")
+    WAITING = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "is_nonzero",
+        "equal",
+        "_unique2",
+        "unique_consecutive",
+        "unique_dim",
+    )
 
     def __init__(self):
         super().__init__()
@@ -83,8 +138,12 @@ class Waits(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
-        if name in self.WAITING or (name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
-                index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])):
+        if name in self.WAITING or (
+            name in ("index", "index_put", "index_put_", "_index_put_impl_")
+            and any(
+                index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+            )
+        ):
             self.seen.append(name)
         if name == "repeat_interleave" and kwargs.get("output_size") is None:
             self.seen.append(name)
@@ -104,30 +163,52 @@ def count_waits(monkeypatch, call):
 
 def test_the_counter_sees_what_waits(monkeypatch):
     x = torch.rand(4)
-    waiting = [lambda: x.sum().item(), lambda: bool(x[0] > 0), lambda: float(x[0]), lambda: int(x[0]), lambda: x.tolist(),
-               lambda: x.nonzero(), lambda: x[x > 0.5], lambda: x.clone().__setitem__(x > -1, torch.rand(4)),
-               lambda: x.masked_select(x > 0), lambda: torch.equal(x, x), lambda: x.unique()]
+    waiting = [
+        lambda: x.sum().item(),
+        lambda: bool(x[0] > 0),
+        lambda: float(x[0]),
+        lambda: int(x[0]),
+        lambda: x.tolist(),
+        lambda: x.nonzero(),
+        lambda: x[x > 0.5],
+        lambda: x.clone().__setitem__(x > -1, torch.rand(4)),
+        lambda: x.masked_select(x > 0),
+        lambda: torch.equal(x, x),
+        lambda: x.unique(),
+    ]
     for call in waiting:
         assert count_waits(monkeypatch, call)
     assert not count_waits(monkeypatch, lambda: x[torch.tensor([1, 2])].sum() + x.argmax())
 
 
-@pytest.mark.parametrize("options", [{}, {"masks_to_train": 2, "ohem_min_negatives": 4},
-                                     *({"box_loss": build_box_loss(info.name)} for info in box_losses()),
-                                     *({"class_loss": build_class_loss(info.name)} for info in class_losses())])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"masks_to_train": 2, "ohem_min_negatives": 4},
+        *({"box_loss": build_box_loss(info.name)} for info in box_losses()),
+        *({"class_loss": build_class_loss(info.name)} for info in class_losses()),
+    ],
+)
 def test_at_most_one_wait_for_the_device(monkeypatch, options):
     terms = [f"{name}(outside='charge') + {name}(region='image')" for name in names()]
     criterion, _ = make_criterion(" + ".join(terms), **options)
     predictions = make_predictions(3)
     assert criterion.distance_sizes == MASK_SIZES[:1]
-    targets = [t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
-               for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))]
-    seen = count_waits(monkeypatch, lambda: sum(criterion(predictions, targets).values()).backward())
+    targets = [
+        t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
+        for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))
+    ]
+    seen = count_waits(
+        monkeypatch, lambda: sum(criterion(predictions, targets).values()).backward()
+    )
     assert seen == ["tolist"]
 
 
 @pytest.mark.parametrize("least", [0, 16])
-@pytest.mark.parametrize("targets", [[make_targets(0), make_targets(0)], [make_targets(2, crowds=2), make_targets(0)]])
+@pytest.mark.parametrize(
+    "targets", [[make_targets(0), make_targets(0)], [make_targets(2, crowds=2), make_targets(0)]]
+)
 def test_without_positives_every_gradient_is_there_and_finite(targets, least):
     criterion, net = make_criterion("bce + mse(region='image')", ohem_min_negatives=least)
     predictions = make_predictions(2)
@@ -141,7 +222,8 @@ def test_without_positives_every_gradient_is_there_and_finite(targets, least):
     assert all((found[key] == 0).all() for key in ("box_deltas", "mask_coeffs", "prototypes"))
     assert all((gradient == 0).all() for gradient in every[5:])  # the mask-IoU network
     assert (losses["class"] > 0) == (least > 0)
-    assert bool(found["class_logits"].abs().sum(2).count_nonzero(1).eq(least).all())  # an empty image's hardest anchors
+    # an empty image's hardest anchors
+    assert bool(found["class_logits"].abs().sum(2).count_nonzero(1).eq(least).all())
 
 
 @pytest.mark.parametrize("assigner", ["max_iou", "atss", "atss(iou='gmaiou')"])
@@ -160,23 +242,34 @@ def test_an_empty_image_adds_only_its_hardest_anchors():
     alone, _ = make_criterion()
     first = alone(select(predictions, slice(0, 1)), targets[:1])
     both = alone(predictions, targets)
-    assert_same({k: both[k] for k in KEYS - {"semantic"}}, {k: first[k] for k in KEYS - {"semantic"}})
+    assert_same(
+        {k: both[k] for k in KEYS - {"semantic"}}, {k: first[k] for k in KEYS - {"semantic"}}
+    )
 
     least = 6
     criterion, _ = make_criterion(ohem_min_negatives=least)
-    positives = (criterion.assign(predictions.anchors, predictions.level_sizes, targets).gt_index >= 0).sum()
+    positives = (
+        criterion.assign(predictions.anchors, predictions.level_sizes, targets).gt_index >= 0
+    ).sum()
     assert 3 * positives > least  # so that the other image is as before
     hardness = -F.log_softmax(predictions.class_logits[1], -1)[:, 0]
     hardest = hardness.sort(descending=True).values[:least]
-    torch.testing.assert_close(criterion(predictions, targets)["class"], first["class"] + hardest.sum() / positives)
+    torch.testing.assert_close(
+        criterion(predictions, targets)["class"], first["class"] + hardest.sum() / positives
+    )
 
 
 def test_order_of_images_does_not_matter():
     criterion, _ = make_criterion("bce + 0.5*mse", ohem_min_negatives=8)
-    predictions, targets = make_predictions(3), [make_targets(3), make_targets(0), make_targets(5, seed=2, crowds=1)]
+    predictions, targets = (
+        make_predictions(3),
+        [make_targets(3), make_targets(0), make_targets(5, seed=2, crowds=1)],
+    )
     reference = criterion(predictions, targets)
     for permutation in itertools.permutations(range(3)):
-        losses = criterion(select(predictions, list(permutation)), [targets[i] for i in permutation])
+        losses = criterion(
+            select(predictions, list(permutation)), [targets[i] for i in permutation]
+        )
         assert_same(losses, reference)
 
 
@@ -184,7 +277,9 @@ def test_order_of_ground_truths_does_not_matter():
     criterion, _ = make_criterion()
     predictions, target = make_predictions(1), make_targets(6, crowds=1)
     order = torch.tensor([3, 1, 5, 0, 4, 2])
-    shuffled = type(target)(target.boxes[order], target.labels[order], target.crowd[order], target.masks[order])
+    shuffled = type(target)(
+        target.boxes[order], target.labels[order], target.crowd[order], target.masks[order]
+    )
     assert_same(criterion(predictions, [target]), criterion(predictions, [shuffled]))
 
 
@@ -193,7 +288,9 @@ def test_the_same_seed_draws_the_same_subset():
     predictions, targets = make_predictions(2), [make_targets(5), make_targets(6, seed=1)]
 
     def mask_loss(seed):
-        return criterion(predictions, targets, generator=torch.Generator().manual_seed(seed))["mask"].item()
+        return criterion(predictions, targets, generator=torch.Generator().manual_seed(seed))[
+            "mask"
+        ].item()
 
     assert mask_loss(1) == mask_loss(1)
     assert len({mask_loss(seed) for seed in range(8)}) > 1
@@ -212,17 +309,26 @@ def test_subsets_are_right_on_average():
     whole, _ = make_criterion(mask_iou=False)
     part, _ = make_criterion(mask_iou=False, masks_to_train=4)
     generator = torch.Generator().manual_seed(0)
-    mean = torch.stack([part(predictions, targets, generator=generator)["mask"].detach() for _ in range(300)]).mean()
-    torch.testing.assert_close(mean, whole(predictions, targets)["mask"].detach(), rtol=0.05, atol=0)
+    mean = torch.stack(
+        [part(predictions, targets, generator=generator)["mask"].detach() for _ in range(300)]
+    ).mean()
+    torch.testing.assert_close(
+        mean, whole(predictions, targets)["mask"].detach(), rtol=0.05, atol=0
+    )
 
 
 def test_rescale_false_counts_the_subset_as_it_is():
     predictions, targets = make_predictions(1), [make_targets(5)]
     rescaled, _ = make_criterion("bce", masks_to_train=2)
     plain, _ = make_criterion("bce(rescale=False)", masks_to_train=2)
-    positives = int((plain.assign(predictions.anchors, predictions.level_sizes, targets).gt_index >= 0).sum())
+    positives = int(
+        (plain.assign(predictions.anchors, predictions.level_sizes, targets).gt_index >= 0).sum()
+    )
     order = torch.rand(1, len(predictions.anchors))
-    ratio = rescaled(predictions, targets, subset_order=order)["mask"] / plain(predictions, targets, subset_order=order)["mask"]
+    ratio = (
+        rescaled(predictions, targets, subset_order=order)["mask"]
+        / plain(predictions, targets, subset_order=order)["mask"]
+    )
     assert ratio.item() == pytest.approx(positives / 2)
 
 
@@ -231,24 +337,41 @@ def test_last_terms_add_up_to_the_mask_loss():
     predictions, targets = make_predictions(2), [make_targets(3), make_targets(4, seed=1)]
     loss = criterion(predictions, targets, step=5)["mask"]
     terms = criterion.last_terms
-    assert list(terms) == ["bce", "bce/weighted", "mse(region='image')", "mse(region='image')/weighted"]
+    assert list(terms) == [
+        "bce",
+        "bce/weighted",
+        "mse(region='image')",
+        "mse(region='image')/weighted",
+    ]
     assert not any(value.requires_grad for value in terms.values())
-    torch.testing.assert_close(terms["bce/weighted"] + terms["mse(region='image')/weighted"], loss.detach())
-    torch.testing.assert_close(terms["mse(region='image')/weighted"], 6.125 * 0.25 * terms["mse(region='image')"])
+    torch.testing.assert_close(
+        terms["bce/weighted"] + terms["mse(region='image')/weighted"], loss.detach()
+    )
+    torch.testing.assert_close(
+        terms["mse(region='image')/weighted"], 6.125 * 0.25 * terms["mse(region='image')"]
+    )
 
 
 def test_micro_batches_with_shared_normalizers_add_up_to_the_batch():
     criterion, net = make_criterion("bce + mse", ohem_min_negatives=4)
-    predictions, targets = make_predictions(4), [make_targets(3), make_targets(0), make_targets(5, seed=2), make_targets(2, seed=3)]
+    predictions, targets = (
+        make_predictions(4),
+        [make_targets(3), make_targets(0), make_targets(5, seed=2), make_targets(2, seed=3)],
+    )
     whole = criterion(predictions, targets)
-    parts = [(select(predictions, slice(i, i + 1)), targets[i:i + 1]) for i in range(4)]
+    parts = [(select(predictions, slice(i, i + 1)), targets[i : i + 1]) for i in range(4)]
     assignments = [criterion.assign(p.anchors, p.level_sizes, t) for p, t in parts]
     normalizers = criterion.normalizers(assignments)
     assert normalizers.images == 4
-    pieces = [criterion(p, t, assignment=a, normalizers=normalizers) for (p, t), a in zip(parts, assignments, strict=True)]
+    pieces = [
+        criterion(p, t, assignment=a, normalizers=normalizers)
+        for (p, t), a in zip(parts, assignments, strict=True)
+    ]
     summed = {key: sum(piece[key] for piece in pieces) for key in KEYS}
     assert_same(summed, whole)
-    for ours, theirs in zip(gradients(summed, predictions, net), gradients(whole, predictions, net), strict=True):
+    for ours, theirs in zip(
+        gradients(summed, predictions, net), gradients(whole, predictions, net), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
@@ -270,7 +393,10 @@ def test_optional_outputs():
 
 def test_half_precision_predictions_and_autocast():
     criterion, _ = make_criterion()
-    predictions, targets = make_predictions(2, dtype=torch.bfloat16), [make_targets(3), make_targets(0)]
+    predictions, targets = (
+        make_predictions(2, dtype=torch.bfloat16),
+        [make_targets(3), make_targets(0)],
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = criterion(predictions, targets)
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in losses.values())
@@ -283,7 +409,11 @@ def test_half_precision_predictions_and_autocast():
 def test_the_network_is_borrowed():
     criterion, net = make_criterion()
     assert list(criterion.parameters()) == [] and not criterion.state_dict()
-    assert criterion.mask_sizes == MASK_SIZES and criterion.needs_full_masks is False and criterion.distance_sizes == []
+    assert (
+        criterion.mask_sizes == MASK_SIZES
+        and criterion.needs_full_masks is False
+        and criterion.distance_sizes == []
+    )
 
 
 def test_masks_at_a_size_that_targets_do_not_carry_are_refused():
@@ -294,6 +424,7 @@ def test_masks_at_a_size_that_targets_do_not_carry_are_refused():
 
 def test_a_mask_loss_whose_needs_nobody_meets_is_refused(monkeypatch):
     from layers.losses import registry
+
     monkeypatch.setattr(registry, "_losses", dict(registry._losses))
 
     @registry.pixel_loss("far", "needs a map that targets do not have", needs=("unheard_of",))
@@ -305,9 +436,13 @@ def test_a_mask_loss_whose_needs_nobody_meets_is_refused(monkeypatch):
 
 
 def test_distances_follow_their_ground_truth():
-    """Every sampled positive gets the map of the instance it is matched with, carried by the targets or computed when asked for."""
+    """Every sampled positive gets the map of the instance it is matched with, carried by the
+    targets or computed when asked for."""
     criterion, _ = make_criterion("boundary(region='image')", mask_iou=False)
-    predictions, targets = make_predictions(3), [make_targets(3), make_targets(0), make_targets(5, seed=1, crowds=2)]
+    predictions, targets = (
+        make_predictions(3),
+        [make_targets(3), make_targets(0), make_targets(5, seed=1, crowds=2)],
+    )
     assignment = criterion.assign(predictions.anchors, predictions.level_sizes, targets)
     expected, positives = 0.0, 0
     for b, (index, target) in enumerate(zip(assignment.gt_index, targets, strict=True)):
@@ -317,7 +452,10 @@ def test_distances_follow_their_ground_truth():
             p = (predictions.prototypes[b] @ predictions.mask_coeffs[b, a]).sigmoid()
             expected += 6.125 * (distance * (p - mask.float())).mean()
             positives += 1
-    carried = [t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes) for t in targets]
+    carried = [
+        t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
+        for t in targets
+    ]
     assert all(set(t.distances) == {MASK_SIZES[0]} for t in carried)
     for given in (targets, carried, [t.to("cpu") for t in carried]):
         torch.testing.assert_close(criterion(predictions, given)["mask"], expected / positives)

@@ -1,4 +1,5 @@
-"""Options of every mask term: sampling, balance, learned and matched weights, chunks, and the gradients' shares."""
+"""Options of every mask term: sampling, balance, learned and matched weights, chunks, and the
+gradients' shares."""
 
 import math
 import weakref
@@ -12,7 +13,14 @@ from layers.losses.compare import compare, same_up_to_factor
 from layers.losses.gradients import GradientMatch, shares
 from layers.losses.mask import build_mask_loss
 from scripts.loss_cost import kept as kept_bytes
-from tests.layers.losses.inputs import MASK_SIZES, gradients, make_criterion, make_predictions, make_targets, select
+from tests.layers.losses.inputs import (
+    MASK_SIZES,
+    gradients,
+    make_criterion,
+    make_predictions,
+    make_targets,
+    select,
+)
 from tests.sync_counter import counted_syncs
 
 BOX = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
@@ -23,18 +31,28 @@ def instances(n=6, size=16, seed=0):
     logits = 2 * torch.randn(n, size, size, generator=generator)
     target = (torch.rand(n, size, size, generator=generator) < 0.4).float()
     low = torch.rand(n, 2, generator=generator) * 0.5
-    return logits, target, torch.cat((low, low + 0.2 + 0.3 * torch.rand(n, 2, generator=generator)), 1)
+    return (
+        logits,
+        target,
+        torch.cat((low, low + 0.2 + 0.3 * torch.rand(n, 2, generator=generator)), 1),
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------------ sampling
+# ----------------------------------------------------------------------------------------- sampling
+
 
 def test_hardest_is_the_mean_of_the_largest_values():
     logits, target, _ = instances(3)
     pixels = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1)
-    wanted = pixels.sort(1, descending=True).values[:, :math.ceil(0.2 * 256)].mean(1)
+    wanted = pixels.sort(1, descending=True).values[:, : math.ceil(0.2 * 256)].mean(1)
     whole = torch.tensor([[0.0, 0, 1, 1]]).expand(3, 4)
-    torch.testing.assert_close(build_mask_loss("bce(region='image', sampling=hardest(0.2))")(logits, target, whole), wanted)
-    plain, all_of_it = (build_mask_loss(text)(logits, target, BOX.expand(3, 4)) for text in ("bce", "bce(sampling=hardest(1))"))
+    torch.testing.assert_close(
+        build_mask_loss("bce(region='image', sampling=hardest(0.2))")(logits, target, whole), wanted
+    )
+    plain, all_of_it = (
+        build_mask_loss(text)(logits, target, BOX.expand(3, 4))
+        for text in ("bce", "bce(sampling=hardest(1))")
+    )
     torch.testing.assert_close(all_of_it, plain)
 
 
@@ -52,23 +70,33 @@ def test_points_prefer_unsure_pixels_and_stay_in_the_box():
     logits[0, :, :8] = 0.1  # the left half is unsure
     logits.requires_grad_()
     loss = build_mask_loss("bce(sampling=points(400))")
-    loss(logits, torch.zeros(1, 16, 16), BOX, generator=torch.Generator().manual_seed(0)).sum().backward()
-    chosen = logits.grad[0] / torch.where(logits.detach()[0] > 1, 1, 0.525)  # the derivative of BCE is p
+    loss(
+        logits, torch.zeros(1, 16, 16), BOX, generator=torch.Generator().manual_seed(0)
+    ).sum().backward()
+    # the derivative of BCE is p
+    chosen = logits.grad[0] / torch.where(logits.detach()[0] > 1, 1, 0.525)
     inside = torch.zeros(16, 16, dtype=torch.bool)
     inside[3:13, 3:13] = True
     assert not chosen[~inside].any() and (chosen[inside] > 0).float().mean() > 0.5
     left, right = chosen[:, :8].sum(), chosen[:, 8:].sum()
     assert 0.8 < left / (left + right) < 0.95  # 3/4 least sure, plus half of the uniform rest
-    assert (left + right).item() == pytest.approx(100 / 64, rel=1e-3)  # the points stand for the 10 x 10 grown box
+    # the points stand for the 10 x 10 grown box
+    assert (left + right).item() == pytest.approx(100 / 64, rel=1e-3)
 
 
 def test_points_follow_the_generator_and_average_to_the_mean_where_all_is_equal():
     logits, target, boxes = instances()
     loss = build_mask_loss("mse(sampling=points(20))")
-    one, same, other = (loss(logits, target, boxes, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    one, same, other = (
+        loss(logits, target, boxes, generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    )
     assert torch.equal(one, same) and not torch.equal(one, other)
     flat = torch.full_like(logits, 0.3)
-    torch.testing.assert_close(loss(flat, torch.zeros_like(target), boxes), build_mask_loss("mse")(flat, torch.zeros_like(target), boxes))
+    torch.testing.assert_close(
+        loss(flat, torch.zeros_like(target), boxes),
+        build_mask_loss("mse")(flat, torch.zeros_like(target), boxes),
+    )
 
 
 @pytest.mark.parametrize("text", ["bce(sampling=hardest(0.2))", "bce(sampling=points(9))"])
@@ -80,7 +108,8 @@ def test_a_box_without_pixels_costs_nothing(text):
     assert value.item() == 0 and not logits.grad.any()
 
 
-# ------------------------------------------------------------------------------------------------------------------- balance
+# ------------------------------------------------------------------------------------------ balance
+
 
 def test_balance_shares_out_the_weight_of_an_image():
     logits, target, boxes = instances(5)
@@ -88,7 +117,8 @@ def test_balance_shares_out_the_weight_of_an_image():
     extras = {"image": torch.tensor([0, 0, 0, 0, 1]), "ground_truth": torch.tensor([0, 0, 0, 1, 2])}
     plain = build_mask_loss("bce")(logits, target, boxes)
     equal = build_mask_loss("bce(balance='equal')")(logits, target, boxes, extras=extras) / plain
-    torch.testing.assert_close(equal, torch.tensor([2 / 3, 2 / 3, 2 / 3, 2, 1]))  # 3 of one ground truth weigh as 1 of another
+    # 3 of one ground truth weigh as 1 of another
+    torch.testing.assert_close(equal, torch.tensor([2 / 3, 2 / 3, 2 / 3, 2, 1]))
     root = build_mask_loss("bce(balance='sqrt_area')")(logits, target, boxes, extras=extras) / plain
     assert root[:4].sum().item() == pytest.approx(4) and root[4].item() == pytest.approx(1)
     sides = target.sum((1, 2)).sqrt()
@@ -96,17 +126,26 @@ def test_balance_shares_out_the_weight_of_an_image():
 
 
 def test_balance_in_the_criterion_knows_whose_positives_they_are():
-    plain, balanced = (make_criterion(text, assigner="max_iou(positive=0.3, negative=0.2)")[0] for text in ("bce", "bce(balance='equal')"))
+    plain, balanced = (
+        make_criterion(text, assigner="max_iou(positive=0.3, negative=0.2)")[0]
+        for text in ("bce", "bce(balance='equal')")
+    )
     predictions = make_predictions(1)
     one = [make_targets(1)]
-    assert balanced(predictions, one)["mask"].item() == pytest.approx(plain(predictions, one)["mask"].item(), rel=1e-6)
+    assert balanced(predictions, one)["mask"].item() == pytest.approx(
+        plain(predictions, one)["mask"].item(), rel=1e-6
+    )
     several = [make_targets(4, seed=3)]
     counts = balanced.assign(predictions.anchors, predictions.level_sizes, several).gt_index
-    assert len({int((counts == g).sum()) for g in range(4)}) > 1  # or there would be nothing to balance
-    assert balanced(predictions, several)["mask"].item() != pytest.approx(plain(predictions, several)["mask"].item(), rel=1e-4)
+    # or there would be nothing to balance
+    assert len({int((counts == g).sum()) for g in range(4)}) > 1
+    assert balanced(predictions, several)["mask"].item() != pytest.approx(
+        plain(predictions, several)["mask"].item(), rel=1e-4
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- learned weights
+# ---------------------------------------------------------------------------------- learned weights
+
 
 def test_learned_weights_settle_where_each_term_weighs_its_inverse():
     logits, target, boxes = instances()
@@ -114,14 +153,18 @@ def test_learned_weights_settle_where_each_term_weighs_its_inverse():
     terms = loss.terms(logits, target, boxes)
     optimizer = torch.optim.SGD(loss.parameters(), lr=0.3)
     assert loss(logits, target, boxes).sum().item() == pytest.approx(
-        (terms["bce"] + 3 * terms["dice"]).sum().item())  # s = 0: as with constant weights
+        (terms["bce"] + 3 * terms["dice"]).sum().item()
+    )  # s = 0: as with constant weights
     for _ in range(200):
         optimizer.zero_grad()
         loss(logits, target, boxes).mean().backward()
         optimizer.step()
-    wanted = torch.stack((terms["bce"].mean(), 3 * terms["dice"].mean())).log()  # exp(-s) L + s is lowest at s = log L
+    # exp(-s) L + s is lowest at s = log L
+    wanted = torch.stack((terms["bce"].mean(), 3 * terms["dice"].mean())).log()
     torch.testing.assert_close(loss.log_variance.detach(), wanted, rtol=1e-3, atol=1e-3)
-    assert loss.changing_weights(0)["bce"] == pytest.approx(1 / terms["bce"].mean().item(), rel=1e-2)
+    assert loss.changing_weights(0)["bce"] == pytest.approx(
+        1 / terms["bce"].mean().item(), rel=1e-2
+    )
 
 
 def test_learned_weights_train_in_the_criterion_even_without_positives():
@@ -133,7 +176,8 @@ def test_learned_weights_train_in_the_criterion_even_without_positives():
     assert criterion.mask_loss.log_variance.grad.item() == 0
 
 
-# ----------------------------------------------------------------------------------------------------------- matched weights
+# ---------------------------------------------------------------------------------- matched weights
+
 
 def prototype_gradient(criterion, predictions, targets, step):
     loss = criterion(predictions, targets, step=step)["mask"]
@@ -142,7 +186,10 @@ def prototype_gradient(criterion, predictions, targets, step):
 
 def test_matched_terms_get_the_reference_terms_gradient():
     predictions, targets = make_predictions(2), [make_targets(3), make_targets(2, seed=4)]
-    alone = {text: prototype_gradient(make_criterion(text)[0], predictions, targets, 0) for text in ("2*bce", "mse")}
+    alone = {
+        text: prototype_gradient(make_criterion(text)[0], predictions, targets, 0)
+        for text in ("2*bce", "mse")
+    }
     criterion, _ = make_criterion("2*bce + 0.5*mse(match='grad')")
     criterion.mask_loss.match.steps = 3
     seen = []
@@ -163,7 +210,7 @@ def test_matching_counts_all_micro_batches_of_a_step_and_survives_a_checkpoint()
     whole(predictions, targets, step=0)
     parts, _ = make_criterion("bce + mse(match='grad')")
     for i in range(2):
-        parts(select(predictions, slice(i, i + 1)), targets[i:i + 1], step=0)
+        parts(select(predictions, slice(i, i + 1)), targets[i : i + 1], step=0)
     resumed, _ = make_criterion("bce + mse(match='grad')")
     resumed.load_state_dict(parts.state_dict())
     found = [c.mask_loss.changing_weights(1)["mse"] for c in (whole, parts, resumed)]
@@ -178,7 +225,8 @@ def test_matching_ignores_steps_without_a_gradient():
     assert match.factors(5).tolist() == pytest.approx([1, 2])
 
 
-# ------------------------------------------------------------------------------------------------------- shares of gradients
+# ------------------------------------------------------------------------------ shares of gradients
+
 
 def test_gradient_norms_are_those_at_the_prototypes():
     criterion, _ = make_criterion("bce + 0.5*mse", gradients_every=2)
@@ -186,12 +234,17 @@ def test_gradient_norms_are_those_at_the_prototypes():
     loss = criterion(predictions, targets, step=4)["mask"]
     assert loss.requires_grad and list(criterion.last_gradients) == ["bce", "mse"]
     norms = {label: row[0].sqrt().item() for label, row in criterion.last_gradients.items()}
-    alone = {text: prototype_gradient(make_criterion(text)[0], predictions, targets, 0) for text in ("bce", "0.5*mse")}
+    alone = {
+        text: prototype_gradient(make_criterion(text)[0], predictions, targets, 0)
+        for text in ("bce", "0.5*mse")
+    }
     assert norms["mse"] / norms["bce"] == pytest.approx(alone["0.5*mse"] / alone["bce"], rel=1e-5)
     found = shares({label: row.tolist() for label, row in criterion.last_gradients.items()})
     assert found["bce/share"] + found["mse/share"] == pytest.approx(1)
     assert sum(value for name, value in found.items() if name.count("/") == 2) == pytest.approx(1)
-    assert found["bce/share"] == pytest.approx(alone["bce"] / (alone["bce"] + alone["0.5*mse"]), rel=1e-5)
+    assert found["bce/share"] == pytest.approx(
+        alone["bce"] / (alone["bce"] + alone["0.5*mse"]), rel=1e-5
+    )
     criterion(predictions, targets, step=5)
     assert criterion.last_gradients == {}
 
@@ -204,10 +257,16 @@ def test_gradient_norms_tell_sizes_apart_and_do_not_change_the_gradients():
     losses, wanted = measured(predictions, [small]), plain(predictions, [small])
     row = measured.last_gradients["bce"]
     assert row[0].item() == pytest.approx(row[1].item(), rel=1e-5) and not row[2:].any()
-    for ours, theirs in zip(gradients(losses, predictions, net), gradients(wanted, predictions, plain_net), strict=True):
+    for ours, theirs in zip(
+        gradients(losses, predictions, net), gradients(wanted, predictions, plain_net), strict=True
+    ):
         assert torch.equal(ours, theirs)
     measured.image_size = 2 * 64
-    measured(predictions, [small], assignment=plain.assign(predictions.anchors, predictions.level_sizes, [small]))
+    measured(
+        predictions,
+        [small],
+        assignment=plain.assign(predictions.anchors, predictions.level_sizes, [small]),
+    )
     assert measured.last_gradients["bce"][2] > 0  # the same masks in an input of twice the side
 
 
@@ -215,14 +274,27 @@ def test_shares_of_nothing():
     assert shares({"bce": [0.0, 0, 0, 0]}) == {} and shares({"bce": [float("nan")] * 4}) == {}
 
 
-# -------------------------------------------------------------------------------------------------------------------- chunks
+# ------------------------------------------------------------------------------------------- chunks
 
-@pytest.mark.parametrize("text", ["bce", "bce + 0.5*mse(region='image')", "dice + 0.1*boundary", "lovasz", "unified_focal",
-                                  "bce(sampling=hardest(0.3), balance='equal') + dice(weight=learned)"])
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bce",
+        "bce + 0.5*mse(region='image')",
+        "dice + 0.1*boundary",
+        "lovasz",
+        "unified_focal",
+        "bce(sampling=hardest(0.3), balance='equal') + dice(weight=learned)",
+    ],
+)
 def test_chunks_change_neither_values_nor_gradients(text, monkeypatch):
     logits, target, boxes = instances(7)
-    extras = {"distance": torch.randn(7, 16, 16, generator=torch.Generator().manual_seed(3)), "image": torch.zeros(7).long(),
-              "ground_truth": torch.tensor([0, 0, 1, 1, 1, 2, 3])}
+    extras = {
+        "distance": torch.randn(7, 16, 16, generator=torch.Generator().manual_seed(3)),
+        "image": torch.zeros(7).long(),
+        "ground_truth": torch.tensor([0, 0, 1, 1, 1, 2, 3]),
+    }
     found = []
     for pixels in (mask.CHUNK_PIXELS, 3 * 256):
         monkeypatch.setattr(mask, "CHUNK_PIXELS", pixels)
@@ -263,8 +335,18 @@ def test_chunks_keep_one_gradient_and_no_more(monkeypatch):
 
 
 # Numbers per pixel that may be kept for the backward pass, logits and target included.
-@pytest.mark.parametrize("text, most", [("bce", 3), ("unified_focal", 7), ("lovasz", 7), ("boundary_agreement", 9), ("hausdorff", 5),
-                                        ("bce(sampling=points(112)) + dice", 7), ("bce + dice + unified_focal + lovasz", 16)])
+@pytest.mark.parametrize(
+    "text, most",
+    [
+        ("bce", 3),
+        ("unified_focal", 7),
+        ("lovasz", 7),
+        ("boundary_agreement", 9),
+        ("hausdorff", 5),
+        ("bce(sampling=points(112)) + dice", 7),
+        ("bce + dice + unified_focal + lovasz", 16),
+    ],
+)
 def test_300_instances_of_700_pixel_images_fit(text, most):
     shape = (300, 175, 175)
     logits = torch.randn(1, *shape[1:]).repeat(300, 1, 1).requires_grad_()
@@ -276,17 +358,26 @@ def test_300_instances_of_700_pixel_images_fit(text, most):
     assert round(maps) <= most
 
 
-# -------------------------------------------------------------------------------------------------------------- synchronisation
+# ---------------------------------------------------------------------------------- synchronisation
 
-@pytest.mark.parametrize("text", [
-    "bce(sampling=hardest(0.2)) + mse(sampling=points(9))", "bce(balance='equal') + dice(balance='sqrt_area')",
-    "bce(weight=learned) + dice(weight=learned)", "bce + mse(match='grad') + dice(match='grad')",
-    "bce + boundary(weight=ramp(0, 1, end=9)) + lovasz(rescale=False)"])
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bce(sampling=hardest(0.2)) + mse(sampling=points(9))",
+        "bce(balance='equal') + dice(balance='sqrt_area')",
+        "bce(weight=learned) + dice(weight=learned)",
+        "bce + mse(match='grad') + dice(match='grad')",
+        "bce + boundary(weight=ramp(0, 1, end=9)) + lovasz(rescale=False)",
+    ],
+)
 def test_options_do_not_wait_for_the_device(text):
     criterion, _ = make_criterion(text, gradients_every=1, masks_to_train=4)
     predictions = make_predictions(3)
-    targets = [t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
-               for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))]
+    targets = [
+        t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
+        for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))
+    ]
     for step in range(2):  # the second one uses what the first one measured
         with counted_syncs() as calls:
             sum(criterion(predictions, targets, step=step).values()).backward()
@@ -294,12 +385,15 @@ def test_options_do_not_wait_for_the_device(text):
         assert criterion.last_gradients
 
 
-# ------------------------------------------------------------------------------------------------------------------- compare
+# ------------------------------------------------------------------------------------------ compare
+
 
 def test_what_only_training_shows_is_not_taken_for_a_copy():
     assert same_up_to_factor("bce", "bce(balance='equal')") is None
     assert same_up_to_factor("bce + mse", "bce + mse(match='grad')") is None
     assert same_up_to_factor("bce", "bce(weight=learned)") is None
-    assert same_up_to_factor("mse(balance='equal')", "survey_huber(balance='equal')") == pytest.approx(2)
+    assert same_up_to_factor(
+        "mse(balance='equal')", "survey_huber(balance='equal')"
+    ) == pytest.approx(2)
     assert same_up_to_factor("bce", "bce(sampling=hardest(1))") == pytest.approx(1)
     assert compare("bce", "bce(sampling=hardest(0.5))").factor is None

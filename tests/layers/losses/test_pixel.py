@@ -18,7 +18,8 @@ QUARTER = math.log(1 / 3)  # the logit of 0.25
 
 
 def test_by_hand():
-    # p = 0.25: on an object pixel the error is 0.75 and the cross-entropy log 4, on background 0.25 and log 4/3.
+    # p = 0.25: on an object pixel the error is 0.75 and the cross-entropy log 4, on background 0.25
+    # and log 4/3.
     logits, target = pixels(QUARTER, QUARTER), pixels(1, 0)
     right, wrong = math.log(4 / 3), math.log(4)
     for value, expected in [
@@ -38,7 +39,9 @@ def test_by_hand():
 def test_alpha_from_the_background_share_is_per_instance():
     target = torch.tensor([[[1.0, 0, 0, 0]], [[1, 1, 1, 0]]])
     value = weighted_bce(torch.zeros(2, 1, 4), target)
-    torch.testing.assert_close(value, math.log(2) * torch.tensor([[[0.75, 0.25, 0.25, 0.25]], [[0.25, 0.25, 0.25, 0.75]]]))
+    torch.testing.assert_close(
+        value, math.log(2) * torch.tensor([[[0.75, 0.25, 0.25, 0.25]], [[0.25, 0.25, 0.25, 0.75]]])
+    )
     assert weighted_bce(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)).sum() == 0  # nothing to balance
 
 
@@ -46,14 +49,22 @@ def test_a_positive_class_weight_is_a_coefficient():
     logits, target = torch.randn(3, 5, 5), (torch.rand(3, 5, 5) > 0.5).float()
     boxes = torch.tensor([[0.0, 0, 1, 1]]).expand(3, 4)
     ours = build_mask_loss("4*weighted_bce(alpha=0.75, region='image')")(logits, target, boxes)
-    theirs = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0), reduction="none").mean((1, 2))
+    theirs = F.binary_cross_entropy_with_logits(
+        logits, target, pos_weight=torch.tensor(3.0), reduction="none"
+    ).mean((1, 2))
     torch.testing.assert_close(ours, theirs)
 
 
 @given(st.floats(0.01, 0.99))
 def test_smooth_l1_is_huber_divided_by_delta(delta):
-    logits, target = torch.linspace(-4, 4, 32, dtype=torch.float64).reshape(2, 4, 4), torch.arange(32).reshape(2, 4, 4) % 2
-    torch.testing.assert_close(smooth_l1(logits, target.double(), beta=delta), huber(logits, target.double(), delta=delta) / delta)
+    logits, target = (
+        torch.linspace(-4, 4, 32, dtype=torch.float64).reshape(2, 4, 4),
+        torch.arange(32).reshape(2, 4, 4) % 2,
+    )
+    torch.testing.assert_close(
+        smooth_l1(logits, target.double(), beta=delta),
+        huber(logits, target.double(), delta=delta) / delta,
+    )
 
 
 def test_log_cosh_bce_does_not_overflow():
@@ -69,11 +80,24 @@ def test_focal_has_a_finite_gradient_where_probabilities_round(gamma):
     assert logits.grad[0, 0, 1] < 0 < logits.grad[0, 0, 2]  # and still pulls wrong pixels
 
 
-@pytest.mark.parametrize("expression, why", [
-    ("smooth_l1(beta=1)", "use mse"), ("huber(delta=1.5)", "0.5\\*mse"), ("weighted_bce(alpha=1)", "cost nothing"),
-    ("focal(alpha=0)", "alpha=None"), ("focal(gamma=-1)", "outside"), ("tversky(alpha=0)", "cost nothing"), ("dice(smooth=-1)", "outside"),
-    ("lovasz(kind='hing')", "did you mean hinge"), ("unified_focal(gamma=1)", "above 0"), ("boundary_agreement(width=0)", "outside"),
-    ("hausdorff(alpha=0)", "outside"), ("survey_huber(delta=0)", "outside"), ("focal_tversky(gamma=0)", "outside")])
+@pytest.mark.parametrize(
+    "expression, why",
+    [
+        ("smooth_l1(beta=1)", "use mse"),
+        ("huber(delta=1.5)", "0.5\\*mse"),
+        ("weighted_bce(alpha=1)", "cost nothing"),
+        ("focal(alpha=0)", "alpha=None"),
+        ("focal(gamma=-1)", "outside"),
+        ("tversky(alpha=0)", "cost nothing"),
+        ("dice(smooth=-1)", "outside"),
+        ("lovasz(kind='hing')", "did you mean hinge"),
+        ("unified_focal(gamma=1)", "above 0"),
+        ("boundary_agreement(width=0)", "outside"),
+        ("hausdorff(alpha=0)", "outside"),
+        ("survey_huber(delta=0)", "outside"),
+        ("focal_tversky(gamma=0)", "outside"),
+    ],
+)
 def test_parameters_out_of_bounds(expression, why):
     with pytest.raises(ValueError, match=why):
         build_mask_loss(expression)

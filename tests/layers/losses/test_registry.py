@@ -8,7 +8,16 @@ from layers.losses.box import box_losses
 from layers.losses.classification import class_losses
 from layers.losses.mask import build_mask_loss
 from layers.losses.plugins import load_plugins
-from layers.losses.registry import Bound, Param, ParameterError, check_params, get, names, pixel_loss, region_loss
+from layers.losses.registry import (
+    Bound,
+    Param,
+    ParameterError,
+    check_params,
+    get,
+    names,
+    pixel_loss,
+    region_loss,
+)
 from layers.losses.schedule import LEARNED, SHAPES
 from layers.losses.selection import _CHOICES
 
@@ -27,29 +36,79 @@ def test_built_in_losses_are_there_on_import():
 
 
 def test_a_record_holds_what_the_signature_says():
-    @region_loss("shape", "a summary", bounds={"smooth": Bound("[0, inf)")}, needs=("distance",), signed=True, source="a paper, eq. 1")
-    def shape(logits, target, weight, *, distance, smooth=1.0, rounds=3, strict=True, mode: Literal["sum", "max"] = "sum",
-              limit: float | None = None):
+    @region_loss(
+        "shape",
+        "a summary",
+        bounds={"smooth": Bound("[0, inf)")},
+        needs=("distance",),
+        signed=True,
+        source="a paper, eq. 1",
+    )
+    def shape(
+        logits,
+        target,
+        weight,
+        *,
+        distance,
+        smooth=1.0,
+        rounds=3,
+        strict=True,
+        mode: Literal["sum", "max"] = "sum",
+        limit: float | None = None,
+    ):
         return logits.sum((1, 2))
 
     info = get("shape")
     assert (info.name, info.kind, info.summary, info.needs, info.signed, info.source) == (
-        "shape", "region", "a summary", ("distance",), True, "a paper, eq. 1")
+        "shape",
+        "region",
+        "a summary",
+        ("distance",),
+        True,
+        "a paper, eq. 1",
+    )
     assert info.params == (
-        Param("smooth", float, 1.0, bound=Bound("[0, inf)")), Param("rounds", int, 3), Param("strict", bool, True),
-        Param("mode", str, "sum", choices=("sum", "max")), Param("limit", float, None, optional=True))
+        Param("smooth", float, 1.0, bound=Bound("[0, inf)")),
+        Param("rounds", int, 3),
+        Param("strict", bool, True),
+        Param("mode", str, "sum", choices=("sum", "max")),
+        Param("limit", float, None, optional=True),
+    )
     assert info.signature == "shape(smooth=1.0, rounds=3, strict=True, mode='sum', limit=None)"
-    assert check_params(info, {"smooth": 2, "limit": 1}) == {"smooth": 2.0, "rounds": 3, "strict": True, "mode": "sum", "limit": 1.0}
+    assert check_params(info, {"smooth": 2, "limit": 1}) == {
+        "smooth": 2.0,
+        "rounds": 3,
+        "strict": True,
+        "mode": "sum",
+        "limit": 1.0,
+    }
     assert type(check_params(info, {"smooth": 2})["smooth"]) is float
-    for wrong in ({"smooth": -1}, {"smooth": True}, {"smooth": None}, {"smooth": "1"}, {"rounds": 1.5}, {"rounds": True}, {"strict": 1},
-                  {"mode": "mean"}, {"limit": "a"}, {"distance": 1.0}):
+    for wrong in (
+        {"smooth": -1},
+        {"smooth": True},
+        {"smooth": None},
+        {"smooth": "1"},
+        {"rounds": 1.5},
+        {"rounds": True},
+        {"strict": 1},
+        {"mode": "mean"},
+        {"limit": "a"},
+        {"distance": 1.0},
+    ):
         with pytest.raises(ParameterError) as caught:
             check_params(info, wrong)
         assert caught.value.parameter in wrong
 
 
-@pytest.mark.parametrize("interval, inside, outside", [
-    ("(0, 1)", [0.5], [0, 1]), ("[0, 1]", [0, 1], [-0.1, 1.1]), ("(0, 1]", [1], [0]), ("[0, inf)", [0, 1e30], [-1e-9])])
+@pytest.mark.parametrize(
+    "interval, inside, outside",
+    [
+        ("(0, 1)", [0.5], [0, 1]),
+        ("[0, 1]", [0, 1], [-0.1, 1.1]),
+        ("(0, 1]", [1], [0]),
+        ("[0, inf)", [0, 1e30], [-1e-9]),
+    ],
+)
 def test_bounds(interval, inside, outside):
     bound = Bound(interval)
     assert all(x in bound for x in inside) and not any(x in bound for x in outside)
@@ -82,6 +141,7 @@ def test_huber_refuses_delta_that_makes_it_mse():
 
 def test_taken_names_are_refused():
     with pytest.raises(ValueError, match="taken by layers.losses.pixel.bce"):
+
         @pixel_loss("bce", "another")
         def another(logits, target):
             return logits
@@ -91,7 +151,9 @@ def test_words_are_those_that_weight_and_sampling_know():
     assert set(registry.WORDS) == {*SHAPES, LEARNED, *_CHOICES}
 
 
-@pytest.mark.parametrize("name", [*registry.RESERVED, *registry.WORDS, "None", "True", "lambda", "in"])
+@pytest.mark.parametrize(
+    "name", [*registry.RESERVED, *registry.WORDS, "None", "True", "lambda", "in"]
+)
 def test_reserved_names_are_refused(name):
     with pytest.raises(ValueError, match=f"{name}.*cannot be a loss name.*choose another"):
         pixel_loss(name, "x")(lambda logits, target: logits)
@@ -107,33 +169,40 @@ def test_reserved_parameters_are_refused(name):
     assert "mine" not in names()
 
 
-@pytest.mark.parametrize("source", [
-    "def f(logits): ...",
-    "def f(target, logits): ...",
-    "def f(logits, target, delta=1.0): ...",
-    "def f(logits, target, *rest): ...",
-    "def f(logits, target, **rest): ...",
-    "def f(logits, target, *, delta): ...",
-    "def f(logits, target, *, delta=(1, 2)): ...",
-    "def f(logits, target, *, delta=None): ...",
-    "def f(logits, target, *, other=1.0): ...",  # bounds name delta
-    "def f(logits, target, *, delta=3.0): ...",  # outside its own bounds
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(logits): ...",
+        "def f(target, logits): ...",
+        "def f(logits, target, delta=1.0): ...",
+        "def f(logits, target, *rest): ...",
+        "def f(logits, target, **rest): ...",
+        "def f(logits, target, *, delta): ...",
+        "def f(logits, target, *, delta=(1, 2)): ...",
+        "def f(logits, target, *, delta=None): ...",
+        "def f(logits, target, *, other=1.0): ...",  # bounds name delta
+        "def f(logits, target, *, delta=3.0): ...",  # outside its own bounds
+    ],
+)
 def test_signatures_that_expressions_cannot_call_are_refused(source):
     scope = {}
     exec(source, scope)
     with pytest.raises(ValueError, match="mine"):
-        pixel_loss("mine", "x", bounds={"delta": Bound("(0, 2)")} if "delta" in source or "other" in source else None)(scope["f"])
+        pixel_loss(
+            "mine",
+            "x",
+            bounds={"delta": Bound("(0, 2)")} if "delta" in source or "other" in source else None,
+        )(scope["f"])
     assert "mine" not in names()
 
 
-PLUGIN = '''
+PLUGIN = """
 from layers.losses.registry import pixel_loss
 
 @pixel_loss("linear", "absolute error of probabilities")
 def linear(logits, target, *, power: float = 1.0):
     return (logits.sigmoid() - target).abs() ** power
-'''
+"""
 
 
 def test_a_plugin_file_adds_a_loss(tmp_path):
@@ -145,7 +214,9 @@ def test_a_plugin_file_adds_a_loss(tmp_path):
     logits, target = torch.randn(2, 4, 4), torch.ones(2, 4, 4)
     boxes = torch.tensor([[0.0, 0, 1, 1]]).expand(2, 4)
     values = loss.terms(logits, target, boxes)
-    torch.testing.assert_close(values["linear(power=2)"], ((logits.sigmoid() - target) ** 2).mean((1, 2)))
+    torch.testing.assert_close(
+        values["linear(power=2)"], ((logits.sigmoid() - target) ** 2).mean((1, 2))
+    )
 
 
 def test_a_plugin_module_is_imported(tmp_path, monkeypatch):
@@ -155,13 +226,22 @@ def test_a_plugin_module_is_imported(tmp_path, monkeypatch):
     assert "linear" in names("pixel")
 
 
-@pytest.mark.parametrize("content, message", [
-    (PLUGIN + "\n1/0\n", r"ZeroDivisionError: division by zero \(line 8\): correct the file"),
-    (PLUGIN.replace('"linear"', '"bce"'), "taken"),
-    ("def broken(:\n", "SyntaxError in line 1 .*: correct that line"),
-    (PLUGIN + "import sys\nsys.exit(3)\n", r"calls sys.exit \(line 8\): a plugin is imported, so let it define losses"),
-    ("import not_installed_anywhere", r"imports not_installed_anywhere, which is not installed \(line 1\): install it"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (PLUGIN + "\n1/0\n", r"ZeroDivisionError: division by zero \(line 8\): correct the file"),
+        (PLUGIN.replace('"linear"', '"bce"'), "taken"),
+        ("def broken(:\n", "SyntaxError in line 1 .*: correct that line"),
+        (
+            PLUGIN + "import sys\nsys.exit(3)\n",
+            r"calls sys.exit \(line 8\): a plugin is imported, so let it define losses",
+        ),
+        (
+            "import not_installed_anywhere",
+            r"imports not_installed_anywhere, which is not installed \(line 1\): install it",
+        ),
+    ],
+)
 def test_a_failing_plugin_is_named_and_leaves_nothing(tmp_path, content, message):
     path = tmp_path / "broken.py"
     path.write_text(content)
@@ -190,10 +270,18 @@ def test_a_path_without_its_ending_is_explained(tmp_path, monkeypatch):
             load_plugins([plugin])
 
 
-@pytest.mark.parametrize("info", [*(get(name) for name in names()), *box_losses(), *class_losses()], ids=lambda info: info.name)
+@pytest.mark.parametrize(
+    "info",
+    [*(get(name) for name in names()), *box_losses(), *class_losses()],
+    ids=lambda info: info.name,
+)
 def test_formula_and_source_are_in_the_docstring(info):
     text = info.function.__doc__
-    assert info.source and text.endswith(f"\n\nSource: {info.source}") and len(text.partition("Source:")[0].strip()) > 5
+    assert (
+        info.source
+        and text.endswith(f"\n\nSource: {info.source}")
+        and len(text.partition("Source:")[0].strip()) > 5
+    )
 
 
 @pytest.mark.parametrize("name", names())
@@ -208,10 +296,12 @@ def test_every_loss_keeps_its_promises(name):
     value = info.function(logits, target, *weight, **info.defaults, **extras)
     assert value.shape == (logits.shape if info.kind == "pixel" else logits.shape[:1])
     assert torch.isfinite(value).all()
-    gradient, = torch.autograd.grad(value.sum(), logits)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
     if not info.signed:
         assert (value >= 0).all()
         perfect = info.function((target * 2 - 1) * 40, target, *weight, **info.defaults, **extras)
         assert perfect.abs().max() < 1e-6
-    assert torch.autograd.gradcheck(lambda x: info.function(x, target, *weight, **info.defaults, **extras), logits)
+    assert torch.autograd.gradcheck(
+        lambda x: info.function(x, target, *weight, **info.defaults, **extras), logits
+    )
