@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data.names import did_you_mean
+from layers.names import did_you_mean
 
 Id = int | str  # COCO's ids are integers; other tools write strings
 DOCTOR = "run scripts/check_data.py on the data set to see every such case"

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from data import survey
-from data.names import unknown_name
+from layers.names import unknown_name
 
 COCO_CLASSES = (
     "person",

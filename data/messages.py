@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.names import did_you_mean
+from layers.names import did_you_mean
 
 _WORDS = {  # by the first word of pydantic's error type
     "int": "must be a whole number",

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ValidationError
 
 from data import config as user
 from data.messages import brief, reason
-from data.names import did_you_mean, unknown_name
 from data.schema import Config
 from data.yaml_text import read_yaml, write_yaml
+from layers.names import did_you_mean, unknown_name
 
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
@@ -356,7 +356,7 @@ def _check_expressions(config: Config, *, names: bool) -> None:
     try:
         parse(config.loss.mask)
         if names:
-            from layers.losses.contract import refuse_broken
+            from layers.losses.checks.contract import refuse_broken
 
             refuse_broken(config.loss.mask, config.loss.plugins, config.train.iterations)
     except ValueError as error:

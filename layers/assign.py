@@ -336,5 +336,5 @@ def _ranked_keys(iou: Tensor, k: int) -> Tensor:
     return torch.cat(found).view(*iou.shape[:2], k)
 
 
-from layers import assign_atss  # noqa: E402,F401  it imports the registry above
-from layers.assign_gmaiou import gma_iou  # noqa: E402,F401  part of this module's public names
+from layers.assigners import atss as assign_atss  # noqa: E402,F401  it imports the registry above
+from layers.assigners.mask_iou import gma_iou  # noqa: E402,F401  part of this module's public names

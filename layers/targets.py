@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.losses.boundary import signed_distance_map
+from layers.losses.terms.boundary import signed_distance_map
 
 
 @dataclass

@@ -1,72 +1,11 @@
-"""Put COCO 2017 where the config "coco2017" looks for it, and verify it.
+"""A door: yolact/commands/prepare_coco.py is the program."""
 
-Download from https://cocodataset.org/#download (about 19 GB):
-    2017 Train images (train2017.zip), 2017 Val images (val2017.zip), 2017 Train/Val annotations
-    (annotations_trainval2017.zip)
-and run
-
-    python scripts/prepare_coco.py --archives DOWNLOADS      unpacks the three into data/coco, then
-        verifies
-    python scripts/prepare_coco.py                           verifies data/coco
-
-The annotations are licensed CC BY 4.0; the images belong to their Flickr authors.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.cli import run  # noqa: E402
-from data.unpack import unpack, verify_split  # noqa: E402
-
-ARCHIVES = ("annotations_trainval2017.zip", "val2017.zip", "train2017.zip")
-PUBLISHED = {"train": (118_287, 860_001), "val": (5_000, 36_781)}  # images, instances
-
-
-def main(args: argparse.Namespace) -> int:
-    if args.archives:
-        for name in ARCHIVES:
-            unpack(args.archives / name, args.root)
-    for split, (images, instances) in PUBLISHED.items():
-        counts = (
-            {} if args.any_size else {"expected_images": images, "expected_instances": instances}
-        )
-        print(
-            verify_split(
-                args.root / f"{split}2017",
-                args.root / "annotations" / f"instances_{split}2017.json",
-                **counts,
-            )
-        )
-    print("complete; python scripts/check_data.py coco2017 looks into every image")
-    return 0
-
+from yolact.commands.prepare_coco import program  # noqa: E402  runs from any folder, installed or not
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--archives",
-        type=Path,
-        help="folder of the three downloaded zip files; without it, only verify",
-    )
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path("data/coco"),
-        help="where the set goes (default data/coco)",
-    )
-    parser.add_argument(
-        "--any_size",
-        action="store_true",
-        help="accept a subset: do not compare counts with the published ones",
-    )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show the whole traceback of an error"
-    )
-    raise SystemExit(run(main, parser.parse_args()))
+    sys.exit(program())

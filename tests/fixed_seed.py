@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from data.resolve import load_config
-from tests.engine.tiny import CLASSES, write_dataset
 from yolact.engine.train import train
+from yolact.testing.tiny import CLASSES, write_dataset
 
 STEPS = 20
 SMALL = ["model.pretrained=none", "train.warmup_iterations=5"]

@@ -1,9 +1,10 @@
-"""The shape of the code: which room may import which, what starts without torch, and how long files
-and functions may grow."""
+"""The shape of the code: which room may import which, what starts without torch, and how large
+functions may grow."""
 
 import ast
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -12,37 +13,51 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("layers", "data", "yolact", "scripts")
 PROGRAMS = ("train", "eval")
-LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LINE = 400, 80, 140
+DOORS = ("scripts", "train", "eval")
+DOORS = ("scripts", "train", "eval")
+PROGRAM_ROOMS = ("yolact.commands", "yolact.benchmarks")
+MOST_STATEMENTS, LONGEST_LINE = 40, 100
 
-# Rooms of this project that each room may import; engine is yolact/engine, model is the rest of
-# yolact.
+# Rooms that each room may import: `yolact` is the model and what stands beside it in yolact/*.py.
 ARROWS = {
     "layers": {"layers"},
     "data": {"data", "layers"},
-    "model": {"model", "data", "layers"},
-    "engine": {"engine", "model", "data", "layers"},
-    "study": {"study", "engine", "model", "data", "layers"},
-    "scripts": {"scripts", "study", "engine", "model", "data", "layers"},
-    "train": {"engine", "data", "layers"},
-    "eval": {"engine", "model", "data", "layers"},
+    "yolact": {"yolact", "data", "layers"},
+    "yolact.engine": {"yolact.engine", "yolact", "data", "layers"},
+    "yolact.study": {"yolact.study", "yolact.engine", "yolact", "data", "layers"},
 }
+ARROWS["yolact.analysis"] = {"yolact.analysis", *ARROWS["yolact.study"]}
+ARROWS["yolact.testing"] = {"yolact.testing", *ARROWS["yolact.study"]}
+ARROWS["yolact.benchmarks"] = {"yolact.benchmarks", *ARROWS["yolact.testing"]}
+ARROWS["yolact.commands"] = {
+    "yolact.commands",
+    "yolact.analysis",
+    "yolact.benchmarks",
+    *ARROWS["yolact.testing"],
+}
+ARROWS["scripts"] = ARROWS["train"] = ARROWS["eval"] = {"yolact", "yolact.commands"}
+
+# Public names that two modules define, and why
+DEFINED_TWICE: dict[str, str] = {}
+
+PREFIXES = {"prepare": "one program a data set"}
 TORCH_FREE = (
     "data.schema",
     "data.config",
-    "data.names",
+    "layers.names",
     "data.messages",
     "data.yaml_text",
     "data.resolve",
-    "data.cli",
-    "data.files",
-    "data.study",
-    "data.arms",
+    "yolact.cli",
+    "yolact.files",
+    "yolact.study.plan",
+    "yolact.study.arms",
     "layers",
     "layers.losses",
     "layers.losses.expr",
     "train",
     "eval",
-    "scripts.sweep",
+    "yolact.commands.sweep",
 )
 
 
@@ -67,12 +82,9 @@ def tree(name):
 
 
 def room_of(module):
-    top = module.split(".")[0]
-    if top == "yolact":
-        return next(
-            (room for room in ("engine", "study") if module.startswith(f"yolact.{room}")), "model"
-        )
-    return top
+    parts = module.split(".")
+    inner = ".".join(parts[:2])
+    return inner if inner in ARROWS else parts[0]
 
 
 def imported(nodes):
@@ -140,7 +152,7 @@ def test_imports_go_one_way(name):
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in SOURCES if room_of(name) in ("layers", "data", "model", "engine", "study")],
+    [name for name in SOURCES if room_of(name) not in (*DOORS, *PROGRAM_ROOMS)],
 )
 def test_nothing_imports_a_global_config(name):
     """data.config is read through data.resolve, so that no model or loss depends on the table that
@@ -170,35 +182,78 @@ def test_nothing_is_evaluated(name):
     assert not calls & {"eval", "exec"}
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_files_and_functions_stay_readable(name):
-    lines = FILES[name].read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= LONGEST_FILE
-    assert not [number for number, line in enumerate(lines, 1) if len(line) > LONGEST_LINE], (
-        "lines that are too long"
+def statements(node):
+    """Statements below a function or module, docstrings left out."""
+    inner = [child for child in ast.walk(node) if isinstance(child, ast.stmt) and child is not node]
+    return len(inner) - sum(
+        isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant) for child in inner
     )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_functions_stay_readable(name):
     for node in ast.walk(tree(name)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, (
-                f"{node.name} (line {node.lineno})"
-            )
+            assert statements(node) <= MOST_STATEMENTS, f"{node.name} (line {node.lineno})"
+
+
+def test_sizes_are_printed(capsys):
+    """No limit on files: one idea each. Their sizes are shown where the gate can see them."""
+    sizes = sorted((statements(tree(name)), name) for name in SOURCES)
+    with capsys.disabled():
+        longest, median = sizes[-1], sizes[len(sizes) // 2]
+        print(
+            f"\n{len(sizes)} files: median {median[0]} statements, "
+            f"longest {longest[0]} ({longest[1]})"
+        )
+
+
+@pytest.mark.xfail(reason="circles around the registries are still there", strict=True)
+def test_nothing_imports_in_circles():
+    """Imports when a module is loaded; what a function imports later cannot close a circle."""
+    arrows = {name: at_import(name) & SOURCES.keys() - {name} for name in SOURCES}
+    while free := [name for name, targets in arrows.items() if not targets]:
+        for name in free:
+            del arrows[name]
+        arrows = {name: targets - set(free) for name, targets in arrows.items()}
+    assert not arrows, "in a circle, or above one"
+
+
+def test_nothing_outside_tests_imports_tests():
+    for name in SOURCES:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found = (
+                    [node.module]
+                    if isinstance(node, ast.ImportFrom)
+                    else [a.name for a in node.names]
+                )
+                assert not any(module.split(".")[0] == "tests" for module in found), name
+
+
+def test_a_common_prefix_is_a_folder():
+    for folder in {path.parent for path in SOURCES.values()}:
+        prefixes = Counter(
+            path.stem.split("_")[0] for path in folder.glob("*.py") if "_" in path.stem[1:]
+        )
+        shared = {p for p, count in prefixes.items() if count >= 3 and p not in PREFIXES}
+        assert not shared, f"{folder}: make a folder of {shared}"
+
+
+@pytest.mark.xfail(reason="words with two meanings are still there", strict=True)
+def test_one_word_means_one_thing():
+    homes = defaultdict(list)
+    for name in SOURCES:
+        if room_of(name) not in DOORS:
+            for node in tree(name).body:
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
+                    homes[node.name].append(name)
+    twice = {word: found for word, found in homes.items() if len(found) > 1}
+    assert twice.keys() == DEFINED_TWICE.keys(), {
+        w: f for w, f in twice.items() if w not in DEFINED_TWICE
+    }
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_file_says_what_it_is(name):
     assert ast.get_docstring(tree(name)) or not tree(name).body
-
-
-def test_every_package_is_installed():
-    line = next(
-        line
-        for line in (ROOT / "pyproject.toml").read_text().splitlines()
-        if line.startswith("packages = ")
-    )
-    listed = ast.literal_eval(line.removeprefix("packages = "))
-    packages = {
-        name
-        for name, path in SOURCES.items()
-        if path.name == "__init__.py" and room_of(name) != "scripts"
-    }
-    assert set(listed) == packages

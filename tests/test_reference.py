@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reference_cases import all_cases
+from yolact.testing.reference_cases import all_cases
 
 ROOT = Path(__file__).parent / "reference" / "yolact"
 

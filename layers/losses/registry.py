@@ -394,4 +394,5 @@ def _param(loss: str, parameter: inspect.Parameter, hint: Any, bound: Bound | No
         raise ValueError(f"loss {loss!r}: its own default is refused: {error}") from None
 
 
-from layers.losses import boundary, lovasz, pixel, region, survey  # noqa: E402,F401  they import the decorators above
+# the losses import the decorators above
+from layers.losses.terms import boundary, lovasz, pixel, region, survey  # noqa: E402, F401

@@ -17,11 +17,13 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from data import cigarettes, cigarettes_objects, cigarettes_shape
-from data.cigarettes import contact_sheet, generate
-from data.cigarettes_ground import GROUNDS, Light, sample_light
-from data.cigarettes_objects import ButtLook, paint_butt
-from data.cigarettes_scene import image_layout, render
+from data.cigarettes import generate as cigarettes
+from data.cigarettes import objects as cigarettes_objects
+from data.cigarettes import shape as cigarettes_shape
+from data.cigarettes.generate import contact_sheet, generate
+from data.cigarettes.ground import GROUNDS, Light, sample_light
+from data.cigarettes.objects import ButtLook, paint_butt
+from data.cigarettes.scene import image_layout, render
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from data.loader import (
     explain_worker_failure,
     train_loader,
 )
-from layers.losses.boundary import signed_distance_map
+from layers.losses.terms.boundary import signed_distance_map
 from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
 
 SIZES = [(32, 32), (16, 16)]

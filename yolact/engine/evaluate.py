@@ -23,7 +23,6 @@ from data.annotations import Id, parse_json
 from data.coco import CocoDataset
 from data.loader import build_dataset, eval_loader
 from data.schema import Config
-from yolact.engine.files import writing
 from yolact.engine.metrics import (
     THRESHOLDS,
     CocoRun,
@@ -34,6 +33,7 @@ from yolact.engine.metrics import (
 )
 from yolact.engine.predict import Predictor
 from yolact.engine.records import coco_records, write_records
+from yolact.files import writing
 from yolact.outputs import Detections
 
 BOX_FILE, MASK_FILE = "bbox_detections.json", "mask_detections.json"

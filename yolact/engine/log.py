@@ -20,9 +20,9 @@ import torch
 
 from data.resolve import dump_yaml
 from data.schema import Config
-from yolact.engine.files import write_whole
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
+from yolact.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 # metrics of a validation, as TensorBoard curves
@@ -295,7 +295,13 @@ def code_digest(root: Path = ROOT) -> str:
     and evaluates, committed or not."""
     content = hashlib.sha256()
     # below data/ lie data sets
-    files = [*root.glob("data/*.py"), *root.glob("layers/**/*.py"), *root.glob("yolact/**/*.py")]
+    packages = (marker.parent for marker in root.glob("data/*/__init__.py"))  # not the data sets
+    files = [
+        *root.glob("data/*.py"),
+        *(file for package in packages for file in package.rglob("*.py")),
+        *root.glob("layers/**/*.py"),
+        *root.glob("yolact/**/*.py"),
+    ]
     for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
         content.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return content.hexdigest()[:16]

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from data.coco import read_image
+from data.doctor.archives import IMAGE_SUFFIXES
 from data.schema import Config
 from data.transforms import eval_transform, normalize
-from data.unpack import IMAGE_SUFFIXES
 from yolact.draw import draw_detections
-from yolact.engine.files import writing
 from yolact.engine.precision import AUTOCAST, autocast
+from yolact.files import writing
 from yolact.outputs import Detections, Predictions
 from yolact.postprocess import Instances, detect, suppress
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from data.annotations import Id
-from yolact.engine.files import writing
 from yolact.engine.metrics import THRESHOLDS, CocoRun, read_annotations, run_coco
+from yolact.files import writing
 
 FILE = "records.npz"
 AREAS = ("all", "small", "medium", "large")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from data.check import check_dataset
+from data.doctor.check import check_dataset
 from data.loader import TrainOrder, build_dataset, explain_worker_failure, train_loader
 from data.schema import Config
 from yolact.checkpoint import save_checkpoint

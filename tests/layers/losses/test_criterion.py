@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import encode
-from layers.losses.boundary import signed_distance_map
 from layers.losses.box import box_losses, build_box_loss
 from layers.losses.classification import build_class_loss, class_losses
 from layers.losses.criterion import Normalizers
 from layers.losses.registry import names
+from layers.losses.terms.boundary import signed_distance_map
 from layers.masks import box_window
 from tests.layers.losses.inputs import (
     CLASSES,

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from layers.losses import mask
-from layers.losses.compare import compare, same_up_to_factor
+from layers.losses.checks.compare import compare, same_up_to_factor
 from layers.losses.gradients import GradientMatch, shares
 from layers.losses.mask import build_mask_loss
-from scripts.loss_cost import kept as kept_bytes
 from tests.layers.losses.inputs import (
     MASK_SIZES,
     gradients,
@@ -22,6 +21,7 @@ from tests.layers.losses.inputs import (
     select,
 )
 from tests.sync_counter import counted_syncs
+from yolact.analysis.losses.cost import kept as kept_bytes
 
 BOX = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
 

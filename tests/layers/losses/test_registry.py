@@ -140,7 +140,7 @@ def test_huber_refuses_delta_that_makes_it_mse():
 
 
 def test_taken_names_are_refused():
-    with pytest.raises(ValueError, match="taken by layers.losses.pixel.bce"):
+    with pytest.raises(ValueError, match="taken by layers.losses.terms.pixel.bce"):
 
         @pixel_loss("bce", "another")
         def another(logits, target):

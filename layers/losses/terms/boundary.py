@@ -1,0 +1,184 @@
+"""Losses about where the boundary runs: two that read distances to the ground truth's boundary, and
+one that compares soft contours.
+
+`distance` (N,H,W) is the signed map of signed_distance_map, in prototype pixels, computed once per
+ground truth where data is loaded.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from layers.losses.registry import Bound, pixel_loss, region_loss
+from layers.losses.terms.stable import absolute_error, mean, neighbourhood_max, ratio
+
+EROSIONS = 10  # patches of errors count no deeper, as in the published code of the erosion form
+
+
+def signed_distance_map(masks: Tensor) -> Tensor:
+    """masks (M,h,w) bool -> (M,h,w) float32: Euclidean distances to the boundary in pixels, on the
+    CPU by SciPy.
+
+    Outside the mask the distance to its nearest pixel (>= 1), inside -(distance to the nearest
+    pixel outside - 1), so 0 on the inner pixels of the border. An empty mask and a full one have no
+    boundary: 0 everywhere. MONAI's convention, and for masks that are neither empty nor full that
+    of Kervadec's boundary loss."""
+    # not at import: only training with a loss that needs it waits for SciPy
+    from scipy.ndimage import distance_transform_edt
+
+    masks = masks.cpu().bool()
+    result = torch.zeros(masks.shape, dtype=torch.float32)
+    for mask, row in zip(masks, result, strict=True):
+        if mask.any() and not mask.all():
+            inside = distance_transform_edt(mask.numpy())
+            outside = distance_transform_edt(~mask.numpy())
+            row += torch.from_numpy(outside - (inside - 1).clip(min=0))
+    return result
+
+
+@pixel_loss(
+    "boundary",
+    "error of probabilities times the distance to the ground truth's boundary",
+    needs=("distance",),
+    signed=True,
+    signed_when={"constant": False},
+    source="Boundary loss for highly unbalanced segmentation (Kervadec et al., MIDL 2019)",
+)
+def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool = True) -> Tensor:
+    """phi (p - g), with phi the signed distance: the distance of every wrong pixel, weighted by how
+    wrong it is.
+
+    Combine it with another loss: the inner pixels of the border have distance 0, and empty targets
+    have no boundary.
+
+    constant   True: phi (p - g) >= 0, and 0 at a perfect mask. False: the published phi p, which
+               has the same gradient but is negative for good masks"""
+    if not constant:
+        return distance * logits.sigmoid()
+    return distance.abs() * absolute_error(logits, target)
+
+
+@region_loss(
+    "hausdorff",
+    "squared error of probabilities times a power of the distance to the boundary",
+    needs=("distance",),
+    bounds={
+        "alpha": Bound("(0, 10]", "published are 1 to 3, and larger powers of distances overflow")
+    },
+    source="Reducing the Hausdorff distance in medical image segmentation (Karimi and Salcudean, "
+    "TMI 2019), section III",
+)
+def hausdorff(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    *,
+    distance: Tensor,
+    alpha: float = 2.0,
+    two_sided: bool = False,
+) -> Tensor:
+    """Mean over the pixels of (p - g)^2 d^alpha, d >= 1 the distance of a pixel to the nearest one
+    on the other side of the ground truth's boundary.
+
+    alpha       > 0, at most 10; larger ones punish far errors more
+    two_sided   adds what erosion finds, as their differentiable form without distances: the sum
+                over k = 1 ... 10 of k^alpha E_k, E_1 the squared errors, E_k+1 the minima of E_k
+                over a cross of 5 pixels. A patch of errors counts the more, the deeper it is,
+                whichever boundary is far from the other. All on the device; an exact distance to
+                the prediction's boundary would be computed on the host in every step. (The paper
+                erodes by averages with a threshold, which has no gradient at p = 0.5.)
+    An empty target has no boundary: its distance is 0, and only two_sided=True teaches it
+    anything."""
+    # the signed map is 0 on the inner border, 1 beyond it
+    depth = torch.where(target > 0.5, 1 - distance, distance).to(logits.dtype)
+    errors = absolute_error(logits, target).square()
+    value = errors * depth.pow(alpha)
+    if two_sided:
+        value = value + _erosions(errors, weight, alpha)
+    return mean(value, weight)
+
+
+@region_loss(
+    "boundary_agreement",
+    "1 - Dice coefficient of soft contours, as differences between neighbours",
+    bounds={"width": Bound("[1, inf)"), "smooth": Bound("[0, inf)")},
+    source="this project's; Boundary Loss for Remote Sensing Imagery (Bokhovkin and Burnaev, ISNN "
+    "2019) compares soft contours as well, found by pooling",
+)
+def boundary_agreement(
+    logits: Tensor, target: Tensor, weight: Tensor, *, width: int = 1, smooth: float = 1.0
+) -> Tensor:
+    """sum (d_p - d_g)^2 / (sum d_p^2 + d_g^2 + smooth): Dice loss (squared denominator) of the
+    steps d that p and g take between pixels `width` apart, to the right and downwards. A step has a
+    sign, so an object and its hole differ, and a perfect mask alone gives 0.
+
+    width    >= 1, in prototype pixels; wider steps see contours that are further apart
+    smooth   >= 0, in steps
+    Steps from or to pixels of weight 0 do not count; the edges of the map are no contours."""
+    error, total = _Steps.apply(logits.sigmoid(), target, weight, width)
+    return ratio(error, total + smooth)
+
+
+class _Steps(torch.autograd.Function):
+    """sum (d_p - d_g)^2 and sum d_p^2 + d_g^2, each (N,). Written out: differentiated by autograd
+    it costs twice as much."""
+
+    @staticmethod
+    def forward(
+        ctx, p: Tensor, target: Tensor, weight: Tensor, width: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.width, ctx.shape = width, p.shape
+        error, total, saved = 0.0, 0.0, []
+        for dim in (1, 2):
+            both = _first(weight, dim, width) * _last(weight, dim, width)
+            ours, theirs = (
+                (_last(m, dim, width) - _first(m, dim, width)).mul_(both) for m in (p, target)
+            )
+            total = total + _dot(ours, ours) + _dot(theirs, theirs)
+            difference = torch.sub(ours, theirs, out=theirs)
+            error = error + _dot(difference, difference)
+            saved += [both, ours, difference]
+        ctx.save_for_backward(*saved)
+        return error, total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_error: Tensor, of_total: Tensor) -> tuple[Tensor, None, None, None]:
+        gradient = of_error.new_zeros(ctx.shape)
+        for dim, (both, ours, difference) in zip(
+            (1, 2), (ctx.saved_tensors[:3], ctx.saved_tensors[3:]), strict=True
+        ):
+            step = (
+                (difference * (2 * of_error)[:, None, None])
+                .addcmul_(ours, (2 * of_total)[:, None, None])
+                .mul_(both)
+            )
+            _last(gradient, dim, ctx.width).add_(step)
+            _first(gradient, dim, ctx.width).sub_(step)
+        return gradient, None, None, None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(N,H,W) x (N,H,W) -> (N,)."""
+    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+
+
+def _first(m: Tensor, dim: int, width: int) -> Tensor:
+    return m.narrow(dim, 0, max(0, m.shape[dim] - width))
+
+
+def _last(m: Tensor, dim: int, width: int) -> Tensor:
+    return m.narrow(dim, min(width, m.shape[dim]), max(0, m.shape[dim] - width))
+
+
+def _erosions(errors: Tensor, weight: Tensor, alpha: float) -> Tensor:
+    """(N,H,W) sum over k of k^alpha times the errors eroded k - 1 times."""
+    # 1 - errors, and 0, which no maximum notices, at pixels of weight 0
+    absent = weight * (1 - errors)
+    total = errors
+    for k in range(2, EROSIONS + 1):
+        absent = torch.maximum(neighbourhood_max(absent, 1), neighbourhood_max(absent, 2))
+        total = total + k**alpha * (1 - absent)
+    return total

@@ -1,0 +1,132 @@
+import math
+
+import pytest
+import torch
+
+from layers.losses.terms.boundary import (
+    boundary,
+    boundary_agreement,
+    hausdorff,
+    signed_distance_map,
+)
+
+
+def square(size=9, low=3, high=6):
+    mask = torch.zeros(1, size, size, dtype=torch.bool)
+    mask[0, low:high, low:high] = True
+    return mask
+
+
+def test_distances_by_hand():
+    distance = signed_distance_map(square())[0]
+    # the inner border is 0, the middle one further inside
+    assert distance[4].tolist() == [3, 2, 1, 0, -1, 0, 1, 2, 3]
+    assert distance[2, 2].item() == pytest.approx(math.sqrt(2))
+    assert distance[0, 4].item() == 3
+
+
+def test_distances_by_search():
+    mask = torch.rand(3, 12, 10, generator=torch.Generator().manual_seed(0)) > 0.8
+    found = signed_distance_map(mask)
+    assert found.dtype == torch.float32
+    points = torch.cartesian_prod(torch.arange(12), torch.arange(10)).double()
+    for row, distance in zip(mask, found, strict=True):
+        apart = torch.cdist(points, points)
+        flat = row.flatten()
+        to_on, to_off = apart[:, flat].amin(1), apart[:, ~flat].amin(1)
+        torch.testing.assert_close(distance.flatten(), torch.where(flat, 1 - to_off, to_on).float())
+
+
+def test_masks_without_boundary_have_no_distances():
+    assert (
+        signed_distance_map(torch.stack((torch.zeros(4, 5), torch.ones(4, 5))).bool()) == 0
+    ).all()
+    assert signed_distance_map(torch.zeros(0, 4, 5, dtype=torch.bool)).shape == (0, 4, 5)
+
+
+def test_the_constant_does_not_change_the_gradient():
+    target = square().double()
+    distance = signed_distance_map(square())
+    logits = torch.randn(1, 9, 9, dtype=torch.float64, requires_grad=True)
+    plain, shifted = (
+        boundary(logits, target, distance=distance, constant=constant) for constant in (False, True)
+    )
+    torch.testing.assert_close(plain, distance * logits.sigmoid())
+    torch.testing.assert_close(shifted - plain, -distance * target)
+    plain, shifted = (
+        torch.autograd.grad(value.sum(), logits, retain_graph=True)[0] for value in (plain, shifted)
+    )
+    torch.testing.assert_close(plain, shifted)
+
+
+def test_hausdorff_by_hand():
+    # One sure false positive 3 pixels away, and one sure false negative in the middle, 2 pixels
+    # from the outside.
+    target = square().double()
+    distance, ones = signed_distance_map(square()), torch.ones(1, 9, 9, dtype=torch.float64)
+    logits = 50 * (2 * target - 1)
+    assert hausdorff(logits, target, ones, distance=distance).item() == pytest.approx(0, abs=1e-12)
+    logits[0, 4, 0], logits[0, 4, 4] = 50, -50
+    assert hausdorff(logits, target, ones, distance=distance).item() == pytest.approx((9 + 4) / 81)
+    assert hausdorff(logits, target, ones, distance=distance, alpha=1.0).item() == pytest.approx(
+        (3 + 2) / 81
+    )
+    # Single pixels vanish in the first erosion: one more each.
+    assert hausdorff(
+        logits, target, ones, distance=distance, two_sided=True
+    ).item() == pytest.approx((9 + 4 + 2) / 81)
+
+
+def test_erosion_counts_deep_errors_more_than_scattered_ones():
+    # without boundary: the distances say nothing
+    target = torch.zeros(2, 9, 9, dtype=torch.float64)
+    distance, ones = torch.zeros(2, 9, 9), torch.ones_like(target)
+    logits = torch.full_like(target, -50)
+    # nine pixels in one patch: 9 + 1 * 2^2, as its middle survives one erosion
+    logits[0, 3:6, 3:6] = 50
+    logits[1, ::3, ::3] = 50  # nine pixels apart
+    value = hausdorff(logits, target, ones, distance=distance, two_sided=True)
+    torch.testing.assert_close(value, torch.tensor([13, 9], dtype=torch.float64) / 81)
+    assert (hausdorff(logits, target, ones, distance=distance) == 0).all()
+
+
+def test_boundary_agreement_by_hand():
+    # A 3x3 square against one a pixel further right, p sure. To the right each takes 3 steps up and
+    # 3 down, all in other places: 12 errors of 12. Downwards each takes 3 up and 3 down, of which 2
+    # and 2 are common: 4 errors of 12.
+    target = square().double()
+    ones = torch.ones_like(target)
+    value = boundary_agreement(50 * (2 * target.roll(1, 2) - 1), target, ones, smooth=0.0)
+    assert value.item() == pytest.approx((12 + 4) / 24)
+    assert boundary_agreement(50 * (2 * target - 1), target, ones).item() == pytest.approx(
+        0, abs=1e-9
+    )
+
+
+def test_boundary_agreement_tells_an_object_from_its_hole():
+    target = square().double()
+    hole = boundary_agreement(50 * (1 - 2 * target), target, torch.ones_like(target), smooth=0.0)
+    assert hole.item() == pytest.approx(2)  # every step has the other sign
+
+
+def test_a_wider_contour_forgives_a_shift():
+    target = square(32, 10, 22).float()
+    logits, ones = 50 * (2 * target.roll(1, 2) - 1), torch.ones_like(target)
+    narrow, wide = (
+        boundary_agreement(logits, target, ones, width=width).item() for width in (1, 3)
+    )
+    assert 0 < wide < narrow
+
+
+def test_map_edges_and_excluded_pixels_are_no_contours():
+    ones = torch.ones(1, 8, 8)
+    assert boundary_agreement(
+        torch.full((1, 8, 8), 50.0), torch.zeros(1, 8, 8), ones
+    ).item() == pytest.approx(0, abs=1e-9)
+    weight = torch.zeros(1, 8, 8)
+    weight[:, 2:6, 2:6] = 1
+    # the step lies on the edge of what counts
+    logits = torch.full((1, 8, 8), -50.0).masked_fill(weight > 0, 50)
+    assert boundary_agreement(logits, torch.zeros(1, 8, 8), weight).item() == pytest.approx(
+        0, abs=1e-9
+    )

@@ -1,0 +1,39 @@
+"""A study of three arms and three seeds, and what tests do with its report."""
+
+import csv
+import io
+from pathlib import Path
+
+from yolact.commands import report
+from yolact.study.arms import expand
+from yolact.study.plan import load_study
+
+HYBRID = "bce(outside='charge') + 0.5*mse(region='image', rescale=False)"
+SKILLS = {"bce": 0.0, "dice": -1.0, HYBRID: 0.02}
+STUDY = {
+    "name": "small_study",
+    "description": "Which loss? 5 % & <b>",
+    "base": "yolact_plus_tiny_cigarettes",
+    "arms": list(SKILLS),
+    "baseline": "bce",
+    "seeds": 3,
+    "budget": 1000,
+    "margin": 1.5,
+}
+
+
+def run_report(folder, *words):
+    return report.cli.run(report.main, report.read_arguments([str(folder), *words]))
+
+
+def read_csv(path):
+    return read_csv_text(Path(path).read_text())
+
+
+def read_csv_text(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def place(folder, arm, seed):
+    slug = next(a.slug for a in expand(load_study(folder)) if a.label == arm)
+    return next((folder / slug).glob(f"seed{seed}-*"))

@@ -1,0 +1,343 @@
+"""The numbers of reports, on runs that were written by code: the records' own, and the survey's
+beside them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data.resolve import load_config
+from tests.yolact.study.made_runs import ENV, make_study
+from tests.yolact.study.report.small_study import (
+    HYBRID,
+    SKILLS,
+    STUDY,
+    place,
+    read_csv,
+    read_csv_text,
+    run_report,
+)
+from yolact.engine.records import read_records
+from yolact.study.report.data import collect
+from yolact.study.report.published import _ROWS, published
+from yolact.study.report.tables import by_role, tables
+from yolact.study.report.write import comparison_csv, results_csv
+from yolact.study.statistics import compare_study, load_runs
+from yolact.study.statistics.ap import metric_names, weighted_ap
+from yolact.study.statistics.quality import olrp
+
+ROOT = Path(__file__).parents[4]
+
+
+def test_every_number_is_that_of_the_records(study):
+    assert run_report(study) == 0
+    rows = read_csv(study / "report" / "results.csv")
+    assert len(rows) == 9 and {row["state"] for row in rows} == {"finished"}
+    for row in rows:
+        records = read_records(study / row["folder"] / "results" / "records.npz")
+        values = 100 * weighted_ap(records, "mask", np.ones((1, 30), int)).values[0]
+        for name, value in zip(metric_names("mask"), values):
+            assert (row[name] == "") == np.isnan(value) and (
+                not row[name] or float(row[name]) == pytest.approx(value, abs=1e-6)
+            )
+        assert (
+            row["code"] == ENV["code"]
+            and row["iterations"] == "1000"
+            and row["images_seen"] == "8000"
+        )
+
+    by_arm = {
+        arm: {row["seed"]: float(row["mask_ap"]) for row in rows if row["arm"] == arm}
+        for arm in SKILLS
+    }
+    gaps = {
+        arm: np.array([by_arm[arm][s] - by_arm["bce"][s] for s in by_arm["bce"]]) for arm in SKILLS
+    }
+    verdicts = {record.arm: record for record in compare_study(load_runs(study))}
+    for row in read_csv(study / "report" / "comparison.csv"):
+        assert float(row["mask_ap"]) == pytest.approx(
+            np.mean(list(by_arm[row["arm"]].values())), abs=1e-5
+        )
+        if row["arm"] != "bce":
+            found = verdicts[row["arm"]]
+            assert row["verdict"] == found.label and float(row["difference"]) == pytest.approx(
+                gaps[row["arm"]].mean(), abs=1e-5
+            )
+            assert [float(row[k]) for k in ("low", "high")] == pytest.approx(
+                [found.interval.low, found.interval.high], abs=1e-5
+            )
+            assert float(row["low"]) < float(row["difference"]) < float(row["high"])
+    assert verdicts["dice"].verdict == "worse"
+
+
+def test_tables_hold_the_same_numbers(finished):
+    made = {table.key: table for table in tables(collect(finished))}
+    # one batch size: no Table I
+    assert set(made) == {"verdicts", "single", "hybrid", "thresholds", "others", "beside"}
+    arm = collect(finished).arms[1]
+    row = next(row for row in made["single"].rows if row.cells[0] == "dice")
+    found = arm.estimates["mask_ap75"]
+    assert row.cells[made["single"].header.index("AP75")] == f"{found.mean:.2f} ± {found.half:.2f}"
+    assert row.cells[-1] == arm.comparison.label == "worse" and row.cells[-3] == "3"
+    assert [row.cells[0] for row in made["single"].rows] == ["bce", "dice"]
+    assert [row.cells[:3] for row in made["hybrid"].rows] == [
+        ["bce", "–", "1"],
+        [HYBRID, "0.5", "1"],
+    ]
+    assert (
+        len({len(row.cells) for row in made["thresholds"].rows} | {len(made["thresholds"].header)})
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    "loss, base, alpha, beta",
+    [
+        # a row of the survey
+        ("0.5*mse + bce", "bce", "0.5", "1"),
+        ("bce + 0.5*mse", "bce", "0.5", "1"),
+        (HYBRID, "bce", "0.5", "1"),
+        ("2*mse + huber", "bce", "2", "1"),
+        ("survey_huber(outside='charge') + 2*mse", "bce", "2", "1"),
+        ("3*huber + bce", "mse", "3", "1"),
+        ("dice + 2*bce", "bce", "1", "2"),
+        ("2*bce + dice", "bce", "1", "2"),  # the baseline's loss
+        # the term of weight 1
+        ("0.3*focal + dice", "bce", "0.3", "1"),
+        ("dice + 0.3*focal", "bce", "0.3", "1"),
+        ("0.3*focal + 0.7*dice", "bce + mse", "0.3", "0.7"),
+        ("0.7*dice + 0.3*focal", "bce + mse", "0.3", "0.7"),
+        ("0.5*mse + dice + bce", "bce", "1, 0.5", "1"),
+        ("bce + dice + 0.5*mse", "bce", "1, 0.5", "1"),
+    ],
+)
+def test_alpha_weights_what_is_added_in_whatever_order(loss, base, alpha, beta):
+    def arm(text):
+        config = load_config("yolact_plus_tiny_cigarettes", [f"loss.mask={text}"])
+        return SimpleNamespace(config=config, published=published(config))
+
+    reference, *added = by_role(arm(loss), arm(base))
+    assert (", ".join(f"{term.coefficient:g}" for term in added), f"{reference.coefficient:g}") == (
+        alpha,
+        beta,
+    )
+
+
+def test_other_metrics_have_intervals_and_no_verdict(finished):
+    report_ = collect(finished)
+    table = next(table for table in tables(report_) if table.key == "others")
+    assert (
+        table.header == ["arm", "mask AP small", "mask AP medium", "mask AP large", "box AP"]
+        and not table.worded
+    )
+    rows = {row.cells[0]: row for row in table.rows}
+    gap = next(arm for arm in report_.arms if arm.label == "dice").comparison.others["box_ap"]
+    assert (
+        rows["dice"].cells[-1] == f"{gap.difference:+.2f} ± {gap.high - gap.difference:.2f}"
+        and rows["bce"].kind == "baseline"
+    )
+    assert not any(row.verdict for row in table.rows)
+    note = next(table for table in tables(report_) if table.key == "verdicts").notes[0]
+    assert (
+        f"{100 * report_.base.runs[0].run.resampled.dropped:.1f} % of the classes drop out" in note
+    )
+
+
+def test_sign_flips_from_six_seeds(study, tmp_path):
+    assert (
+        "sign-flip p"
+        not in next(table for table in tables(collect(study)) if table.key == "verdicts").header
+    )
+    content = {**STUDY, "name": "six", "arms": ["bce", "dice"], "seeds": 6}
+    found = collect(make_study(tmp_path / "runs", content, SKILLS, images=10))
+    table = next(table for table in tables(found) if table.key == "verdicts")
+    place_of = table.header.index("sign-flip p")
+    assert [row.cells[place_of] for row in table.rows] == [
+        "",
+        f"{found.arms[1].comparison.sign_flip:.4f}",
+    ]
+    assert len({len(row.cells) for row in table.rows} | {len(table.header)}) == 1
+    assert (
+        0.03 <= found.arms[1].comparison.sign_flip <= 1
+        and read_csv_text(comparison_csv(found))[1]["sign_flip_p"]
+    )
+
+
+def test_what_stands_beside_ap_is_in_both_files(study):
+    (place(study, "dice", 0) / "results" / "benchmark.json").write_text(
+        json.dumps({"fps": 20.0, "p95_ms": {"total": 100}})
+    )
+    for seed in range(3):  # as report.py --boundary leaves it
+        (place(study, "dice", seed) / "results" / "boundary.json").write_text(
+            json.dumps({"boundary_ap": 10.0 + seed})
+        )
+    found = collect(study)
+    runs = {(row["arm"], row["seed"]): row for row in read_csv_text(results_csv(found))}
+    arms = {row["arm"]: row for row in read_csv_text(comparison_csv(found))}
+    expected = olrp(found.arms[1].runs[2].run.records(), "mask")
+    assert (
+        float(runs["dice", "2"]["mask_olrp"]) == pytest.approx(100 * expected.olrp, abs=1e-5)
+        and runs["dice", "2"]["box_olrp"]
+    )
+    mean = np.mean([float(runs["dice", str(seed)]["mask_calibration_error"]) for seed in range(3)])
+    assert float(arms["dice"]["mask_calibration_error"]) == pytest.approx(mean, abs=1e-5)
+    assert (
+        arms["dice"]["mask_boundary_ap"] == "11.0"
+        and not arms["bce"]["mask_boundary_ap"]
+        and arms["dice"]["classes_dropped"] != ""
+    )
+    assert (runs["dice", "0"]["fps"], runs["dice", "1"]["fps"], arms["dice"]["fps"]) == (
+        "20.0",
+        "",
+        "20.0",
+    )
+    beside = next(table for table in tables(found) if table.key == "beside")
+    assert [row.cells[beside.header.index("boundary AP")] for row in beside.rows] == [
+        "–",
+        "11.00",
+        "–",
+    ]
+
+
+def test_an_unstable_baseline_is_marked(study):
+    metrics = place(study, "bce", 1) / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines[3]["skipped"], lines[5]["overflows"] = 2, 7
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    overflown = place(study, "dice", 1) / "metrics.jsonl"
+    overflown.write_text(
+        overflown.read_text().replace('"skipped": 0', '"skipped": 0, "overflows": 3')
+    )
+    found = collect(study)
+    for key in ("verdicts", "single", "hybrid", "thresholds"):
+        rows = {
+            row.cells[0]: row
+            for row in next(table for table in tables(found) if table.key == key).rows
+        }
+        assert rows["bce"].cells[-1] == "baseline, unstable 1/3"
+        # overflows of fp16's scale do not count
+        assert "dice" not in rows or rows["dice"].cells[-1] == "worse"
+    assert [row["verdict"] for row in read_csv_text(comparison_csv(found))][
+        0
+    ] == "baseline, unstable 1/3"
+    assert run_report(study) == 0
+    assert (
+        "bce, the baseline, is unstable: 1 of 3 runs"
+        in (study / "report" / "report.html").read_text()
+    )
+
+
+def test_interval_of_one_seed_is_that_of_the_images(study):
+    for arm in SKILLS:
+        for seed in (1, 2):
+            shutil.rmtree(place(study, arm, seed))
+    found = collect(study)
+    base = found.base
+    assert base.estimates["mask_ap"].half == pytest.approx(
+        1.96 * base.runs[0].run.resampled.draws["mask_ap"].std(ddof=1), rel=1e-3
+    )
+    assert {arm.comparison.verdict for arm in found.arms if arm.comparison} == {"no verdict"}
+    assert run_report(study) == 0
+
+
+@pytest.mark.parametrize("gone", [["dice"], ["bce"], ["bce", "dice"]])
+def test_arms_without_a_finished_run(study, gone):
+    for arm in gone:
+        for seed in range(3):
+            shutil.rmtree(place(study, arm, seed))
+    assert run_report(study) == 0
+    rows = {row["arm"]: row["verdict"] for row in read_csv(study / "report" / "comparison.csv")}
+    assert rows["bce"] == "baseline" and rows["dice"] == (
+        "failed" if "dice" in gone else "no verdict"
+    )
+    page = (study / "report" / "report.html").read_text()
+    assert ("dice cannot be compared: bce, the baseline, has no finished run" in page) == (
+        gone == ["bce"]
+    )
+
+
+def test_times_that_eval_left_are_in_the_tables(study):
+    # images/s, and ms of the slow images
+    for seed, (fps, slow) in enumerate(((20.0, 100.0), (30.0, 50.0))):
+        (place(study, "dice", seed) / "results" / "benchmark.json").write_text(
+            json.dumps({"fps": fps, "p95_ms": {"total": slow}})
+        )
+    rows = next(table for table in tables(collect(study)) if table.key == "single").rows
+    assert [row.cells[1] for row in rows] == ["–", "25.0 ± 10.0"]
+
+
+def test_batch_sizes_at_equal_images(tmp_path):
+    content = {
+        **STUDY,
+        "arms": {"grid": {"train.batch_size": [2, 8, 16]}},
+        "baseline": "batch_size=8",
+        "equal": "images",
+        "seeds": 1,
+    }
+    labels = [f"batch_size={size}" for size in (2, 8, 16)]
+    found = collect(make_study(tmp_path, content, dict.fromkeys(labels, 0.0), images=10))
+    table = next(table for table in tables(found) if table.key == "batch")
+    assert [row.cells[:5] for row in table.rows if not row.kind == "published"] == [
+        ["batch_size=2", "2", "0.001", "4000", "8000"],
+        ["batch_size=8", "8", "0.001", "1000", "8000"],
+        ["batch_size=16", "16", "0.001", "500", "8000"],
+    ]
+    assert [(row.cells[0], row.cells[5]) for row in table.rows if row.kind == "published"] == [
+        ("published: BCE", "83.65"),
+        ("published: BCE, batch 16", "84.67"),
+    ]
+
+
+# ---------------------------------------------------------------------------------------- published
+
+
+def test_published_figures_are_those_of_the_survey():
+    """docs/survey.md was written from the survey by itself."""
+    found = {}
+    for line in (ROOT / "docs" / "survey.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and re.fullmatch(r"[\d.]+", cells[1]):
+            found[cells[5].removeprefix("`survey/").removesuffix("`")] = cells[1:4]
+    assert len(found) == 18 and set(found) == set(_ROWS)
+    for name, (ap, ap50, ap90) in found.items():
+        row = _ROWS[name]
+        assert f"{row.ap:.2f}" == ap and (
+            not ap50 or [f"{row.by_threshold[t]:.2f}" for t in (50, 90)] == [ap50, ap90]
+        )
+        mean = np.mean(list(row.by_threshold.values())) if len(row.by_threshold) == 10 else row.ap
+        assert abs(mean - row.ap) < 0.02, (
+            f"{name}: a mean over its thresholds, so one of them is mistyped"
+        )
+
+
+@pytest.mark.parametrize(
+    "loss, name",
+    [
+        ("bce", "bce"),
+        ("0.5*mse + bce", "0.5mse_bce"),
+        (HYBRID, "0.5mse_bce"),
+        ("huber(delta=0.3)", "huber"),
+        ("survey_huber(delta=2)", "huber"),
+        ("huber + bce", "huber_bce"),
+        ("bce + 0.7*mse", None),
+        ("bce(weight=ramp(0.1, 1))", None),
+        ("lovasz", None),
+    ],
+)
+def test_which_published_row_stands_beside_a_loss(loss, name):
+    config = load_config("yolact_plus_tiny_cigarettes", [f"loss.mask={loss}"])
+    assert getattr(published(config), "name", None) == name
+    assert published(load_config("yolact_plus_tiny_nuclei", [f"loss.mask={loss}"])) is None
+
+
+def test_published_rows_are_marked(tmp_path):
+    found = collect(make_study(tmp_path, {**STUDY, "seeds": 1}, SKILLS, images=10))
+    table = next(table for table in tables(found) if table.key == "hybrid")
+    row = next(row for row in table.rows if row.cells[0] == "published: 0.5MSE + BCE")
+    assert row.kind == "published" and row.cells[1:3] == ["0.5", "1"] and row.cells[4] == "84.43"
+    assert row.cells[-3:] == ["1", "+0.78", "one run, no interval"]
+    assert row.remark == "computed: BCE + 0.5 MSE, the latter uncropped"

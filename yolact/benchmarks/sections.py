@@ -1,0 +1,400 @@
+"""What scripts/bench.py times: each section returns its figures as a dict."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from data.cigarettes.generate import generate
+from data.loader import build_dataset, train_loader
+from data.resolve import load_config
+from data.transforms import normalize
+from layers.losses.checks.contract import variants
+from layers.losses.rank_sort import rank_sort_loss
+from layers.losses.registry import names
+from layers.targets import Targets
+from yolact import build_model
+from yolact.benchmarks.assign import assigner_times, milliseconds
+from yolact.benchmarks.inputs import ground_truth, images
+from yolact.benchmarks.timing import peak_memory_mb, time_calls
+from yolact.build import build_criterion
+from yolact.engine.benchmark import benchmark
+from yolact.engine.evaluate import evaluate
+from yolact.engine.optim import build_optimizer
+from yolact.engine.precision import autocast
+from yolact.engine.step import TrainStep
+from yolact.postprocess import detect
+from yolact.study.statistics.resample import resample
+from yolact.testing.recipe import make_state
+from yolact.testing.synthetic import synthetic_records
+
+LEAVES = ("box_deltas", "class_logits", "mask_coeffs", "prototypes", "semantic_logits")
+
+
+def run_section(args) -> dict:
+    """{"times": seconds of each call, "peak_mb", "threads"} and for some sections "detail": {stage:
+    figure}."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    bench = Bench(
+        load_config(args.config, [*args.set, "model.pretrained=none"]),
+        torch.device(args.device),
+        args.precision,
+        args.seconds,
+    )
+    result = getattr(bench, args.worker)()
+    peak = (
+        torch.cuda.max_memory_allocated() / 1e6 if bench.device.type == "cuda" else peak_memory_mb()
+    )
+    return {**result, "peak_mb": peak, "threads": torch.get_num_threads()}
+
+
+class Bench:
+    def __init__(self, cfg, device: torch.device, precision: str, seconds: float):
+        self.cfg, self.device, self.seconds, self.precision = cfg, device, seconds, precision
+        self.autocast = autocast(device, precision)
+
+    def model(self, training: bool):
+        model = build_model(self.cfg)
+        # as in the original: weights that give it and us the same detections
+        if self.cfg.model.norm == "none":
+            state = make_state(
+                {key: tuple(value.shape) for key, value in model.state_dict().items()}, 0
+            )
+            model.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
+        model.to(self.device).train(training)
+        model.freeze_batchnorm(True)
+        return model
+
+    def inputs(self, count: int):
+        size = self.cfg.model.max_size
+        truths = ground_truth(count, size, objects=8, classes=self.cfg.num_classes)
+        targets = [
+            Targets(
+                torch.from_numpy(t["boxes"]),
+                torch.from_numpy(t["labels"]),
+                torch.zeros(8, dtype=torch.bool),
+                torch.from_numpy(t["masks"]).bool(),
+            )
+            for t in truths
+        ]
+        return torch.from_numpy(images(count, size)).to(self.device), [
+            t.to(self.device) for t in targets
+        ]
+
+    def timed(self, work) -> dict:
+        def call():
+            with self.autocast:
+                work()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return {"times": time_calls(call, self.seconds)}
+
+    @torch.no_grad()
+    def forward(self) -> dict:
+        model, (x, _) = self.model(training=False), self.inputs(1)
+        return self.timed(lambda: model(x))
+
+    @torch.no_grad()
+    def detect(self) -> dict:
+        model, (x, _) = self.model(training=False), self.inputs(1)
+        predictions = model(x)
+        found = detect(predictions, [(480, 640)], mask_iou_net=model.mask_iou_net)[0]
+        timed = self.timed(
+            lambda: detect(predictions, [(480, 640)], mask_iou_net=model.mask_iou_net)
+        )
+        return {**timed, "detail": {"detections": len(found)}}
+
+    def criterion(self) -> dict:
+        model, (x, targets) = self.model(training=True), self.inputs(2)
+        criterion = build_criterion(self.cfg, model).to(self.device)
+        predictions = self._leaves(model, x)
+
+        def work():
+            # 0 measures gradients
+            sum(
+                criterion(predictions, [_without_reduced(t) for t in targets], step=1).values()
+            ).backward()
+            for name in LEAVES:
+                getattr(predictions, name).grad = None
+
+        return self.timed(work)
+
+    def _leaves(self, model, x):
+        """Predictions that end in leaves, for the criterion alone."""
+        with torch.no_grad(), self.autocast:
+            predictions = model(x)
+        for name in LEAVES:
+            setattr(predictions, name, getattr(predictions, name).detach().requires_grad_())
+        return predictions
+
+    def losses(self) -> dict:
+        """Forward and backward of the whole criterion on two images, whose masks and distances come
+        ready from the loader; every loss in turn with bce, so that a drift falls on both. The
+        fastest calls are compared."""
+        model, (x, targets) = self.model(training=True), self.inputs(2)
+        predictions = self._leaves(model, x)
+        sizes = [
+            tuple(predictions.prototypes.shape[1:3]),
+            tuple(predictions.semantic_logits.shape[-2:]),
+        ]
+        targets = [
+            t.to("cpu").reduce(sizes, keep_full=True, distance_sizes=sizes[:1]).to(self.device)
+            for t in targets
+        ]
+
+        def call(criterion) -> float:
+            start = time.perf_counter()
+            sum(criterion(predictions, targets, step=1).values()).backward()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter() - start
+
+        def build(expression: str):
+            loss = self.cfg.loss.model_copy(update={"mask": expression})
+            return build_criterion(self.cfg.model_copy(update={"loss": loss}), model).to(
+                self.device
+            )
+
+        plain, relative = build("bce"), {}
+        for expression in dict.fromkeys(text for name in names() for text in variants(name)):
+            criterion, pairs = build(expression), []
+            end = time.perf_counter() + self.seconds / 2
+            while len(pairs) < 5 or time.perf_counter() < end:
+                pairs.append((call(plain), call(criterion)))
+            fastest = [min(times) for times in zip(*pairs[1:], strict=True)]
+            relative[expression] = fastest[1] / fastest[0]
+        return {
+            "times": [fastest[0]],
+            "relative": dict(sorted(relative.items(), key=lambda item: item[1])),
+        }
+
+    def rank_sort(self) -> dict:
+        runs = {}
+        for count in (20_000, 1_600_000):
+            generator = torch.Generator().manual_seed(0)
+            logits = torch.randn(count, generator=generator).to(self.device).requires_grad_()
+            targets = (
+                torch.zeros(count)
+                .index_fill_(0, torch.randperm(count, generator=generator)[:200], 0.5)
+                .to(self.device)
+            )
+            runs[count] = self.timed(
+                lambda logits=logits, targets=targets: torch.autograd.grad(
+                    sum(rank_sort_loss(logits, targets, positives=200)), logits
+                )
+            )
+        return {**runs[20_000], "detail": {"1.6M": 1e3 * median(runs[1_600_000]["times"])}}
+
+    def step(self) -> dict:
+        return self.timed(self._step())
+
+    def _step(self) -> Callable[[], None]:
+        """A training step of two images."""
+        model, (x, targets) = self.model(training=True), self.inputs(2)
+        train_step = TrainStep(
+            model, build_criterion(self.cfg, model).to(self.device), precision=self.precision
+        )
+        optimizer = torch.optim.SGD(
+            [p for p in train_step.parameters() if p.requires_grad],
+            lr=1e-6,
+            momentum=0.9,
+            weight_decay=5e-4,
+        )
+
+        def work():
+            optimizer.zero_grad()
+            sum(train_step(x, [_without_reduced(t) for t in targets], step=1).values()).backward()
+            optimizer.step()
+
+        return work
+
+    def assign(self) -> dict:
+        """Anchor assignment of one image by every assigner, and what GmaIoU-ATSS costs beside
+        IoU-ATSS and in a step of two images."""
+        anchors, level_sizes = self.model(training=True).anchors_for(self.cfg.model.max_size)
+        rows = assigner_times(
+            anchors, level_sizes, self.cfg.model.max_size, self.device, self.seconds
+        )
+        one_step = self._step()
+        with self.autocast:
+            step = min(milliseconds(one_step, self.device) for _ in range(3))
+        plain, masked = rows["atss(iou='iou')"], rows["atss(iou='gmaiou')"]
+        ratios = {f"gmaiou/iou at {key.split()[-1]}": masked[key] / plain[key] for key in plain}
+        return {
+            "times": [masked["ms at 8"] / 1e3],
+            "rows": rows,
+            "detail": {**ratios, "% of a step": 200 * masked["ms at 8"] / step},
+        }
+
+    def train(self) -> dict:
+        """A real step at the config's batch size on a generated set; per stage the median
+        milliseconds."""
+        with self._generated(train=4 * self.cfg.train.batch_size, val=1) as cfg:
+            model = self.model(training=True)
+            criterion = build_criterion(cfg, model).to(self.device)
+            optimizer = build_optimizer(model.parameters(), cfg.train)
+            dataset = build_dataset(
+                cfg,
+                "train",
+                mask_sizes=criterion.mask_sizes,
+                needs_full_masks=criterion.needs_full_masks,
+                distance_sizes=criterion.distance_sizes,
+            )
+            batches = iter(
+                train_loader(
+                    cfg,
+                    dataset,
+                    start_step=0,
+                    rank=0,
+                    world_size=1,
+                    num_workers=cfg.train.num_workers,
+                )
+            )
+            stages: dict[str, list[float]] = {
+                name: [] for name in ("data", "forward", "criterion", "backward", "optimiser")
+            }
+            end = None
+            while end is None or time.perf_counter() < end or len(stages["data"]) < 5:
+                clock = Stages(stages, self.device)
+                batch = next(batches).to(self.device)
+                x = normalize(batch.images, cfg.model.pixel_mean, cfg.model.pixel_std)
+                clock.lap("data")
+                with self.autocast:
+                    predictions = model(x)
+                    clock.lap("forward")
+                    loss = sum(criterion(predictions, batch.targets).values())
+                    clock.lap("criterion")
+                loss.backward()
+                clock.lap("backward")
+                optimizer.step(), optimizer.zero_grad()
+                clock.lap("optimiser")
+                end = end or time.perf_counter() + self.seconds
+            steps = [sum(row) for row in list(zip(*stages.values()))[2:]]
+            return {
+                "times": steps,
+                "detail": {
+                    **{name: 1e3 * median(laps[2:]) for name, laps in stages.items()},
+                    "images/s": cfg.train.batch_size / median(steps),
+                },
+            }
+
+    def inference(self) -> dict:
+        report = benchmark(
+            self.model(training=False),
+            self.cfg,
+            device=self.device,
+            precision=self.precision,
+            progress=False,
+            iterations=max(3, int(2 * self.seconds)),
+            warmup=2,
+        )
+        return {"times": [report.median_ms["total"] / 1e3], "detail": report.median_ms}
+
+    def loader(self) -> dict:
+        with self._generated(train=64, val=1) as cfg:
+            criterion = build_criterion(cfg, build_model(cfg))
+            dataset = build_dataset(
+                cfg,
+                "train",
+                mask_sizes=criterion.mask_sizes,
+                needs_full_masks=criterion.needs_full_masks,
+                distance_sizes=criterion.distance_sizes,
+            )
+            batches = iter(
+                train_loader(
+                    cfg,
+                    dataset,
+                    start_step=0,
+                    rank=0,
+                    world_size=1,
+                    num_workers=cfg.train.num_workers,
+                )
+            )
+            times = time_calls(
+                lambda: next(batches), self.seconds, warmup=2 * max(cfg.train.num_workers, 1) + 1
+            )
+            rate = cfg.train.batch_size * len(times) / sum(times)
+            return {"times": times, "detail": {"workers": cfg.train.num_workers, "images/s": rate}}
+
+    def evaluate(self) -> dict:
+        count = 32
+        with self._generated(train=1, val=count) as cfg:
+            model = self.model(training=False)
+            start = time.perf_counter()
+            evaluate(model, cfg, device=self.device, precision=self.precision, progress=False)
+            seconds = time.perf_counter() - start
+            return {"times": [seconds], "detail": {"images/s": count / seconds}}
+
+    def statistics(self) -> dict:
+        """Two runs, resampled from their records as a comparison does it the first time; 37,000
+        instances and 190,000 detections at 80."""
+        sizes = {"200 x 1": (200, 1, 4, 8)} | (
+            {"5000 x 80": (5000, 80, 7.3, 30)} if self.seconds >= 1 else {}
+        )
+        seconds = {}
+        for name, (count, classes, truths, wrong) in sizes.items():
+            pair = [
+                synthetic_records(count, classes=classes, truths=truths, wrong=wrong, run_seed=seed)
+                for seed in range(2)
+            ]
+            start = time.perf_counter()
+            for records in pair:
+                resample(records)
+            seconds[name] = time.perf_counter() - start
+        return {"times": [seconds["200 x 1"]], "detail": seconds}
+
+    def _generated(self, train: int, val: int):
+        return _GeneratedSet(self.cfg, train, val)
+
+
+class Stages:
+    """Adds the time since the last lap to a named list, synchronising first on CUDA."""
+
+    def __init__(self, stages: dict[str, list[float]], device: torch.device):
+        self.stages, self.device, self.last = stages, device, time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.stages[name].append(now - self.last)
+        self.last = now
+
+
+class _GeneratedSet:
+    """The config, pointed at a small generated Cigarettes stand-in that exists inside the
+    with-block."""
+
+    def __init__(self, cfg, train: int, val: int):
+        self.cfg, self.train, self.val = cfg, train, val
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        root = Path(self.folder.name) / "set"
+        generate(root, train=self.train, val=self.val, size=512, progress=False)
+        data = self.cfg.data.model_copy(
+            update={
+                "root": str(root),
+                "train_images": "train/images",
+                "train_annotations": "train/coco_annotations.json",
+                "val_images": "val/images",
+                "val_annotations": "val/coco_annotations.json",
+                "label_map": {1: 0},
+            }
+        )
+        return self.cfg.model_copy(update={"data": data})
+
+    def __exit__(self, *_):
+        self.folder.cleanup()
+
+
+def _without_reduced(targets: Targets) -> Targets:
+    """A copy that has to shrink its masks again: the original's criterion does that work too."""
+    return Targets(targets.boxes, targets.labels, targets.crowd, targets.masks)

@@ -1,0 +1,236 @@
+"""Time and peak memory of training, inference, loading and evaluation, as a table and as JSON.
+
+    python scripts/bench.py                                        every section on yolact_base
+    python scripts/bench.py forward step --config yolact_plus_base --device cuda
+    python scripts/bench.py forward detect criterion step --against PATH    the same work on a
+        checkout of the original code
+
+forward     model(image), one image                       criterion  losses forward and backward,
+            two images
+detect      NMS, masks and re-scoring to 640x480          step       forward, criterion, backward,
+            optimiser, two images
+train       a real training step, stage by stage          loader     images a second out of the
+            training loader
+inference   a picture from file pixels to masks, by stage evaluate   images a second through
+            evaluation and COCOeval
+losses      criterion with each mask loss, as a multiple of its time with bce
+assign      anchor assignment of one image with 8 and with 100 objects by every assigner, and by
+            brute force
+statistics  mask AP of two runs on 2,000 resamples: 200 images of 1 class; with --seconds 1 or more
+            also 5,000 of 80 (seconds)
+rank_sort   Rank & Sort loss and its gradient, 200 positives among 20,000 logits; detail:
+            milliseconds among 1.6 million
+
+The first four run in a process of their own each, in turn with the original's where --against is
+given, so that a drift of the machine's speed falls on both; the ratio column is ours / original.
+They use the same weights (drawn by name), pictures and targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from data.resolve import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAIRED = ("forward", "detect", "criterion", "step")
+OWN = ("train", "inference", "loader", "evaluate", "losses", "assign", "rank_sort", "statistics")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        help=f"any of {', '.join(PAIRED + OWN)}; default all",
+    )
+    parser.add_argument(
+        "--config", default="yolact_base", help="config name or file, several separated by commas"
+    )
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="config overrides"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="PATH",
+        help="checkout of the original YOLACT code that runs on the installed torch",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu or cuda (the paired sections with --against run on cpu)",
+    )
+    parser.add_argument("--precision", default="float32", choices=("float32", "bf16", "fp16"))
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = torch's choice")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="measuring time of each section and turn"
+    )
+    parser.add_argument("--turns", type=int, default=2, help="how often each paired section is run")
+    parser.add_argument("--json", type=Path, help="also write every figure here")
+    parser.add_argument("--worker", choices=PAIRED + OWN, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    unknown = set(args.sections) - set(PAIRED + OWN)
+    if unknown:
+        parser.error(
+            f"unknown section {', '.join(sorted(unknown))}: choose from {', '.join(PAIRED + OWN)}"
+        )
+    if args.against and (
+        args.device != "cpu" or args.set or not (Path(args.against) / "yolact.py").is_file()
+    ):
+        parser.error(
+            "--against needs a folder with the original's yolact.py, and compares on the CPU with "
+            "unchanged configs"
+        )
+    if args.worker:
+        from yolact.benchmarks.sections import run_section
+
+        print(json.dumps(run_section(args)))
+        return 0
+    try:
+        for config in args.config.split(","):
+            load_config(config, args.set, check_names=False)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return orchestrate(args)
+
+
+def orchestrate(args) -> int:
+    results = []
+    print(
+        f"{'config':<24}{'section':<12}{'ms':>10}{'original':>10}{'ratio':>7}{'MB':>8}{'original':>10} "
+        f"  device: {device_name(args)}"
+    )
+    for config in args.config.split(","):
+        # workers run in a folder of their own
+        config = str(Path(config).resolve()) if Path(config).is_file() else config
+        for section in args.sections or PAIRED + OWN:
+            against = args.against if section in PAIRED else None
+            ours, theirs = [], []
+            for _ in range(args.turns if section in PAIRED else 1):
+                ours.append(
+                    call(
+                        [
+                            "yolact.commands.bench",
+                            "--worker",
+                            section,
+                            "--config",
+                            config,
+                            "--device",
+                            args.device,
+                            "--precision",
+                            args.precision,
+                            "--threads",
+                            str(args.threads),
+                            "--seconds",
+                            str(args.seconds),
+                            "--set",
+                            *args.set,
+                        ]
+                    )
+                )
+                if against:
+                    threads = str(args.threads or ours[-1]["threads"])
+                    theirs.append(
+                        call(
+                            [
+                                "yolact.benchmarks.original",
+                                "--checkout",
+                                str(Path(against).resolve()),
+                                "--section",
+                                section,
+                                "--config",
+                                config,
+                                "--seconds",
+                                str(args.seconds),
+                                "--threads",
+                                threads,
+                            ]
+                        )
+                    )
+            results.append(summarise(config, section, ours, theirs))
+            print(line(results[-1]), flush=True)
+    if args.json:
+        args.json.write_text(
+            json.dumps(
+                {"device": device_name(args), "precision": args.precision, "results": results},
+                indent=1,
+            )
+            + "\n"
+        )
+    return 0
+
+
+def call(arguments: list[str]) -> dict:
+    """Run main() of a module in a fresh process, in an empty folder; the JSON of its last line."""
+    module, *words = arguments
+    code = f"import sys; sys.path[0] = {str(ROOT)!r}; from {module} import main; sys.exit(main())"
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=folder
+        )
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(arguments[:5])} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def summarise(config: str, section: str, ours: list[dict], theirs: list[dict]) -> dict:
+    result = {
+        "config": config,
+        "section": section,
+        **{k: v for k, v in ours[-1].items() if k != "times"},
+    }
+    if "times" in ours[0]:
+        result["ms"] = 1e3 * median(t for run in ours for t in run["times"])
+    if theirs:
+        result["original_ms"] = 1e3 * median(t for run in theirs for t in run["times"])
+        result["ratio"] = result["ms"] / result["original_ms"]
+        result["original_peak_mb"] = max(run["peak_mb"] for run in theirs)
+    return result
+
+
+def line(result: dict) -> str:
+    cells = [f"{result['config']:<24}{result['section']:<12}"]
+    for key, width, digits in (
+        ("ms", 10, 1),
+        ("original_ms", 10, 1),
+        ("ratio", 7, 2),
+        ("peak_mb", 8, 0),
+        ("original_peak_mb", 10, 0),
+    ):
+        cells.append(f"{result[key]:>{width}.{digits}f}" if key in result else " " * width)
+    if "relative" in result:
+        return "".join(cells) + "".join(
+            f"\n  {ratio:6.2f}x  {loss}" for loss, ratio in result["relative"].items()
+        )
+    detail = "   ".join(
+        f"{name} {value:.{1 if value >= 10 else 2}f}"
+        for name, value in result.get("detail", {}).items()
+    )
+    rows = [
+        f"\n  {name:<36}" + "".join(f"{column} {value:10.2f}   " for column, value in row.items())
+        for name, row in result.get("rows", {}).items()
+    ]
+    return "".join(cells) + ("   " + detail if detail else "") + "".join(rows)
+
+
+def device_name(args) -> str:
+    if args.device == "cpu":
+        return f"CPU, {args.threads or 'default'} threads"
+    import torch
+
+    return torch.cuda.get_device_name(args.device)
+
+
+def program() -> int:
+    """Runs the program on the words of the command line; its exit code."""
+    return main()

@@ -1,0 +1,119 @@
+"""Say what is wrong with a COCO-format data set, and the fix.
+
+    python scripts/check_data.py NAME [key=value ...]      a data set of data/config.py, a config,
+        or a config file
+    python scripts/check_data.py --annotations FILE --images FOLDER
+
+Exit code 0 when there is no error (there may be warnings), 1 when there is one, 2 when the check
+could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.annotations import read_json
+from data.config import CONFIGS, DATASETS
+from data.doctor.check import SPLITS, Finding, check_dataset
+from data.resolve import load_config
+from data.schema import Config, DataConfig
+from layers.names import unknown_name
+from yolact.cli import run
+
+MARKS = {"error": "ERROR  ", "warning": "warning", "note": "note   "}
+
+
+def main(args: argparse.Namespace) -> int:
+    cfg, splits = _config(args)
+    found = check_dataset(
+        cfg, fast=args.fast, splits=splits, progress=bars if sys.stderr.isatty() else None
+    )
+    report(found)
+    return int(any(finding.level == "error" for finding in found))
+
+
+def _config(args: argparse.Namespace) -> tuple[Config, tuple[str, ...]]:
+    """The config to check, and its splits. Anchors come from --config where a data set alone is
+    named."""
+    if args.annotations:
+        names = tuple(
+            str(category.get("name", "")) for category in read_json(args.annotations)["categories"]
+        )
+        if not names:
+            raise ValueError(f"{args.annotations} has no categories: add them")
+        data = DataConfig(
+            name=args.annotations.stem,
+            train_images=str(args.images),
+            train_annotations=str(args.annotations),
+            class_names=tuple(dict.fromkeys(names)),
+        )
+        return load_config(args.config).model_copy(update={"data": data}), ("train",)
+    if args.dataset in DATASETS:
+        return load_config(args.config, [f"dataset={args.dataset}", *args.overrides]), SPLITS
+    if not Path(args.dataset).exists() and args.dataset.removesuffix("_config") not in CONFIGS:
+        raise ValueError(
+            f"{unknown_name('data set or config', args.dataset, [*DATASETS, *CONFIGS])}; for a "
+            "JSON file use --annotations"
+        )
+    return load_config(args.dataset, args.overrides), SPLITS
+
+
+def bars(stage: str) -> Callable[[int, int], None]:
+    bar = tqdm(desc=stage, leave=False, unit="")
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def report(found: list[Finding]) -> None:
+    for finding in found:
+        print(f"{MARKS[finding.level]}  {finding.message}")
+        if finding.fix:
+            print(f"         fix: {finding.fix}")
+    counts = {level: sum(f.level == level for f in found) for level in MARKS}
+    print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
+
+
+def program() -> int:
+    """Runs the program on the words of the command line; its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", nargs="?", help="name of a data set or config, or a config file")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="changes to the config, such as data.root=PATH",
+    )
+    parser.add_argument(
+        "--annotations", type=Path, help="a COCO-format JSON file, instead of a name"
+    )
+    parser.add_argument("--images", type=Path, help="the folder of its images")
+    parser.add_argument(
+        "--config",
+        default="yolact_base",
+        help="config whose anchors are checked against the boxes (default yolact_base)",
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="annotation files and folder listings only"
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show the whole traceback of an error"
+    )
+    arguments = parser.parse_args()
+    if bool(arguments.dataset) == bool(arguments.annotations) or bool(
+        arguments.annotations
+    ) != bool(arguments.images):
+        parser.error("give the name of a data set, or --annotations and --images")
+    return run(main, arguments)

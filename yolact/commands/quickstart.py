@@ -1,0 +1,111 @@
+"""The whole way in minutes on a plain CPU: make a small set, train YOLACT++ on it, evaluate, and
+draw what it learned.
+
+    python scripts/quickstart.py [key=value ...]
+
+Generates 256 px pictures of cigarette butts (runs/quickstart_data), trains the config `quickstart`
+(deformable convolutions and mask re-scoring included) and leaves everything in runs/quickstart/<n>:
+metrics, AP, curves.png, gallery.jpg, weights.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from yolact import cli
+
+IMAGES = {"train": 1600, "val": 100}
+SIZE, MAX_INSTANCES = 256, 4
+GALLERY_PICTURES = 12
+
+
+def main(arguments: Namespace) -> None:
+    from data.cigarettes.generate import ANNOTATION_FILE, generate
+    from data.resolve import load_config
+    from yolact.commands.plot_run import plot
+    from yolact.engine.train import train
+
+    start = time.perf_counter()
+    cfg = load_config("quickstart", arguments.overrides)
+    data = Path(cfg.data.root)
+    if (data / "train" / ANNOTATION_FILE).is_file():  # written last
+        check_pictures(data)
+        print(f"1/4  pictures are in {data} already")
+    else:
+        print(
+            f"1/4  making {IMAGES['train']} training and {IMAGES['val']} validation pictures in "
+            f"{data}"
+        )
+        generate(data, **IMAGES, size=SIZE, max_instances=MAX_INSTANCES)
+    print("2/4  training and evaluating")
+    trained = time.perf_counter()
+    run = train(cfg)
+    print(f"     {(time.perf_counter() - trained) / 60:.1f} minutes")
+    print("3/4  drawing the curves")
+    curves = plot([run], run / "curves.png")
+    print("4/4  drawing predictions beside ground truth")
+    pictures = draw_gallery(cfg, run)
+    print(
+        f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes; look at\n  {pictures}\n  "
+        f"{curves}\n  {run / 'metrics.jsonl'}\n  tensorboard --logdir {run}\nnext: python eval.py "
+        f"--trained_model={run / 'weights' / 'best.pth'} --image=IN.jpg:OUT.jpg"
+    )
+
+
+def check_pictures(data: Path) -> None:
+    """ValueError unless `data` holds the pictures that this script makes: their number, size, and
+    most objects in one."""
+    from collections import Counter
+
+    from data.annotations import read_json
+    from data.cigarettes.generate import ANNOTATION_FILE
+
+    content = {split: read_json(data / split / ANNOTATION_FILE) for split in IMAGES}
+    counts = {split: len(part["images"]) for split, part in content.items()}
+    sizes = {
+        (image.get("width"), image.get("height"))
+        for part in content.values()
+        for image in part["images"]
+    }
+    in_each = Counter(
+        (split, a.get("image_id")) for split, part in content.items() for a in part["annotations"]
+    )
+    if (counts, sizes, max(in_each.values(), default=0)) != (IMAGES, {(SIZE, SIZE)}, MAX_INSTANCES):
+        raise ValueError(
+            f"{data} holds other pictures than the quickstart's ({IMAGES['train']} + "
+            f"{IMAGES['val']} of {SIZE} px, with up to {MAX_INSTANCES} butts): delete that folder "
+            "to make them anew, or name another with data.root=FOLDER; to train on these, use "
+            f"train.py --config=quickstart data.root={data}"
+        )
+
+
+def draw_gallery(cfg, run: Path) -> Path:
+    """Writes gallery.jpg: validation pictures, predictions left, ground truth right."""
+    import cv2
+    import torch
+
+    from data.loader import build_dataset
+    from yolact import build_model, load_weights
+    from yolact.draw import gallery
+    from yolact.engine.pictures import prediction_pictures
+
+    model = build_model(cfg)
+    load_weights(model, run / "weights" / "best.pth")
+    dataset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
+    pictures = prediction_pictures(
+        model.eval(), cfg, dataset, torch.device("cpu"), count=GALLERY_PICTURES
+    )
+    out = run / "gallery.jpg"
+    cv2.imwrite(
+        str(out), cv2.cvtColor(gallery(list(pictures.values()), columns=3), cv2.COLOR_RGB2BGR)
+    )
+    return out
+
+
+def program() -> int:
+    """Runs the program on the words of the command line; its exit code."""
+    return cli.run(
+        main, cli.Parser(usage="quickstart.py [key=value ...]", description=__doc__).parse()
+    )

@@ -1,0 +1,481 @@
+"""The tables of a report: the survey paper's three, the one of its README, verdicts, and what
+stands beside AP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layers.losses.expr import Term, parse
+from yolact.engine.records import AREAS
+from yolact.study.report.data import ArmReport, Report, is_number, seeds_text
+from yolact.study.report.published import (
+    ALL,
+    BASELINE,
+    SOME,
+    Published,
+    baseline,
+    plain_name,
+    published,
+    reference_loss,
+)
+from yolact.study.report.quality import TITLES, quality
+from yolact.study.statistics.comparison import baseline_label
+from yolact.study.statistics.verdict import LEAST_SEEDS
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """cells: text, one a column. kind: 'baseline', 'published' or ''; verdict: what colours its
+    last cell; remark: on the first cell."""
+
+    cells: Sequence[str]
+    kind: str = ""
+    verdict: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """key: its name in LaTeX; notes: sentences below it."""
+
+    key: str
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+
+    @property
+    def worded(self) -> bool:
+        """Whether its last column is words."""
+        return self.header[-1] == "verdict"
+
+
+def tables(report: Report) -> list[Table]:
+    """Those that the study has arms for."""
+    found = [
+        verdicts(report),
+        batch_sizes(report),
+        single_losses(report),
+        combinations(report),
+        readme(report),
+        others(report),
+        beside_ap(report),
+    ]
+    return [table for table in found if table is not None]
+
+
+def verdicts(report: Report) -> Table:
+    """One line an arm: AP, difference, p and verdict; from six seeds also the sign-flip p."""
+    flips = any(
+        arm.comparison is not None and arm.comparison.sign_flip is not None for arm in report.arms
+    )
+    rows = []
+    for arm in report.arms:
+        found = arm.comparison
+        cells = [arm.label, ap(arm, report.metric), seeds_text(arm, report.study), difference(arm)]
+        if found is None:
+            rows.append(Row([*cells, *[""] * (3 + flips), label_of(arm)], "baseline"))
+            continue
+        judged = len(found.seeds) >= LEAST_SEEDS
+        flip = (
+            [NOTHING if found.sign_flip is None else probability(found.sign_flip)] if flips else []
+        )
+        rows.append(
+            Row(
+                [
+                    *cells,
+                    probability(found.p_holm) if judged else NOTHING,
+                    *flip,
+                    number(found.seed_sd),
+                    number(found.image_sd),
+                    found.label,
+                ],
+                "",
+                found.verdict,
+            )
+        )
+    header = [
+        "arm",
+        metric_title(report.metric),
+        "n",
+        f"difference to {report.baseline}",
+        "p (Holm)",
+        *["sign-flip p"] * flips,
+        "sd, seeds",
+        "sd, images",
+        "verdict",
+    ]
+    notes = [
+        "Means over n seeds ± half of the 95 % interval over seeds and images. Margin of "
+        f"equivalence: {report.study.margin:g} AP. p is adjusted for the number of arms, the "
+        "intervals are not; sd: of the difference to the baseline, over seeds and from the "
+        f"images. {100 * dropped(report):.1f} % of the classes drop out of a resample of the "
+        "images on average, having no ground truth in it."
+    ]
+    if flips:
+        notes.append(
+            "Sign-flip p: exact, on these images, not adjusted; a check that decides nothing."
+        )
+    return Table("verdicts", "Verdicts", header, rows, notes)
+
+
+def batch_sizes(report: Report) -> Table | None:
+    """Table I: arms of different batch sizes."""
+    if len({arm.config.train.batch_size for arm in report.arms}) < 2:
+        return None
+    rows: list[Row] = []
+    for arm in sorted(report.arms, key=lambda arm: arm.config.train.batch_size):
+        train = arm.config.train
+        rows.append(
+            _row(
+                report,
+                arm,
+                [
+                    arm.label,
+                    str(train.batch_size),
+                    f"{train.lr:g}",
+                    str(train.iterations),
+                    str(train.iterations * train.batch_size),
+                ],
+                (0, 50, 75, 90),
+            )
+        )
+        theirs = published(arm.config, batch_sizes=True) if arm.published else None
+        if theirs:
+            rows.append(
+                _published_row(
+                    report,
+                    theirs,
+                    [
+                        f"published: {theirs.title}",
+                        str(train.batch_size),
+                        NOTHING,
+                        NOTHING,
+                        NOTHING,
+                    ],
+                    (0, 50, 75, 90),
+                )
+            )
+    rule = {
+        "constant": "not scaled",
+        "linear": "scaled with the batch size",
+        "sqrt": "scaled with its root",
+    }[report.study.lr_rule]
+    header = [
+        "arm",
+        "batch size",
+        "lr",
+        "iterations",
+        "images seen",
+        "AP",
+        "AP50",
+        "AP75",
+        "AP90",
+        *_verdict(report),
+    ]
+    notes = [f"At equal {report.study.equal}; learning rate {rule}.", *_published_note(rows)]
+    return Table("batch", "Table I: batch size", header, rows, notes)
+
+
+def single_losses(report: Report) -> Table | None:
+    """Table II: arms with one mask loss each."""
+    return _losses(
+        report,
+        "single",
+        "Table II: single losses",
+        [arm for arm in report.arms if len(terms(arm)) == 1],
+    )
+
+
+def combinations(report: Report) -> Table | None:
+    """Table III: arms with a sum of mask losses, below the baseline."""
+    mixed = [arm for arm in report.arms if len(terms(arm)) > 1]
+    if not mixed or not _differ_in_loss(report):
+        return None
+    arms, rows = mixed if report.base in mixed else [report.base, *mixed], []
+    for arm in arms:
+        reference, *added = by_role(arm, report.base)
+        weights = [
+            ", ".join(f"{term.coefficient:g}" for term in added) or NOTHING,
+            f"{reference.coefficient:g}",
+        ]
+        rows.append(_row(report, arm, [arm.label, *weights, fps(arm)], (0, *SOME)))
+        if arm.published:
+            theirs = weights if added else [NOTHING, NOTHING]
+            rows.append(
+                _published_row(
+                    report,
+                    arm.published,
+                    [f"published: {arm.published.title}", *theirs, number(arm.published.fps)],
+                    (0, *SOME),
+                )
+            )
+    header = ["loss", "α", "β", "FPS", "all", *(f"AP{t}" for t in SOME), *_verdict(report)]
+    notes = [
+        "α L1 + β L2: β weights the baseline's loss, or where that takes no part the term of "
+        "weight 1; α weights what is added to it, in whatever order the loss is written.",
+        *_published_note(rows),
+    ]
+    return Table("hybrid", "Table III: combinations of losses", header, rows, notes)
+
+
+def readme(report: Report) -> Table:
+    """Every arm in the layout of the survey's README: FPS, all, AP50 ... AP95."""
+    return _losses(report, "thresholds", "All arms, AP by IoU threshold", report.arms, always=True)
+
+
+def others(report: Report) -> Table | None:
+    """AP by size and of the other shape: differences with intervals, and no verdict."""
+    shape = report.metric.partition("_")[0]
+    names = [
+        *(f"{shape}_ap_{size}" for size in AREAS[1:]),
+        "mask_ap" if shape == "box" else "box_ap",
+        f"{shape}_ap",
+    ]
+    names = [
+        name
+        for name in names
+        if name != report.metric
+        and name in report.base.estimates
+        and is_number(report.base.estimates[name].mean)
+    ]
+    if not names:
+        return None
+    rows = []
+    for arm in report.arms:
+        if arm.comparison is None:
+            rows.append(Row([arm.label, *(ap(arm, name) for name in names)], "baseline"))
+        else:
+            gaps = [arm.comparison.others.get(name) for name in names]
+            rows.append(
+                Row(
+                    [
+                        arm.label,
+                        *(
+                            NOTHING
+                            if gap is None or not is_number(gap.difference)
+                            else f"{gap.difference:+.2f} ± {gap.high - gap.difference:.2f}"
+                            for gap in gaps
+                        ),
+                    ]
+                )
+            )
+    return Table(
+        "others",
+        "Other metrics",
+        ["arm", *map(metric_title, names)],
+        rows,
+        [
+            f"{report.baseline}: means ± half of their 95 % interval; the other arms: differences "
+            "to it ± half of theirs. No verdicts: of several metrics, one easily stands out by "
+            "chance."
+        ],
+    )
+
+
+def beside_ap(report: Report) -> Table | None:
+    """oLRP with its parts, and calibration; means over seeds."""
+    shape = report.metric.partition("_")[0]
+    found = {arm.label: quality(arm.runs.values(), shape) for arm in report.arms}
+    names = [name for name in TITLES if any(name in values for values in found.values())]
+    if not names:
+        return None
+    rows = [
+        Row(
+            [
+                label,
+                *(
+                    number(
+                        values.get(name),
+                        3 if name in ("calibration_error", "score_minus_iou") else 2,
+                    )
+                    for name in names
+                ),
+            ],
+            "baseline" if label == report.baseline else "",
+        )
+        for label, values in found.items()
+    ]
+    return Table(
+        "beside",
+        "Beside AP: errors and calibration",
+        ["arm", *(TITLES[name] for name in names)],
+        rows,
+        [
+            f"Of {shape} detections, means over seeds. oLRP (lower is better) and its parts at the "
+            "best score threshold, in percent; calibration error: mean distance of score and IoU "
+            "in ten bins; score − IoU above 0: overconfident."
+        ],
+    )
+
+
+# --------------------------------------------------------------------------------------------- rows
+
+
+def _losses(
+    report: Report, key: str, title: str, arms: Sequence[ArmReport], *, always: bool = False
+) -> Table | None:
+    if not always and (not arms or not _differ_in_loss(report)):
+        return None
+    rows = []
+    for arm in arms:
+        rows.append(_row(report, arm, [arm.label, fps(arm)], (0, *ALL)))
+        if arm.published and _differ_in_loss(report):
+            rows.append(
+                _published_row(
+                    report,
+                    arm.published,
+                    [f"published: {arm.published.title}", number(arm.published.fps)],
+                    (0, *ALL),
+                )
+            )
+    notes = [
+        f"{report.metric.partition('_')[0].capitalize()} AP, means over n seeds ± half of the 95 % "
+        "interval."
+    ]
+    if all(arm.fps is None for arm in arms):
+        notes.append(
+            "FPS: no run was timed (eval.py --trained_model=RUN/weights/last.pth --benchmark); "
+            "the mask loss takes no part in inference."
+        )
+    else:
+        notes.append(
+            "FPS: median ± distance to the rate that 95 % of the images reach, one image at a time."
+        )
+    header = [
+        "loss" if _differ_in_loss(report) else "arm",
+        "FPS",
+        "all",
+        *(f"AP{t}" for t in ALL),
+        *_verdict(report),
+    ]
+    return Table(key, title, header, rows, [*notes, *_published_note(rows)])
+
+
+def _row(report: Report, arm: ArmReport, first: Sequence[str], thresholds: Sequence[int]) -> Row:
+    """first cells, AP (threshold 0: the mean over all), then n, difference and verdict."""
+    shape = report.metric.partition("_")[0]
+    values = [ap(arm, f"{shape}_ap{t or ''}") for t in thresholds]
+    found = arm.comparison
+    return Row(
+        [*first, *values, seeds_text(arm, report.study), difference(arm), label_of(arm)],
+        "baseline" if found is None else "",
+        "" if found is None else found.verdict,
+    )
+
+
+def _published_row(
+    report: Report, row: Published, first: Sequence[str], thresholds: Sequence[int]
+) -> Row:
+    values = [number(row.by_threshold.get(t) if t else row.ap) for t in thresholds]
+    against = (
+        row.name != BASELINE and report.base.published == baseline() and report.metric == "mask_ap"
+    )
+    gap = f"{row.ap - baseline().ap:+.2f}" if against else ""
+    return Row(
+        [*first, *values, "1", gap, "one run, no interval"],
+        "published",
+        remark=f"computed: {row.computed}",
+    )
+
+
+def _published_note(rows: Sequence[Row]) -> list[str]:
+    if not any(row.kind == "published" for row in rows):
+        return []
+    return [
+        "Published: github.com/selamikarakas/YolactLossSurvey and its paper, one training a row "
+        "on the real Cigarette-butts set, 200 test images; its absolute figures are not "
+        "comparable with those of another set, size or length. docs/survey.md says what each row "
+        "computed."
+    ]
+
+
+def _verdict(report: Report) -> tuple[str, str, str]:
+    """The last three columns; the difference is of the primary metric, whatever the columns before
+    show."""
+    usual = report.metric in ("mask_ap", "box_ap")
+    return "n", "difference" if usual else f"difference of {metric_title(report.metric)}", "verdict"
+
+
+def _differ_in_loss(report: Report) -> bool:
+    return len({arm.config.loss.mask for arm in report.arms}) > 1
+
+
+def terms(arm: ArmReport) -> tuple[Term, ...]:
+    return parse(arm.config.loss.mask)
+
+
+def by_role(arm: ArmReport, base: ArmReport) -> list[Term]:
+    """The terms of an arm's loss: the one that beta weights, then those that alpha does. The
+    written order says nothing, as 0.5*mse + bce is bce + 0.5*mse. Beta's is the survey's where it
+    has the combination, else the baseline's loss, else the term of weight 1."""
+    alone = terms(base)
+    wanted = (
+        reference_loss(arm.published)
+        if arm.published
+        else plain_name(alone[0])
+        if len(alone) == 1
+        else ""
+    )
+    return sorted(
+        terms(arm),
+        key=lambda term: (
+            plain_name(term) != wanted,
+            term.coefficient != 1,
+            -term.coefficient,
+            str(term),
+        ),
+    )
+
+
+# -------------------------------------------------------------------------------------------- cells
+
+
+def dropped(report: Report) -> float:
+    """The share of classes that drop out of a resample; of the set, so the same for every run on
+    it."""
+    return max(run.run.resampled.dropped for _, _, run in report.runs)
+
+
+def label_of(arm: ArmReport) -> str:
+    return (
+        baseline_label(run.run for run in arm.runs.values())
+        if arm.comparison is None
+        else arm.comparison.label
+    )
+
+
+def ap(arm: ArmReport, metric: str) -> str:
+    found = arm.estimates.get(metric)
+    return (
+        NOTHING
+        if found is None or not is_number(found.mean)
+        else f"{found.mean:.2f} ± {found.half:.2f}"
+    )
+
+
+def metric_title(metric: str) -> str:
+    """mask_ap_small -> mask AP small"""
+    return metric.replace("_", " ").replace(" ap", " AP")
+
+
+def difference(arm: ArmReport) -> str:
+    if arm.comparison is None or not is_number(arm.comparison.interval.difference):
+        return "" if arm.comparison is None else NOTHING
+    found = arm.comparison.interval
+    return f"{found.difference:+.2f} ± {found.high - found.difference:.2f}"
+
+
+def fps(arm: ArmReport) -> str:
+    return NOTHING if arm.fps is None else f"{arm.fps.mean:.1f} ± {arm.fps.half:.1f}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return f"{value:.{digits}f}" if is_number(value) else NOTHING
+
+
+def probability(p: float) -> str:
+    return "<.0001" if p < 1e-4 else f"{p:.4f}"

@@ -1,0 +1,170 @@
+"""What runs must have in common to stand in one table: data, code, evaluation, length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data.resolve import load_config
+from data.schema import Config
+from yolact.study.arms import expand, identity
+from yolact.study.plan import Study
+from yolact.study.statistics.finished import Run
+from yolact.study.statistics.quality import LRP, Calibration, calibration, olrp
+from yolact.study.statistics.study_runs import StudyRuns
+
+SHOWN = 3  # runs that a message names
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run with its files. env: what env.json says, empty where there is none."""
+
+    run: Run
+    folder: Path
+    config: Config
+    env: Mapping[str, Any]
+
+    @cached_property
+    def quality(self) -> dict[str, tuple[LRP, Calibration]]:
+        """{"mask" or "box": oLRP and calibration}; read from the records once, since they take
+        seconds on a large set."""
+        records = self.run.records()
+        return {
+            shape: (olrp(records, shape), calibration(records, shape)) for shape in records.found
+        }
+
+
+def trained(run: Run) -> Trained:
+    folder = run.path.parent.parent
+    return Trained(
+        run,
+        folder,
+        load_config(folder / "config.yaml", check_names=False),
+        read_json(folder / "env.json"),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_study(
+    found: StudyRuns, runs: Mapping[str, Mapping[int, Trained]], *, mixed: bool = False
+) -> dict[str, str]:
+    """differences() of the runs {label: {seed: run}} of a study. ValueError where there are any,
+    unless `mixed`."""
+    named = {
+        f"{label} seed {seed}": run for label, seeds in runs.items() for seed, run in seeds.items()
+    }
+    unequal = differences(
+        named, found.study, {key for arm in expand(found.study) for key in arm.changes}
+    )
+    for name, kinds in found.departures.items():
+        for kind, words in kinds.items():
+            unequal.setdefault(kind, f"{words} in {name}")
+    if unequal and not mixed:
+        raise ValueError(
+            f"{found.folder}: the runs are not comparable, so they do not go into one table. "
+            f"{'. '.join(f'Different {kind}: {what}' for kind, what in unequal.items())}. Train "
+            "the odd ones again, or accept it with --mixed, which marks every verdict as "
+            "exploratory"
+        )
+    return unequal
+
+
+def differences(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> dict[str, str]:
+    """{"data" | "code" | "evaluation" | "length": what differs and where}, empty if nothing does.
+
+    varied: settings that the study's arms differ in on purpose. Where a data set lies, and the
+    commit, may differ.
+    """
+    if not runs:
+        return {}
+    facts = {
+        name: {"data": _data(run), "code": _code(run), "evaluation": _evaluation(run)}
+        for name, run in runs.items()
+    }
+    for name, length in _lengths(runs, study).items():
+        facts[name]["length"] = length
+    found: dict[str, list[str]] = {}
+    first = next(iter(facts.values()))
+    for kind in first:
+        for key in dict.fromkeys(key for fact in facts.values() for key in fact[kind]):
+            groups: dict[str, list[str]] = {}
+            for name, fact in facts.items():
+                groups.setdefault(str(fact[kind].get(key)), []).append(name)
+            if len(groups) > 1 and key not in varied:
+                found.setdefault(kind, []).append(_words(key, groups))
+    return {kind: "; ".join(lines) for kind, lines in found.items()}
+
+
+def _data(run: Trained) -> dict[str, Any]:
+    section = run.config.data.model_dump(exclude={"root"})
+    return {
+        "validation set": f"{run.run.images} images ({run.run.truth_digest[:8]})",
+        **{f"data.{k}": v for k, v in section.items()},
+        "train.init_from": identity(run.config).train.init_from,
+    }
+
+
+def _code(run: Trained) -> dict[str, Any]:
+    """All code that trained it, since a run may have been resumed by another version."""
+    starts = [run.env, *run.env.get("resumed", ())]
+
+    def joined(values) -> str:
+        return ", then ".join(dict.fromkeys(str(value or "not recorded") for value in values))
+
+    return {
+        "code": joined(start.get("code") for start in starts),
+        **{
+            package: joined(start.get("versions", {}).get(package) for start in starts)
+            for package in ("torch", "torchvision")
+        },
+    }
+
+
+def _evaluation(run: Trained) -> dict[str, Any]:
+    """As the records say they were made."""
+    note = run.run.note
+    settings = note.get("eval") or run.config.eval.model_dump(mode="json")
+    return {f"eval.{k}": v for k, v in settings.items()} | {
+        "eval.max_dets": run.run.max_dets,
+        "split": note.get("split", "val"),
+        "train.precision": note.get("precision", run.config.train.precision),
+    }
+
+
+def _lengths(runs: Mapping[str, Trained], study: Study) -> dict[str, dict[str, Any]]:
+    """Iterations, or images where these are what arms have in common; those agree up to the
+    rounding to whole batches."""
+    trains = {name: run.config.train for name, run in runs.items()}
+    if study.equal == "iterations":
+        return {name: {"iterations": train.iterations} for name, train in trains.items()}
+    first, largest = next(iter(trains.values())), max(train.batch_size for train in trains.values())
+    reference = first.iterations * first.batch_size
+    images = {name: train.iterations * train.batch_size for name, train in trains.items()}
+    return {
+        name: {"training images": reference if abs(seen - reference) <= largest else seen}
+        for name, seen in images.items()
+    }
+
+
+def _words(key: str, groups: Mapping[str, list[str]]) -> str:
+    """code is 1a2b in 12 runs (bce seed 0, bce seed 1, ...) and 3c4d in 3 (...)."""
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    parts = []
+    for i, (value, names) in enumerate(ordered):
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        runs = "" if i else " run" if len(names) == 1 else " runs"
+        parts.append(f"{value} in {len(names)}{runs} ({shown})")
+    return f"{key} is {' and '.join(parts)}"

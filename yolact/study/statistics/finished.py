@@ -1,0 +1,187 @@
+"""Finished runs, as statistics see them: one folder, an arm's folder, or a COCO results file. A
+study's are in study_runs.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data.annotations import parse_json
+from data.resolve import load_config
+from yolact.engine.records import FILE, Records, read_records, records_of_results
+from yolact.study.statistics.resample import RESAMPLES, Resampled, cached_resample, resample
+
+SEED_FOLDER = re.compile(r"seed(\d+)-")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated training: AP on the images and on their resamples, and what it takes to tell
+    whether two runs can be compared.
+
+    skipped: training steps whose loss or gradient was not finite; overflows of fp16's loss scale
+    are none.
+    """
+
+    path: Path
+    seed: int
+    resampled: Resampled
+    truth_digest: str
+    images: int
+    max_dets: int
+    note: Mapping[str, Any]
+    skipped: int = 0
+    kept: Records | None = field(default=None, repr=False)
+
+    @property
+    def diverged(self) -> bool:
+        return self.skipped > 0
+
+    def records(self) -> Records:
+        """Per-image records; read from the file again, since those of a whole study would not fit
+        into memory."""
+        return read_records(self.path) if self.kept is None else self.kept
+
+
+def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> Run:
+    """The run in a folder that holds results/records.npz, or in a records file itself.
+
+    ValueError where there is none, or where it is not of the weights after the last iteration:
+    others never enter a verdict.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else None
+    file = path / "results" / FILE if folder else path
+    records, resampled = cached_resample(file, resamples)
+    seed, skipped = 0, 0
+    if folder and (folder / "config.yaml").is_file():
+        config = load_config(folder / "config.yaml", check_names=False)
+        # a study with paired: false counts seeds otherwise than its runs train with
+        counted = SEED_FOLDER.match(folder.name)
+        seed, skipped = (
+            int(counted[1]) if counted else config.train.seed,
+            _skipped(folder / "metrics.jsonl"),
+        )
+        if records.note.get("step") != config.train.iterations:
+            raise ValueError(
+                f"{file} is of step {records.note.get('step')}, but the run has "
+                f"{config.train.iterations} iterations: finish it (train.py --resume={folder}), or "
+                f"evaluate its end (eval.py --trained_model={folder}/weights/last.pth)"
+            )
+    return _run(file, seed, records, resampled, skipped=skipped)
+
+
+def load_results(
+    path: str | Path, ground_truth: str | Path | dict, *, resamples: int = RESAMPLES
+) -> Run:
+    """COCO results (a JSON list) on all images of a ground truth, as a run. ValueError where they
+    do not belong to it."""
+    results = parse_json(path, "results file")
+    if not isinstance(results, list):
+        raise ValueError(
+            f"{path}: COCO results are a JSON list of detections, this holds a "
+            f"{type(results).__name__}"
+        )
+    try:
+        records = records_of_results(ground_truth, results, note={"results": str(path)})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return _run(Path(path), 0, records, resample(records, resamples), kept=records)
+
+
+def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, Run]:
+    """{seed: run} of the finished runs in a folder of run folders. ValueError for none, or for two
+    runs of one seed."""
+    runs: dict[int, Run] = {}
+    places = sorted(path for path in Path(folder).iterdir() if (path / "results" / FILE).is_file())
+    for place in tqdm(
+        places, desc=f"resampling {Path(folder).name}", unit="run", leave=False, disable=None
+    ):
+        run = load_run(place, resamples=resamples)
+        if run.seed in runs:
+            raise ValueError(
+                f"{runs[run.seed].path} and {run.path} are both of seed {run.seed}: which one "
+                "counts must not depend on their results, so move one of them elsewhere"
+            )
+        runs[run.seed] = run
+    if not runs:
+        raise ValueError(
+            f"{folder} holds no finished run: a run's folder has results/{FILE}, an arm's holds "
+            "several of these"
+        )
+    return runs
+
+
+def _run(
+    path: Path,
+    seed: int,
+    records: Records,
+    resampled: Resampled,
+    *,
+    skipped: int = 0,
+    kept: Records | None = None,
+) -> Run:
+    return Run(
+        path,
+        seed,
+        resampled,
+        records.truth_digest,
+        len(records.image_ids),
+        records.max_dets,
+        records.note,
+        skipped,
+        kept,
+    )
+
+
+def _skipped(metrics: Path) -> int:
+    """Steps that metrics.jsonl says were skipped; a line that a kill left unfinished is left
+    out."""
+    total = 0
+    try:
+        lines = metrics.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        try:
+            total += json.loads(line).get("skipped") or 0
+        except (json.JSONDecodeError, AttributeError):
+            continue
+    return total
+
+
+def check_comparable(runs: Mapping[str, Run]) -> list[str]:
+    """ValueError where two runs {name: run} are of different ground truth, images or limits on
+    detections; else notes on settings of their evaluations that differ."""
+    first_name, first = next(iter(runs.items()))
+    notes: dict[str, None] = {}
+    for name, run in runs.items():
+        if run.truth_digest != first.truth_digest:
+            count = (
+                f" ({run.images} images against {first.images})"
+                if run.images != first.images
+                else ""
+            )
+            raise ValueError(
+                f"{name} and {first_name} were evaluated on different images, classes or ground "
+                f"truth{count}: evaluate both on one validation set"
+            )
+        if run.max_dets != first.max_dets:
+            raise ValueError(
+                f"{name} keeps {run.max_dets} detections an image, {first_name} {first.max_dets}: "
+                "evaluate both with one eval.max_dets"
+            )
+        for key in ("eval", "precision"):
+            one, two = run.note.get(key), first.note.get(key)
+            if one != two and None not in (one, two):
+                notes[
+                    f"{name} and {first_name} were evaluated with different settings ({key}): "
+                    f"{one} and {two}"
+                ] = None
+    return list(notes)

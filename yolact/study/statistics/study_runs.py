@@ -1,0 +1,195 @@
+"""The finished runs of a study: which folder counts for which arm and seed, and why another does
+not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data.resolve import load_config
+from data.schema import Config
+from yolact.engine.records import FILE
+from yolact.study.arms import baseline_of, combos, differences, expand, identity, resolve
+from yolact.study.plan import Study, load_study
+from yolact.study.statistics.finished import SEED_FOLDER, Run, load_run
+from yolact.study.statistics.resample import RESAMPLES
+
+# finished runs without weights: <study>/runs/<arm>/<run>
+ARCHIVE = Path(__file__).resolve().parents[3] / "docs" / "studies"
+CHOSEN = "tune.json"  # what tuning chose, in a study's folder
+LENGTH = ("train.iterations", "train.lr_steps")
+NO_ARM = "belongs to no arm and seed of study.yaml"
+# its hash changes with every setting that is added to the schema
+_START = re.compile(r"^(_init/seed\d+)-\w+")
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """The runs of a study: {label of arm: {seed: run}} in the order of its file.
+
+    unfinished  {label: {seed: why}}
+    strays      {folder: why it is left out}
+    departures  {run: {"data" or "length": in what it is not as the study says}} of runs that are in
+                all the same
+    """
+
+    folder: Path
+    study: Study
+    baseline: str
+    arms: dict[str, dict[int, Run]]
+    unfinished: dict[str, dict[int, str]]
+    strays: dict[Path, str]
+    departures: dict[str, dict[str, str]]
+
+
+def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
+    """The runs of the study in a folder with study.yaml, with those kept under docs/studies.
+    Unfinished ones are listed, not refused.
+
+    So are runs whose config is not what the study resolves for their arm and seed: a folder's name
+    does not say what is in it. One that departs in data or length alone counts where there is no
+    better one, for the check of all runs (conditions.py) to refuse.
+    """
+    folder = Path(folder)
+    study = load_study(folder)
+    arms = expand(study)
+    kept = ARCHIVE / study.name
+    tuned = _tuned(folder / CHOSEN) or _tuned(kept / CHOSEN)
+    found = StudyRuns(folder, study, baseline_of(study, arms).label, {}, {}, {}, {})
+    roots = list(
+        {root.resolve(): root for root in (folder, folder / "runs", kept / "runs")}.values()
+    )
+    # slow once, then cached
+    for arm in tqdm(arms, desc="resampling", unit="arm", leave=False, disable=None):
+        found.arms[arm.label], found.unfinished[arm.label] = {}, {}
+        places: dict[int, list[Path]] = {}
+        for root in roots:
+            for place in sorted((root / arm.slug).glob("seed*-*")):
+                places.setdefault(int((SEED_FOLDER.match(place.name) or [0, -1])[1]), []).append(
+                    place
+                )
+        settings = [tuned[arm.label]] if arm.label in tuned else list(combos(arm.tune))
+        for seed in (*study.seeds, *study.added_seeds):
+            wanted = (
+                [resolve(study, arm, seed, extra=chosen) for chosen in settings]
+                if seed in places
+                else []
+            )
+            _one_of(places.pop(seed, []), arm.label, seed, wanted, found, resamples)
+        found.strays.update(
+            (place, NO_ARM)
+            for others in places.values()
+            for place in others
+            if place.is_relative_to(folder)
+        )
+    slugs = {arm.slug for arm in arms}
+    for root in (folder, folder / "runs"):
+        found.strays.update(
+            (place, NO_ARM)
+            for place in sorted(root.glob("*/seed*-*"))
+            if place.is_dir()
+            and place.parent.name not in slugs
+            and not place.parent.name.startswith("_")
+        )
+    return found
+
+
+def _one_of(
+    places: list[Path],
+    label: str,
+    seed: int,
+    wanted: Sequence[Config],
+    found: StudyRuns,
+    resamples: int,
+) -> None:
+    """Puts the finished run among the folders of one arm and seed where it belongs, and the others
+    where they do."""
+    finished: list[tuple[Run, dict[str, str]]] = []
+    others: dict[Path, str] = {}
+    why = "not begun"
+    for place in places:
+        try:
+            departs = _departures(place, wanted)
+            if set(departs) <= {"data", "length"}:
+                finished.append((load_run(place, resamples=resamples), departs))
+            else:
+                others[place] = _other(departs)
+        except ValueError as error:
+            why = (
+                f"unfinished (no results/{FILE})" if "does not exist" in str(error) else str(error)
+            )
+    best = [(run, departs) for run, departs in finished if not departs] or finished
+    # as text, for a metric that is nan equals nothing
+    if len({(run.truth_digest, str(run.resampled.point)) for run, _ in best}) > 1:
+        raise ValueError(
+            f"{label}: seed {seed} has {len(best)} finished runs "
+            f"({', '.join(str(run.path) for run, _ in best)}): which one counts must not depend on "
+            "their results, so move the others elsewhere"
+        )
+    if not best:
+        found.unfinished[label][seed] = next(iter(others.values()), why)
+        return
+    found.arms[label][seed], departs = best[0]
+    if departs:
+        found.departures[f"{label} seed {seed}"] = departs
+    else:
+        others |= {run.path.parent.parent: _other(odd) for run, odd in finished if odd}
+    found.strays.update(others)
+
+
+def _other(departs: dict[str, str]) -> str:
+    return f"its config is another than the study's: {', '.join(departs.values())}"
+
+
+def _departures(place: Path, wanted: Sequence[Config]) -> dict[str, str]:
+    """{"data", "length" or "settings": in what a run's config is not the nearest of `wanted`}.
+    Where the data lie may differ, and how a run was evaluated its records say. Empty for a folder
+    that has nothing in it yet; ValueError for a run without config."""
+    if not (place / "config.yaml").is_file():
+        if (place / "results" / FILE).is_file():
+            raise ValueError("it has no config.yaml, so what was trained is not known")
+        return {}
+    config = _comparable(load_config(place / "config.yaml", check_names=False))
+    found = []
+    for one in wanted:
+        kinds: dict[str, list[str]] = {}
+        for key, (mine, planned) in differences(config, _comparable(one)).items():
+            if key != "data.root" and not key.startswith("eval."):
+                kind = (
+                    "data" if key.startswith("data.") else "length" if key in LENGTH else "settings"
+                )
+                kinds.setdefault(kind, []).append(f"{key} is {mine} instead of {planned}")
+        found.append(kinds)
+    nearest = min(found, key=lambda kinds: sum(map(len, kinds.values())))
+    return {kind: ", ".join(words) for kind, words in nearest.items()}
+
+
+def _comparable(config: Config) -> Config:
+    config = identity(config)
+    return config.model_copy(
+        update={
+            "train": config.train.model_copy(
+                update={"init_from": _START.sub(r"\1", config.train.init_from)}
+            )
+        }
+    )
+
+
+def _tuned(path: Path) -> dict[str, dict[str, Any]]:
+    """{label: the settings that tuning chose}, as sweep.py wrote them; empty where nothing is tuned
+    yet."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["chosen"])
+    except OSError:
+        return {}
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{path} is not what a tuning writes: delete it, and sweep.py makes it again from the "
+            "trials"
+        ) from None

@@ -1,0 +1,233 @@
+"""What a study will do, before it does it: arms, what differs and what is equal, and what it
+costs."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from data.messages import brief
+from data.schema import Config
+from yolact.study.arms import Arm, Run, baseline_of, differences, init_run
+from yolact.study.plan import Study
+
+TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 4
+START = 5.0  # seconds until a training has imported and read what it needs, a guess
+FOLLOWS_BATCH = {"train.batch_size", "train.lr", "train.iterations", "train.lr_steps"}
+LR_RULES = {
+    "constant": "the base's, whatever the batch size",
+    "linear": "the base's times b / its batch size",
+    "sqrt": "the base's times the root of b / its batch size",
+}
+
+
+def describe(study: Study, arms: Sequence[Arm], runs: Sequence[Run], root: Path) -> str:
+    """The study in words: what is compared, how, and what every arm has in common."""
+    seeds = [*study.seeds, *study.added_seeds]
+    baseline = baseline_of(study, arms)
+    plan = (
+        f"after {', '.join(map(str, study.looks))} seeds"
+        if study.looks
+        else f"once, after {len(study.seeds)} seeds"
+    )
+    first = init_run(study, root)
+    start = (
+        f"{root / first.folder / 'weights' / 'last.pth'}, trained first"
+        if first
+        else study.init_from or "drawn by parameter name"
+    )
+    lines = [
+        f"study      {study.name}: {len(arms)} arms x {len(seeds)} seeds "
+        f"({', '.join(map(str, seeds))}), base {study.base}"
+    ]
+    lines += [f"question   {' '.join(study.description.split())}"] if study.description else []
+    lines += [
+        f"verdict    {study.primary} of the last iteration's weights (their average with "
+        f"train.ema_decay) against {baseline.label}, margin {study.margin:g}, looked at {plan}",
+        f"equal      initial weights ({start}), order of the images, augmentation and the keys "
+        "that choose positives: by seed"
+        if study.paired
+        else "equal      nothing but "
+        f"{f'the start ({start})' if study.init_from else 'the data set'}: each arm trains "
+        "with seeds of its own (paired: false)",
+        f"length     equal {study.equal}: {study.budget} iterations"
+        + (" at the base's batch size" if study.equal == "images" else ""),
+        f"lr rule    {study.lr_rule}: {LR_RULES[study.lr_rule]}, unless an arm sets train.lr itself",
+    ]
+    if study.tune:
+        lines.append(
+            f"tuning     every arm alike, on {study.tune.share:.0%} of the training images: "
+            f"{', '.join(study.tune.grid)}, seeds {', '.join(map(str, study.tune.seeds))}, which "
+            "are not reported"
+        )
+    lines.append("settings that differ from the baseline's, and all of them:")
+    configs = {run.arm.label: run.config for run in reversed(runs)}  # of the first seed
+    width = max(len(arm.label) for arm in arms)
+    for arm in arms:
+        train = configs[arm.label].train
+        given = f"batch {train.batch_size}, {train.iterations} iterations, lr {train.lr:g}"
+        lines.append(
+            f"  {arm.label:{width}}  "
+            f"{given}{' (baseline)' if arm == baseline else what_differs(configs, baseline, arm)}"
+        )
+    return "\n".join(lines)
+
+
+def names(runs: Sequence[Run]) -> str:
+    """The runs by folder, as --run names them."""
+    folders: dict[str, list[str]] = {}
+    for run in runs:
+        place, _, name = run.name.rpartition("/")
+        folders.setdefault(f"{place}/", []).append(name)
+    width = max(map(len, folders))
+    lines = [
+        textwrap.fill(
+            " ".join(found),
+            140,
+            initial_indent=f"  {place:{width}} ",
+            subsequent_indent=" " * (width + 3),
+        )
+        for place, found in folders.items()
+    ]
+    return "\n".join(["runs (--dry_run --run FOLDER/NAME shows the whole config of one):", *lines])
+
+
+def what_differs(configs: dict[str, Config], baseline: Arm, arm: Arm) -> str:
+    found = {
+        key: new
+        for key, (_, new) in differences(configs[baseline.label], configs[arm.label]).items()
+    }
+    shown = [
+        f"{key}={brief(_plain(value))}"
+        for key, value in found.items()
+        if key not in FOLLOWS_BATCH - {"train.batch_size"} or key in arm.changes
+    ]
+    rest = sorted(
+        key.removeprefix("train.")
+        for key in found
+        if key in FOLLOWS_BATCH - set(arm.changes) - {"train.batch_size"}
+    )
+    return f": {', '.join(shown)}" + (f" (and so {', '.join(rest)})" if rest else "")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def power_of(study: Study, arms: Sequence[Arm], sd: float, floor: float) -> str:
+    """What the plan can find. sd: of the difference to the baseline over seeds, and floor: the
+    half-width that the images alone leave, both in points of the primary metric, as a report of a
+    similar study prints them."""
+    from yolact.study.statistics.power import power
+
+    found = power(
+        study.looks or len(study.seeds),
+        arms=len(arms) - 1,
+        seed_sd=sd,
+        floor=floor,
+        margin=study.margin,
+    )
+    return f"power      for a seed sd of {sd:g} and a floor of {floor:g}: {found}"
+
+
+# --------------------------------------------------------------------------------------------- cost
+
+
+def estimate(
+    study: Study, runs: Sequence[Run], *, root: Path, device: str, slots: int, trials: int = 0
+) -> str:
+    """Times a few steps and a few validation images of each arm, and multiplies. trials: tuning
+    runs of the whole study."""
+    seconds: dict[str, float] = {}
+    lines = []
+    width = max(len(run.arm.label) for run in runs)
+    for run in runs:
+        if run.arm.label in seconds:
+            continue
+        step, validation, validations = time_run(run.config, device)
+        seconds[run.arm.label] = (
+            START + step * run.config.train.iterations + validation * validations
+        )
+        lines.append(
+            f"  {run.arm.label:{width}}  {1000 * step:7.0f} ms a step, {validation:5.0f} s a "
+            f"validation x {validations}: {_duration(seconds[run.arm.label])} a run"
+        )
+    total = sum(seconds[run.arm.label] for run in runs)
+    first = init_run(study, root)
+    parts = [f"{len(runs)} runs"]
+    if first is not None:
+        step, validation, validations = time_run(first.config, device)
+        total += START + step * first.config.train.iterations + validation * validations
+        parts.append("the shared start")
+    if trials:
+        share = (study.tune.budget or study.budget) / study.budget
+        total += share * trials * sum(seconds.values()) / len(seconds)
+        parts.append(f"{trials} tuning trials")
+    lines.append(
+        f"about {_duration(total / slots)} for {', '.join(parts)}, {slots} at a time on {device} "
+        f"(from {TIMED_STEPS} steps and {TIMED_IMAGES} validation images of an untrained model: "
+        "more detections take longer)"
+    )
+    return "\n".join(lines)
+
+
+def time_run(config: Config, device: str) -> tuple[float, float, int]:
+    """(seconds a step, seconds a validation, number of validations) of a run, measured on the real
+    data."""
+    import torch
+
+    from data.loader import build_dataset, train_loader
+    from yolact.engine.evaluate import evaluate
+    from yolact.engine.state import build_state
+    from yolact.engine.step import Updater, read
+
+    # which may not be there yet
+    config = config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"init_from": ""}),
+            "model": config.model.model_copy(update={"pretrained": "none"}),
+        }
+    )
+    target = torch.device(device)
+    state, _ = build_state(config, target, None)
+    data = build_dataset(
+        config,
+        "train",
+        mask_sizes=state.criterion.mask_sizes,
+        needs_full_masks=state.criterion.needs_full_masks,
+        distance_sizes=state.criterion.distance_sizes,
+    )
+    update, batches, times = Updater(state, config, target), iter(train_loader(config, data)), []
+    for _ in range(WARM_UP + TIMED_STEPS):
+        began = time.perf_counter()
+        # waits for the device
+        read([update([next(batches) for _ in range(config.train.accumulate)])])
+        times.append(time.perf_counter() - began)
+    batches.close()
+    images = len(build_dataset(config, "val", mask_sizes=[], needs_full_masks=False))
+    tested = min(TIMED_IMAGES, images)
+    found = evaluate(
+        state.best_model,
+        config,
+        device=target,
+        precision=config.train.precision,
+        max_images=tested,
+        progress=False,
+    )
+    train = config.train
+    validations = train.iterations // train.validate_every if train.validate_every else 0
+    validations += train.validate_every == 0 or train.iterations % train.validate_every > 0
+    return median(times[WARM_UP:]), found.seconds / tested * images, validations
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds / 60:.1f} minutes"
+        if seconds < 5400
+        else str(timedelta(minutes=round(seconds / 60)))[:-3] + " hours"
+    )

@@ -1,0 +1,189 @@
+"""sweep.py FILE --slurm: one SLURM job a run, through submitit. A job is the command that --print
+prints, so it resumes what is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data.resolve import ConfigError
+from data.yaml_text import read_yaml
+from yolact.files import write_whole
+from yolact.study.arms import Run
+from yolact.study.train.stages import Plan
+
+FOLDER, JOBS = "_slurm", "jobs.json"
+DAY = 24 * 60  # minutes: a job's limit where the options set none
+ROOT = Path(__file__).resolve().parents[3]
+QUEUED = {"PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING"}
+
+
+class Resumable:
+    """What a job does. Where SLURM is about to end it (time limit, preemption), submitit queues it
+    again, and the run goes on."""
+
+    def __init__(self, command: list[str]):
+        self.command = command
+
+    def __call__(self) -> int:
+        code = subprocess.run(self.command).returncode
+        if code:
+            # the job shall count as failed
+            raise RuntimeError(f"{' '.join(self.command)} ended with {code}: see the run's log.txt")
+        return code
+
+    def checkpoint(self) -> Any:
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(Resumable(self.command))
+
+
+def submit(
+    plan: Plan, command: Callable[[Run], list[str]], options: str, say: Callable[[str], None]
+) -> int:
+    """Submits the runs of the stage that is due, as one job array behind the shared start. Runs
+    that are queued already are left alone, unless the start that they wait for was lost: then all
+    are submitted again.
+
+    options: "partition=gpu gpus_per_node=1 time=600", parameters of submitit's SlurmExecutor.
+    """
+    submitit = _submitit()
+    folder = plan.root / plan.study.name / FOLDER
+    ids, queued = dict(read_jobs(folder)), queued_jobs(folder)
+    start = plan.start if plan.start and not plan.done(plan.start) else None
+    if start is not None and start.name not in queued and queued:
+        _cancel([ids[name] for name in queued])
+        say(
+            f"cancelled    {len(queued)} jobs that waited for {start.name}, which is neither done "
+            "nor in the queue"
+        )
+        queued = set()
+    waiting = [run for run in plan.open(plan.current) if run.name not in queued]
+    if not waiting:
+        say("nothing to submit: every run is done or in the queue")
+        return 0
+    parameters = read_options(options)
+    if start is not None and start.name not in queued:
+        with _refusals():
+            ids[start.name] = (
+                _executor(submitit, folder, plan, parameters)
+                .submit(Resumable(command(start)))
+                .job_id
+            )
+        write_whole(folder / JOBS, json.dumps(ids, indent=2) + "\n")
+        say(f"submitted    {start.name} as job {ids[start.name]}")
+    if start is not None:
+        # no job waits for a failed start for ever
+        more = {**parameters.get("additional_parameters", {}), "kill_on_invalid_dep": "yes"}
+        parameters = {
+            **parameters,
+            "dependency": f"afterok:{ids[start.name]}",
+            "additional_parameters": more,
+        }
+    executor = _executor(submitit, folder, plan, parameters)
+    with _refusals(), executor.batch():
+        jobs = [executor.submit(Resumable(command(run))) for run in waiting]
+    ids.update({run.name: job.job_id for run, job in zip(waiting, jobs, strict=True)})
+    write_whole(folder / JOBS, json.dumps(ids, indent=2) + "\n")
+    for run in waiting:
+        say(f"submitted    {run.name} as job {ids[run.name]}")
+    if not plan.reported:
+        say(
+            "these are the tuning trials; when they are done, the same command submits the "
+            "reported runs"
+        )
+    say(
+        "--status shows how far they are; jobs that were lost are submitted again by the same "
+        "command"
+    )
+    return 0
+
+
+def read_jobs(folder: Path) -> dict[str, str]:
+    """{run: job id} of what was submitted."""
+    path = folder / JOBS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def queued_jobs(folder: Path) -> set[str]:
+    """Names of the runs whose job waits or runs."""
+    jobs = read_jobs(folder)
+    if not jobs:
+        return set()
+    try:
+        found = subprocess.run(
+            ["squeue", "--noheader", "--array", "--states=all", "--format=%F_%K %A %T"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(
+            f"--slurm: squeue does not answer ({error}): is this machine part of a SLURM cluster?"
+        ) from None
+    live: set[str] = set()
+    for line in found.splitlines():
+        array, job, state = line.split()[:3]
+        if state in QUEUED:
+            live |= {array, job}
+    return {name for name, job in jobs.items() if job in live}
+
+
+def _cancel(jobs: list[str]) -> None:
+    try:
+        subprocess.run(["scancel", *jobs], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(f"--slurm: scancel {' '.join(jobs)} failed ({error})") from None
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """{parameter: value} of "partition=gpu time=600". ConfigError for a word that is not
+    parameter=value."""
+    options: dict[str, Any] = {}
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if not (key and equals and value):
+            raise ConfigError(
+                f"--sbatch: {word!r} is not parameter=value, such as partition=gpu or time=600 "
+                "(minutes)"
+            )
+        options[key] = read_yaml(value)
+    return options
+
+
+def _executor(submitit: Any, folder: Path, plan: Plan, parameters: dict[str, Any]) -> Any:
+    try:
+        executor = submitit.SlurmExecutor(folder=folder / "%j")
+    except RuntimeError as error:
+        raise ConfigError(f"--slurm: {error}") from None
+    given = {"job_name": plan.study.name, "time": DAY, **parameters}
+    try:
+        executor.update_parameters(
+            **given, setup=[f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"]
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--sbatch: {error}") from None
+    return executor
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What sbatch says against a job, in one line."""
+    import submitit
+
+    try:
+        yield
+    except submitit.core.utils.FailedJobError as error:
+        raise ConfigError(f"--slurm: {str(error).splitlines()[-1]}") from None
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise ConfigError("--slurm needs submitit: python -m pip install -e '.[slurm]'") from None
+    return submitit

@@ -1,0 +1,130 @@
+"""One run of a study as a train.py process: its folder, its command, and what its end means.
+Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from data.resolve import dump_yaml
+from yolact.files import write_whole, writing
+from yolact.study.arms import Run
+from yolact.study.folder import LOG, NOTE, has_checkpoint, is_done, release, write_note
+
+TRAIN = Path(__file__).resolve().parents[3] / "train.py"
+KEPT = {LOG, NOTE}  # of a run that left no checkpoint
+
+
+@dataclass
+class Worker:
+    """A training that this process started."""
+
+    run: Run
+    folder: Path
+    process: subprocess.Popen
+    log: IO[bytes]
+
+    def stop(self) -> None:
+        """Asks it to save and end; twice ends it at once."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+
+def start(
+    root: Path,
+    run: Run,
+    *,
+    device: str,
+    locks: list[int],
+    threads: int | None = None,
+    own_session: bool = True,
+) -> Worker:
+    """Starts or resumes the run. locks: descriptors that the training holds from now on, this
+    process' share of them is given up.
+
+    own_session: a terminal's Ctrl-C reaches the worker only through whoever started it, and it
+    outlives that one. A scheduler's job must not have that: whoever ends the job ends all of its
+    process group.
+    """
+    folder = root / run.folder
+    try:
+        command = prepare(folder, run, device)
+        environment = {
+            **os.environ,
+            **(
+                {"OMP_NUM_THREADS": str(threads)}
+                if threads and "OMP_NUM_THREADS" not in os.environ
+                else {}
+            ),
+        }
+        write_note(folder, state="running", host=os.uname().nodename, device=device)
+        with writing(folder / LOG):
+            log = (folder / LOG).open("ab")
+        log.write(f"$ {' '.join(command)}\n".encode())
+        log.flush()
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=own_session,
+            pass_fds=locks,
+        )
+    finally:
+        for lock in locks:
+            release(lock)
+    return Worker(run, folder, process, log)
+
+
+def prepare(folder: Path, run: Run, device: str) -> list[str]:
+    """The command that goes on with the run, or starts it in an emptied folder that holds its
+    config.yaml."""
+    config = folder / "config.yaml"
+    resume = has_checkpoint(folder)
+    if not resume:
+        for leftover in folder.iterdir() if folder.is_dir() else ():
+            if leftover.name not in KEPT:
+                shutil.rmtree(
+                    leftover
+                ) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+    with writing(config):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_whole(config, dump_yaml(run.config))
+    where = ["--resume", str(folder)] if resume else ["--run_dir", str(folder)]
+    return [sys.executable, str(TRAIN), "--config", str(config), *where, "--device", device]
+
+
+def finish(worker: Worker) -> str:
+    """What became of a worker that has ended: done, failed, or lost (a signal ended it; what it
+    saved can be resumed)."""
+    code = worker.process.wait()
+    worker.log.close()
+    if is_done(worker.folder, worker.run.config) and code == 0:
+        state = "done"
+    elif code < 0 or code in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGKILL):
+        state = "lost"
+    else:
+        state = "failed"
+    why = {} if state == "done" else {"exit": code, "error": last_words(worker.folder / LOG)}
+    write_note(worker.folder, state=state, **why)
+    return state
+
+
+def last_words(log: Path) -> str:
+    """The last error line of a log, or else its last line."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 20_000))
+        lines = [
+            line.strip()
+            for line in file.read().decode(errors="replace").splitlines()
+            if line.strip()
+        ]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["no output"])[-1][:500]
