@@ -293,3 +293,18 @@ def test_train_step_is_model_then_criterion():
     )
     names = dict(TrainStep(model, criterion).named_parameters())
     assert len(names) == len(list(model.parameters())) + len(list(criterion.parameters()))
+
+
+def test_every_step_moves_the_average():
+    """Validation reads it, so a step that forgot it would go unnoticed in the losses."""
+    update = updater(tiny.config(ema_decay=0.5))
+    state = update.state
+    expected = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    for n in range(3):
+        update([tiny.batch(update.cfg, state.criterion, [2, 1], seed=n)])
+        decay = min(0.5, (1 + n) / (10 + n))
+        for name, p in state.model.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * p.detach()
+    assert state.ema.updates == 3 and state.best_model is state.ema.module
+    for name, averaged in state.ema.module.named_parameters():
+        torch.testing.assert_close(averaged.detach(), expected[name], rtol=1e-5, atol=1e-7)

@@ -1,0 +1,31 @@
+"""Which validation of a run counts: the last one of its last step."""
+
+import json
+
+import pytest
+
+from yolact.study.folder import final_validation
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Validated twice at its end, as after a resumption that evaluated anew."""
+    lines = [
+        {"kind": "validation", "step": 5, "segm": {"ap": 40.0}},
+        {"kind": "train", "step": 10, "losses": {}},
+        {"kind": "validation", "step": 10, "segm": {"ap": 20.0}},
+        {"kind": "validation", "step": 10, "segm": {"ap": 30.0}},
+        {"kind": "validation", "step": 15, "segm": {"ap": 50.0}},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "valid', encoding="utf-8")
+    return tmp_path
+
+
+def test_the_last_of_two_validations_of_the_last_step_counts(run):
+    assert final_validation(run, 10)["segm"]["ap"] == 30.0
+
+
+def test_other_steps_do_not_count(run):
+    assert final_validation(run, 5)["segm"]["ap"] == 40.0
+    assert final_validation(run, 7) is None
