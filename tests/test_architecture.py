@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("layers", "data", "yolact", "scripts")
 PROGRAMS = ("train", "eval")
 DOORS = ("scripts", "train", "eval")
-DOORS = ("scripts", "train", "eval")
 PROGRAM_ROOMS = ("yolact.commands", "yolact.benchmarks")
 MOST_STATEMENTS, LONGEST_LINE = 40, 100
 
@@ -35,6 +34,7 @@ ARROWS["yolact.commands"] = {
     "yolact.benchmarks",
     *ARROWS["yolact.testing"],
 }
+ARROWS["yolact.__main__"] = {"yolact", "yolact.commands", "layers"}
 ARROWS["scripts"] = ARROWS["train"] = ARROWS["eval"] = {"yolact", "yolact.commands"}
 
 # Public names that two modules define, and why
@@ -48,6 +48,8 @@ TORCH_FREE = (
     "data.messages",
     "data.yaml_text",
     "data.resolve",
+    "yolact",
+    "yolact.__main__",
     "yolact.cli",
     "yolact.files",
     "yolact.study.plan",

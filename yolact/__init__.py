@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from yolact.build import build_model
     from yolact.checkpoint import load_weights
 
+__version__ = "0.1.0"
+
 __all__ = ["build_model", "load_weights"]
 
 _HOMES = {"build_model": "yolact.build", "load_weights": "yolact.checkpoint"}

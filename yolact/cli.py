@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from layers.names import did_you_mean
 
@@ -28,7 +29,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+            prog=Path(sys.argv[0]).name,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
         )
         self._implied: dict[str, str] = {}
         self.add_argument(

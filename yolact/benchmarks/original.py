@@ -19,7 +19,8 @@ from yolact.testing.recipe import make_state
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def main() -> None:
+def program() -> int:
+    """Times one section of the original code; the result is one line of JSON on stdout."""
     parser = argparse.ArgumentParser()
     for name in ("checkout", "section", "config", "seconds", "threads"):
         parser.add_argument(f"--{name}", required=True)
@@ -43,6 +44,7 @@ def main() -> None:
         args.section
     ](torch, cfg)
     print(json.dumps({"times": time_calls(work, float(args.seconds)), "peak_mb": peak_memory_mb()}))
+    return 0
 
 
 def network(torch, cfg):
@@ -146,7 +148,3 @@ def _truths(torch, cfg):
 def _without_grad(torch, net, x):
     with torch.no_grad():
         return net(x)
-
-
-if __name__ == "__main__":
-    main()

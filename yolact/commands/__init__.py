@@ -1,1 +1,25 @@
-"""The programs: a module each, which the doors train.py, eval.py and scripts/ open."""
+"""The programs: a module each, opened by `yolact NAME`, by train.py and eval.py, and by scripts/."""
+
+# subcommand of `yolact` -> (module here, what it does)
+COMMANDS = {
+    "train": ("train", "train a model, or go on with a run"),
+    "eval": ("eval", "AP of a model; pictures and videos of what it finds; time per stage"),
+    "quickstart": ("quickstart", "make a small set, train on it, evaluate and draw, in minutes"),
+    "check": ("check_data", "what is wrong with a COCO-format data set, and the fix"),
+    "losses": ("losses", "list, check, compare and draw mask losses"),
+    "sweep": ("sweep", "run a study: every arm of a YAML file, on this machine or a cluster"),
+    "compare": ("compare", "which run is better, and is that certain"),
+    "report": ("report", "a study's tables, figures and one HTML page"),
+    "bench": ("bench", "time and peak memory of training, inference, loading, evaluation"),
+    "plot": ("plot_run", "curves of runs: losses, learning rate, AP"),
+    "assign": ("analyse_assignment", "which anchors each assigner gives to a data set's instances"),
+    "prepare-coco": ("prepare_coco", "put COCO 2017 in its place, and verify it"),
+    "prepare-sbd": ("prepare_sbd", "put Pascal SBD in its place, and verify it"),
+    "prepare-cigarettes": (
+        "prepare_cigarettes",
+        "put the cigarette butts in their place, and verify them",
+    ),
+    "prepare-nuclei": ("prepare_nuclei", "convert the nuclei of the 2018 Data Science Bowl"),
+    "make-cigarettes": ("make_cigarettes", "make the synthetic stand-in of the cigarette butts"),
+    "check-reference": ("check_reference", "compare with numbers of published implementations"),
+}

@@ -33,6 +33,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -43,7 +44,8 @@ PAIRED = ("forward", "detect", "criterion", "step")
 OWN = ("train", "inference", "loader", "evaluate", "losses", "assign", "rank_sort", "statistics")
 
 
-def main() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
+    """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,7 +79,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=2, help="how often each paired section is run")
     parser.add_argument("--json", type=Path, help="also write every figure here")
     parser.add_argument("--worker", choices=PAIRED + OWN, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     unknown = set(args.sections) - set(PAIRED + OWN)
     if unknown:
         parser.error(
@@ -171,9 +173,9 @@ def orchestrate(args) -> int:
 
 
 def call(arguments: list[str]) -> dict:
-    """Run main() of a module in a fresh process, in an empty folder; the JSON of its last line."""
+    """Run program() of a module in a fresh process, in an empty folder; the JSON of its last line."""
     module, *words = arguments
-    code = f"import sys; sys.path[0] = {str(ROOT)!r}; from {module} import main; sys.exit(main())"
+    code = f"import sys; sys.path[0] = {str(ROOT)!r}; from {module} import program; sys.exit(program())"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=folder
@@ -229,8 +231,3 @@ def device_name(args) -> str:
     import torch
 
     return torch.cuda.get_device_name(args.device)
-
-
-def program() -> int:
-    """Runs the program on the words of the command line; its exit code."""
-    return main()

@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from yolact.testing.reference_cases import all_cases, not_offered
 
 
-def main() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
+    """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("path", type=Path, help="folder of reference numbers")
     parser.add_argument(
         "--only", default="", help="run only the cases whose name contains this text"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     root = args.path / "yolact" if (args.path / "yolact").is_dir() else args.path
     cases = [case for case in all_cases(root) if args.only in case.name] if root.is_dir() else []
@@ -54,8 +56,3 @@ def main() -> int:
     for name, reason in sorted(not_offered().items()):
         print(f"not compared: {name}: {reason}")
     return 1 if failed else 0
-
-
-def program() -> int:
-    """Runs the program on the words of the command line; its exit code."""
-    return main()

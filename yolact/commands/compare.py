@@ -25,7 +25,7 @@ Arms = Mapping[str, Mapping[int, object]]
 
 
 def parser() -> cli.Parser:
-    flags = cli.Parser(usage="compare.py A B [C ...] [flags]", description=__doc__)
+    flags = cli.Parser(usage="%(prog)s A B [C ...] [flags]", description=__doc__)
     flags.add_argument(
         "--what",
         nargs="+",

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.resolve import list_configs, load_config
@@ -38,7 +39,7 @@ REFUSED = {
 
 def parser() -> cli.Parser:
     flags = cli.Parser(
-        usage="eval.py --trained_model=PATH [--image | --images | --video | --display | "
+        usage="%(prog)s --trained_model=PATH [--image | --images | --video | --display | "
         "--benchmark] [flags] [key=value ...]",
         description=DESCRIPTION,
     )
@@ -485,6 +486,6 @@ def print_table(arguments: Namespace, result, config: Config) -> None:
     print(result.table(per_class=several))
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    return cli.run(main, parser().parse())
+    return cli.run(main, parser().parse(argv))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from yolact import cli
@@ -104,8 +105,8 @@ def draw_gallery(cfg, run: Path) -> Path:
     return out
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     return cli.run(
-        main, cli.Parser(usage="quickstart.py [key=value ...]", description=__doc__).parse()
+        main, cli.Parser(usage="%(prog)s [key=value ...]", description=__doc__).parse(argv)
     )

@@ -53,7 +53,7 @@ FIGURES = {  # title and caption
 
 
 def parser() -> cli.Parser:
-    flags = cli.Parser(usage="report.py STUDY [flags]", description=__doc__)
+    flags = cli.Parser(usage="%(prog)s STUDY [flags]", description=__doc__)
     flags.add_argument(
         "--study",
         metavar="STUDY",

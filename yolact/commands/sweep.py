@@ -38,7 +38,7 @@ FREE = {"description", "added_seeds", "amended", "search"}
 
 
 def parser() -> cli.Parser:
-    flags = cli.Parser(usage="sweep.py FILE [flags] [key=value ...]", description=__doc__)
+    flags = cli.Parser(usage="%(prog)s FILE [flags] [key=value ...]", description=__doc__)
     flags.add_argument("--study", help="the study file; may also be given without the flag")
     flags.switch("--dry_run", help="show arms, differences and cost, and stop")
     flags.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.config import NOTES
@@ -31,7 +32,7 @@ SETTINGS = {
 
 def parser() -> cli.Parser:
     flags = cli.Parser(
-        usage="train.py --config NAME_or_FILE [flags] [key=value ...]", description=DESCRIPTION
+        usage="%(prog)s --config NAME_or_FILE [flags] [key=value ...]", description=DESCRIPTION
     )
     flags.add_argument(
         "--config",
@@ -320,6 +321,6 @@ def validation_interval(config: Config, epochs: int) -> int:
     return max(1, epochs * images // config.train.batch_size)
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    return cli.run(main, parser().parse())
+    return cli.run(main, parser().parse(argv))
