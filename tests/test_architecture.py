@@ -45,6 +45,7 @@ TORCH_FREE = (
     "data.schema",
     "data.config",
     "layers.names",
+    "layers.problems",
     "data.messages",
     "data.yaml_text",
     "data.resolve",
