@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Problem:
-    """what: the fault, in words. where: the file, folder or setting that has it, or ''. fix: what
-    to do, or ''."""
+    """where: the file, folder or setting at fault ("image a.png"). what: what it is, has or lacks
+    ("is empty"). fix: what to do ("copy it again"). Both `where` and `fix` may be ''.
+    """
 
     what: str
     where: str = ""
@@ -20,14 +21,14 @@ class Problem:
     @property
     def statement(self) -> str:
         """The problem without its fix."""
-        return f"{self.where}: {self.what}" if self.where else self.what
+        return f"{self.where} {self.what}" if self.where else self.what
 
     def __str__(self) -> str:
         return f"{self.statement}: {self.fix}" if self.fix else self.statement
 
-    def at(self, where: str) -> Problem:
-        """The same problem, found at `where`."""
-        return replace(self, where=where)
+    def at(self, place: str) -> Problem:
+        """The same problem, told from farther away: "screws.json: annotation 7"."""
+        return replace(self, where=f"{place}: {self.where}" if self.where else place)
 
 
 class ProblemError(ValueError):
