@@ -162,6 +162,22 @@ def test_candidates_beyond_the_first_ranks_are_found():
     assert rows.tolist() == list(range(100)) and not labels.any()
 
 
+def test_equal_scores_beyond_the_first_ranks_keep_their_order():
+    """80 candidates of one score in two classes: those of the first class come first, all 40."""
+    grid = torch.cartesian_prod(torch.arange(8.0), torch.arange(5.0)) / 10
+    boxes = torch.cat((grid, grid + 0.05), 1)
+    limits = dict(iou_threshold=0.5, score_threshold=0.05, top_k=200, max_detections=50)
+    found = survivors(fast_nms(boxes, torch.full((40, 2), 0.5), **limits))
+    assert [label for _, label in found] == [0] * 40 + [1] * 10
+
+
+@pytest.mark.parametrize("nms", ALL)
+def test_a_score_at_the_threshold_does_not_take_part(nms):
+    scores = torch.tensor([[0.05], [0.05000001], [0.0]])
+    far_apart = CHAIN * 0.1 + torch.tensor([0.0, 0.3, 0.6])[:, None]
+    assert survivors(nms(far_apart, scores, **USUAL)) == [(1, 0)]
+
+
 def test_traditional_agrees_with_a_plain_loop():
     boxes, scores = scene(150, 4, seed=5, spread=0.4)
     pixels, expected = (boxes * 100).numpy(), []

@@ -212,3 +212,15 @@ def test_the_two_factors():
         and factor_to(torch.tensor(3.0), torch.tensor(-2.0)) == 1.5
     )
     assert torch.isfinite(factor_to(torch.tensor(3.0), torch.tensor(0.0)))
+
+
+def test_logged_gradients_are_those_of_the_balanced_loss():
+    """Norms are squared, so a factor of the loss enters them squared."""
+    criterion, predictions = gma_criterion(gradients_every=1), sigmoid_predictions(2)
+    targets = [make_targets(3), make_targets(4, seed=1)]
+    losses = criterion(predictions, targets)
+    (gradient,) = torch.autograd.grad(losses["mask"], predictions.prototypes)
+    index = criterion.assign(predictions.anchors, predictions.level_sizes, targets).gt_index
+    of_the_sum = gradient * (index >= 0).sum()  # norms are of the sum over positives
+    logged = criterion.last_gradients["dice"][0]
+    torch.testing.assert_close(logged, of_the_sum.square().sum(), rtol=1e-4, atol=0)
