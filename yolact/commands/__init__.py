@@ -5,6 +5,7 @@ COMMANDS = {
     "train": ("train", "train a model, or go on with a run"),
     "eval": ("eval", "AP of a model; pictures and videos of what it finds; time per stage"),
     "quickstart": ("quickstart", "make a small set, train on it, evaluate and draw, in minutes"),
+    "list": ("catalogue", "list configs, data sets, losses or assigners"),
     "check": ("check_data", "what is wrong with a COCO-format data set, and the fix"),
     "losses": ("losses", "list, check, compare and draw mask losses"),
     "sweep": ("sweep", "run a study: every arm of a YAML file, on this machine or a cluster"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import resource
 import sys
@@ -16,9 +17,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from data.loader import build_dataset
 from data.schema import Config
+from yolact import cli
 from yolact.engine.evaluate import evaluation_mode
 from yolact.engine.predict import Predictor
+from yolact.engine.records import FILE as RECORDS
+from yolact.engine.records import place_of
+from yolact.files import write_whole
 from yolact.outputs import Detections
 from yolact.postprocess import instance_masks, paste
 
@@ -127,6 +133,40 @@ def benchmark(
         iterations=iterations,
         warmup=warmup,
     )
+
+
+def benchmark_images(
+    predictor: Predictor, *, count: int = 0, progress: bool = True
+) -> BenchmarkResult:
+    """benchmark() of a predictor on its validation images, or on noise, with a note, where they
+    are not there. count: images timed; 0 = 100."""
+    count = count or 100
+    images = None
+    try:
+        dataset = build_dataset(predictor.cfg, "val", mask_sizes=[], needs_full_masks=False)
+        images = [dataset.load_image(i) for i in range(min(count, len(dataset), 50))]
+    except (ValueError, OSError) as error:
+        cli.note(f"timing on noise, not on validation images: {cli.one_line(error)}")
+    return benchmark(
+        predictor.model,
+        predictor.cfg,
+        device=predictor.device,
+        precision=predictor.precision,
+        images=images or None,
+        iterations=count,
+        progress=progress,
+    )
+
+
+def keep_times(result: BenchmarkResult, weights: Path) -> Path | None:
+    """Writes the times of a run's last weights beside its records, for reports, and returns the
+    file: results/benchmark.json. None for other weights."""
+    records = place_of(weights)
+    if records is None or records.name != RECORDS:
+        return None
+    path = records.with_name("benchmark.json")
+    write_whole(path, json.dumps(result.to_dict(), indent=2) + "\n")
+    return path
 
 
 def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[float]]:

@@ -133,6 +133,32 @@ def _latest_run(parent: Path) -> Path:
     return max(runs, key=lambda p: int(p.name))
 
 
+def find_config_file(resume: str | Path, runs_root: Path) -> Path:
+    """The config.yaml of the run that `resume` means: its folder, a checkpoint in it, or 'latest'
+    for the newest run under runs_root, of any config. ValueError where there is none."""
+    path = Path(resume)
+    if str(resume) == "latest":
+        # config names may hold a /
+        checkpoints = [
+            file for name in (LAST, INTERRUPT) for file in runs_root.glob(f"**/weights/{name}")
+        ]
+        if not checkpoints:
+            raise ValueError(
+                f"--resume: there is no run with a checkpoint in {runs_root}: start one without "
+                "--resume"
+            )
+        path = max(checkpoints, key=lambda checkpoint: checkpoint.stat().st_mtime)
+    if not path.exists():
+        raise ValueError(f"--resume: {path} does not exist")
+    folder = path if path.is_dir() else path.parent.parent
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(
+            f"--resume: there is no {folder / 'config.yaml'}: name the config by --config, or "
+            f"start a new training from the weights by train.init_from={path}"
+        )
+    return folder / "config.yaml"
+
+
 def home_of(checkpoint: Path, step: int) -> RunDir | None:
     """The run that a checkpoint belongs to, if going on there from `step` would not run over newer
     checkpoints of that run."""

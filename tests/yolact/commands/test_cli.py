@@ -542,11 +542,9 @@ def test_config_from_inside_the_checkpoint(trained, capsys, tmp_path):
     ],
 )
 def test_config_from_the_official_file_name(tmp_path, stem, expected):
-    import torch
+    from yolact.engine.load import find_config
 
-    path = tmp_path / f"{stem}.pth"
-    torch.save({"a": torch.zeros(1)}, path)
-    assert eval_program.find_config(None, path, {}, ["eval.top_k=7"]) == load_config(
+    assert find_config(tmp_path / f"{stem}.pth", {}, overrides=["eval.top_k=7"]) == load_config(
         expected, ["eval.top_k=7"]
     )
 

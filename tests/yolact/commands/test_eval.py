@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import yolact.checkpoint
+import yolact.engine.load
 from tests.yolact.engine.oracle import config, write_set
 from yolact import cli
 from yolact.build import build_model
@@ -51,9 +51,9 @@ def run(weights, *words):
 def test_a_loss_is_neither_needed_nor_run_and_the_checkpoint_is_read_once(
     weights, monkeypatch, capsys
 ):
-    read, calls = yolact.checkpoint.read_checkpoint, []
+    read, calls = yolact.engine.load.read_checkpoint, []
     monkeypatch.setattr(
-        yolact.checkpoint, "read_checkpoint", lambda path: calls.append(path) or read(path)
+        yolact.engine.load, "read_checkpoint", lambda path: calls.append(path) or read(path)
     )
     assert run(weights) == 0
     assert calls == [weights] and f"{weights}: loaded" in capsys.readouterr().out

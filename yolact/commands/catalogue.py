@@ -1,0 +1,85 @@
+"""List what a config can choose from: yolact list configs|datasets|losses|assigners"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from data.config import DATASETS, NOTES
+from data.resolve import list_configs, list_datasets, load_config
+from yolact import cli
+
+KINDS = ("configs", "datasets", "losses", "assigners")
+
+
+def show(kind: str) -> None:
+    """Prints one list of KINDS."""
+    {"configs": _configs, "datasets": _datasets, "losses": _losses, "assigners": _assigners}[kind]()
+
+
+def describe(name: str) -> str:
+    """A named config in one line: its note, or its model, data set and mask loss."""
+    if name in NOTES:
+        return NOTES[name]
+    config = load_config(name, check_names=False)
+    model = (
+        f"{config.model.backbone}, {config.model.max_size} "
+        f"px{', YOLACT++' if config.model.mask_iou_net else ''}"
+    )
+    return f"{model:32} {config.data.name:20} {config.loss.mask}"
+
+
+def _configs() -> None:
+    group = ""
+    for name in sorted(list_configs(), key=lambda name: (name.rpartition("/")[0], name)):
+        folder = name.rpartition("/")[0]
+        if folder != group:
+            print(f"\n{folder}/")
+            group = folder
+        print(f"{name:34} {describe(name)}")
+
+
+def _datasets() -> None:
+    for name in list_datasets():
+        classes = DATASETS[name]["class_names"]
+        print(
+            f"{name:20} {len(classes):3} class{'es' if len(classes) > 1 else '  '}  "
+            f"{DATASETS[name].get('root', '')}"
+        )
+
+
+def _losses() -> None:
+    from layers.losses import registry
+    from layers.losses.box import box_losses
+    from layers.losses.classification import class_losses
+
+    groups = {
+        "loss.mask, a sum of": [registry.get(name) for name in registry.names()],
+        "loss.box, one of": box_losses(),
+        "loss.classification, one of": class_losses(),
+    }
+    width = max(len(info.signature) for losses in groups.values() for info in losses)
+    for index, (title, losses) in enumerate(groups.items()):
+        print(f"{title}:" if index == 0 else f"\n{title}:")
+        for info in losses:
+            print(f"  {info.signature:{width}} {info.kind:8} {info.summary}")
+
+
+def _assigners() -> None:
+    from layers.assign import assigner_signatures
+
+    signatures = assigner_signatures()
+    for signature, summary in signatures.items():
+        print(f"{signature:{max(map(len, signatures))}} {summary}")
+
+
+def main(arguments: Namespace) -> None:
+    show(arguments.kind)
+
+
+def program(argv: Sequence[str] | None = None) -> int:
+    """Runs the program on the words of the command line; its exit code."""
+    parser = ArgumentParser(description=__doc__.split(":")[0] if __doc__ else None)
+    parser.add_argument("kind", choices=KINDS, help="what to list")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    return cli.run(main, parser.parse_args(argv))
