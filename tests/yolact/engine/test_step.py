@@ -308,3 +308,14 @@ def test_every_step_moves_the_average():
     assert state.ema.updates == 3 and state.best_model is state.ema.module
     for name, averaged in state.ema.module.named_parameters():
         torch.testing.assert_close(averaged.detach(), expected[name], rtol=1e-5, atol=1e-7)
+
+
+def test_each_step_draws_another_subset_and_the_same_step_the_same():
+    update = updater(tiny.config())
+    draws = []
+    for step in (0, 1, 0):
+        update.state.step = step
+        (keys,) = update._subset_orders(50, [2])
+        draws.append((keys, update._generator(0).initial_seed()))
+    assert not torch.equal(draws[0][0], draws[1][0]) and draws[0][1] != draws[1][1]
+    assert torch.equal(draws[0][0], draws[2][0]) and draws[0][1] == draws[2][1]
