@@ -24,12 +24,12 @@ from data.resolve import ConfigError, dump_yaml
 from data.yaml_text import read_yaml
 from yolact import cli
 from yolact.files import write_whole
-from yolact.study.arms import Run, check_losses, runs_of
+from yolact.study.arms import PlannedRun, check_losses, runs_of
 from yolact.study.folder import archive
 from yolact.study.plan import Study, dump_study, load_study, read_study
-from yolact.study.train.estimate import describe, estimate, names, power_of
+from yolact.study.train.estimate import describe_study, estimate_cost, list_runs, power_of
 from yolact.study.train.local import Driver, Slot, Stopped, local_slots
-from yolact.study.train.stages import Plan, plan_of, prepare, tuned
+from yolact.study.train.stages import Plan, plan_of, tuned, write_tune_splits
 from yolact.study.train.status import LiveTable, table
 
 # keys of a study that may change once it has begun
@@ -104,7 +104,7 @@ def main(arguments: Namespace) -> int:
         dry_run(plan, arguments)
         return 0
     begin(study, root, amend=arguments.amend)
-    prepare(plan)
+    write_tune_splits(plan)
     if arguments.print:
         print_commands(plan, arguments)
         return 0
@@ -129,7 +129,7 @@ def main(arguments: Namespace) -> int:
     try:
         if arguments.run is not None:
             return train_one(plan, named(arguments.run, plan.runs), driver, live)
-        print(describe(study, plan.arms, plan.current, root), flush=True)
+        print(describe_study(study, plan.arms, plan.current, root), flush=True)
         if arguments.search:
             from yolact.study.train.search import search
 
@@ -177,7 +177,7 @@ def first_stage(plan: Plan, driver: Driver, live: LiveTable) -> int:
     return 1
 
 
-def train_one(plan: Plan, run: Run, driver: Driver, live: LiveTable) -> int:
+def train_one(plan: Plan, run: PlannedRun, driver: Driver, live: LiveTable) -> int:
     if run != plan.start and not plan.done(run) and (code := first_stage(plan, driver, live)):
         return code
     live.runs = [run]
@@ -199,15 +199,15 @@ def dry_run(plan: Plan, arguments: Namespace) -> None:
     if arguments.run is not None:
         print(dump_yaml(named(arguments.run, plan.runs).config), end="")
         return
-    print(describe(study, plan.arms, runs, root))
+    print(describe_study(study, plan.arms, runs, root))
     if arguments.sd is not None and arguments.floor is not None:
         print(power_of(study, plan.arms, arguments.sd, arguments.floor))
-    print(names(plan.runs))
+    print(list_runs(plan.runs))
     if not plan.reported:
         print("the reported runs get their names once these trials have chosen their settings")
     slots = local_slots(arguments.jobs, arguments.device)
     print(
-        estimate(
+        estimate_cost(
             study,
             runs,
             root=root,
@@ -291,7 +291,7 @@ def print_commands(plan: Plan, arguments: Namespace) -> None:
         )
 
 
-def command(arguments: Namespace, run: Run) -> list[str]:
+def command(arguments: Namespace, run: PlannedRun) -> list[str]:
     words = [
         sys.executable,
         str(ROOT / "scripts" / "sweep.py"),
@@ -306,7 +306,7 @@ def command(arguments: Namespace, run: Run) -> list[str]:
     return [*words, *arguments.overrides]
 
 
-def named(name: str, runs: list[Run]) -> Run:
+def named(name: str, runs: list[PlannedRun]) -> PlannedRun:
     from layers.names import unknown_name
 
     found = {run.name: run for run in runs}

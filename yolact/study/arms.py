@@ -40,7 +40,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training. seed: as the study counts it, train.seed where arms are paired; folder: its
     path below runs/; config: what it trains, equal hashes the same; tried: what a tuning trial
     sets."""
@@ -62,7 +62,7 @@ class Run:
         return "/".join(self.folder.parts[1:])
 
 
-def expand(study: Study) -> list[Arm]:
+def arms_of(study: Study) -> list[Arm]:
     """The arms in the order of the file, exclusions applied. ConfigError for two equal arms, a
     wrong baseline, an idle exclusion."""
     entries = [(entry, changes) for entry in study.arms for changes in _points(entry)]
@@ -79,7 +79,7 @@ def expand(study: Study) -> list[Arm]:
     arms: dict[str, Arm] = {}
     slugs: dict[str, str] = {}
     for entry, changes in kept:
-        label = entry.label or label_of(changes)
+        label = entry.label or change_label(changes)
         if label in arms:
             raise ConfigError(
                 f"{study.name}: two arms are called {label!r}: remove one, or give one of them "
@@ -101,13 +101,13 @@ def expand(study: Study) -> list[Arm]:
 def baseline_of(study: Study, arms: Iterable[Arm]) -> Arm:
     """The arm that the others are compared with. ConfigError if none has that label."""
     found = {arm.label: arm for arm in arms}
-    for label in (study.baseline, label_of({"loss.mask": study.baseline})):
+    for label in (study.baseline, change_label({"loss.mask": study.baseline})):
         if label in found:
             return found[label]
     raise ConfigError(f"{study.name}: baseline: {unknown_name('arm', study.baseline, found)}")
 
 
-def label_of(changes: Mapping[str, Any]) -> str:
+def change_label(changes: Mapping[str, Any]) -> str:
     """bce + 0.5*mse, batch_size=16: what an arm changes, a loss or assigner in its canonical form
     and without its key."""
     parts = [
@@ -125,21 +125,23 @@ def runs_of(
     *,
     chosen: Mapping[str, Mapping[str, Any]] | None = None,
     root: str | Path = "runs",
-) -> list[Run]:
+) -> list[PlannedRun]:
     """The reported runs, seed by seed so that every arm advances together. chosen: {label: tuned
     settings}. root: of all runs."""
     arms = list(arms)
     runs = []
     for seed in (*study.seeds, *study.added_seeds):
         for arm in arms:
-            config = resolve(study, arm, seed, extra=(chosen or {}).get(arm.label, {}), root=root)
+            config = config_of(study, arm, seed, extra=(chosen or {}).get(arm.label, {}), root=root)
             runs.append(
-                Run(arm, seed, config, Path(study.name) / arm.slug / f"seed{seed}-{hash8(config)}")
+                PlannedRun(
+                    arm, seed, config, Path(study.name) / arm.slug / f"seed{seed}-{hash8(config)}"
+                )
             )
     return runs
 
 
-def resolve(
+def config_of(
     study: Study,
     arm: Arm,
     seed: int,
@@ -208,7 +210,7 @@ def identity(config: Config) -> Config:
 # ------------------------------------------------------------------------------------- shared start
 
 
-def init_run(study: Study, root: str | Path = "runs") -> Run | None:
+def init_run(study: Study, root: str | Path = "runs") -> PlannedRun | None:
     """The training that makes the checkpoint from which all runs start; None where init_from is a
     file or empty."""
     init = study.init_from
@@ -226,7 +228,7 @@ def init_run(study: Study, root: str | Path = "runs") -> Run | None:
         f"{study.name}: init_from",
     )
     arm = Arm(INIT_FOLDER, INIT_FOLDER, dict(init.settings), {})
-    return Run(
+    return PlannedRun(
         arm, init.seed, config, Path(study.name) / INIT_FOLDER / f"seed{init.seed}-{hash8(config)}"
     )
 
@@ -291,7 +293,7 @@ def _canonical_config(config: Config) -> Config:
     return config.model_copy(update={"loss": loss, "assign": assign})
 
 
-def differences(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
+def config_differences(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
     """{setting: (of the first, of the second)} where two configs differ, but for their names."""
     one, two = (config.model_dump(exclude={"name"}) for config in (first, second))
     return {
@@ -327,7 +329,7 @@ def _refuse_equal(study: Study, seen: dict[str, Arm], arm: Arm, config: Config) 
 
 def _at_one_seed(study: Study, arm: Arm) -> Config:
     """The arm's config at the first seed, also where arms are not paired."""
-    return resolve(study.model_copy(update={"paired": True}), arm, study.seeds[0])
+    return config_of(study.model_copy(update={"paired": True}), arm, study.seeds[0])
 
 
 def _check_trials(study: Study, arms: list[Arm]) -> None:

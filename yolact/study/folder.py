@@ -21,7 +21,7 @@ from typing import Any
 from data.resolve import config_hash, load_config
 from data.schema import Config
 from yolact.files import write_whole
-from yolact.study.arms import INIT_FOLDER, TUNE_FOLDER, Run, identity
+from yolact.study.arms import INIT_FOLDER, TUNE_FOLDER, PlannedRun, identity
 
 NOTE, LOG = "sweep.json", "log.txt"
 RECORDS = "results/records.npz"
@@ -49,7 +49,7 @@ class Progress:
 # -------------------------------------------------------------------------------------------- locks
 
 
-def claim(root: Path, run: Run) -> int | None:
+def claim(root: Path, run: PlannedRun) -> int | None:
     """A file descriptor that holds the run's lock, to be passed to whoever trains it; None where
     another process holds it."""
     path = lock_file(root, run)
@@ -69,7 +69,7 @@ def release(descriptor: int) -> None:
 
 
 @contextmanager
-def claimed(root: Path, run: Run) -> Iterator[int | None]:
+def claimed(root: Path, run: PlannedRun) -> Iterator[int | None]:
     descriptor = claim(root, run)
     try:
         yield descriptor
@@ -78,7 +78,7 @@ def claimed(root: Path, run: Run) -> Iterator[int | None]:
             release(descriptor)
 
 
-def is_held(root: Path, run: Run) -> bool:
+def is_held(root: Path, run: PlannedRun) -> bool:
     """Whether some process trains the run now."""
     path = lock_file(root, run)
     if not path.exists():
@@ -94,7 +94,7 @@ def is_held(root: Path, run: Run) -> bool:
         os.close(descriptor)
 
 
-def lock_file(root: Path, run: Run) -> Path:
+def lock_file(root: Path, run: PlannedRun) -> Path:
     return root / ".locks" / f"{config_hash(identity(run.config))}.lock"
 
 
@@ -106,7 +106,7 @@ def archive(study: str) -> Path:
     return ARCHIVE / study
 
 
-def folder_of(root: Path, run: Run) -> Path:
+def folder_of(root: Path, run: PlannedRun) -> Path:
     """Where the run is: its archived copy if that is finished, or else its folder under root. A
     folder whose hash was made by another version of the settings is found by the config in it."""
     study, *rest = run.folder.parts
@@ -125,7 +125,7 @@ def folder_of(root: Path, run: Run) -> Path:
     return places[0]
 
 
-def twin(root: Path, run: Run, code: str) -> Path | None:
+def twin(root: Path, run: PlannedRun, code: str) -> Path | None:
     """The finished run of another study, kept ones too, that trained the same config with the same
     code. With a shared start, that has to be the same too, which its path in the config says. What
     is to be a start needs its weights."""
@@ -194,7 +194,7 @@ def metric(validation: dict[str, Any], name: str) -> float | None:
     return None if value is None else 100 * value
 
 
-def progress(root: Path, run: Run, primary: str = "mask_ap") -> Progress:
+def progress(root: Path, run: PlannedRun, primary: str = "mask_ap") -> Progress:
     """How far a run is."""
     folder = folder_of(root, run)
     records = read_metrics(folder)

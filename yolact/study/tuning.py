@@ -14,7 +14,16 @@ from data.annotations import read_json
 from data.resolve import ConfigError
 from data.schema import Config
 from yolact.files import write_whole
-from yolact.study.arms import SEARCH_FOLDER, TUNE_FOLDER, Arm, Run, combos, hash8, label_of, resolve
+from yolact.study.arms import (
+    SEARCH_FOLDER,
+    TUNE_FOLDER,
+    Arm,
+    PlannedRun,
+    change_label,
+    combos,
+    config_of,
+    hash8,
+)
 from yolact.study.plan import Search, Study
 
 
@@ -23,7 +32,7 @@ class Trial:
     """One training of a tuning: settings, and the run that tries them."""
 
     settings: dict[str, Any]
-    run: Run
+    run: PlannedRun
 
 
 def trials_of(study: Study, arms: Iterable[Arm], root: str | Path = "runs") -> list[Trial]:
@@ -37,13 +46,17 @@ def trials_of(study: Study, arms: Iterable[Arm], root: str | Path = "runs") -> l
             for settings in combos(arm.tune):
                 config = on_split(
                     study,
-                    resolve(study, arm, seed, extra=settings, root=root, budget=study.tune.budget),
+                    config_of(
+                        study, arm, seed, extra=settings, root=root, budget=study.tune.budget
+                    ),
                     root,
                     study.tune.share,
                     TUNE_FOLDER,
                 )
                 folder = Path(study.name) / TUNE_FOLDER / arm.slug / f"seed{seed}-{hash8(config)}"
-                trials.append(Trial(settings, Run(arm, seed, config, folder, label_of(settings))))
+                trials.append(
+                    Trial(settings, PlannedRun(arm, seed, config, folder, change_label(settings)))
+                )
     return trials
 
 
@@ -72,7 +85,7 @@ def best_settings(
 def on_split(study: Study, config: Config, root: str | Path, share: float, folder: str) -> Config:
     """The config with its training set cut in two: what is left to train on, and the tune split in
     place of the validation set."""
-    train, tune = (path.as_posix() for path in split_paths(study, config, root, share, folder))
+    train, tune = (path.as_posix() for path in tune_split(study, config, root, share, folder))
     data = config.data.model_copy(
         update={
             "train_annotations": train,
@@ -83,7 +96,7 @@ def on_split(study: Study, config: Config, root: str | Path, share: float, folde
     return config.model_copy(update={"data": data})
 
 
-def split_paths(
+def tune_split(
     study: Study, config: Config, root: str | Path, share: float, folder: str
 ) -> tuple[Path, Path]:
     """(the rest, the tune split) as annotation files under the study's folder; one pair for each
@@ -108,7 +121,7 @@ def write_splits(
     the same everywhere.
     """
     for config in configs:
-        train, tune = split_paths(study, config, root, part.share, folder)
+        train, tune = tune_split(study, config, root, part.share, folder)
         if train.exists() and tune.exists():
             continue
         source = Path(config.data.root) / config.data.train_annotations
@@ -167,14 +180,14 @@ def search_run(study: Study, values: Mapping[str, Any], root: str | Path = "runs
     )
     config = on_split(
         study,
-        resolve(study, arm, search.seed, root=root, budget=search.budget),
+        config_of(study, arm, search.seed, root=root, budget=search.budget),
         root,
         search.share,
         SEARCH_FOLDER,
     )
     return Trial(
         settings,
-        Run(
+        PlannedRun(
             arm,
             search.seed,
             config,

@@ -14,7 +14,7 @@ from data.loader import build_dataset
 from data.resolve import dump_yaml
 from yolact.engine.evaluate import write_results
 from yolact.engine.records import Records, write_records
-from yolact.study.arms import expand, runs_of
+from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import dump_study, read_study
 from yolact.testing.synthetic import synthetic_records
 
@@ -49,7 +49,7 @@ def make_study(
     folder = root / study.name
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(dump_study(study))
-    for number, run in enumerate(runs_of(study, expand(study), root=root)):
+    for number, run in enumerate(runs_of(study, arms_of(study), root=root)):
         skill = skills[run.arm.label] + 0.25 * np.sin(7 * run.seed)
         write_run(root / run.folder, run.config, skill, number, images=images, set_seed=set_seed)
         if pictures:

@@ -10,24 +10,24 @@ from data.resolve import ConfigError, load_config
 from data.yaml_text import read_yaml
 from yolact.study.arms import (
     TUNE_FOLDER,
+    arms_of,
+    change_label,
     check_losses,
-    differences,
-    expand,
+    config_differences,
+    config_of,
     hash8,
     init_run,
-    label_of,
-    resolve,
     runs_of,
 )
 from yolact.study.plan import dump_study, load_study, read_study
-from yolact.study.train.estimate import describe
+from yolact.study.train.estimate import describe_study
 from yolact.study.tuning import (
     best_settings,
     is_held_out,
     on_split,
     search_run,
-    split_paths,
     trials_of,
+    tune_split,
     write_splits,
 )
 
@@ -46,11 +46,11 @@ def study(**changes):
 
 
 def labels(**changes):
-    return [arm.label for arm in expand(study(**changes))]
+    return [arm.label for arm in arms_of(study(**changes))]
 
 
 def configs(made, seed=0):
-    return {arm.label: resolve(made, arm, seed) for arm in expand(made)}
+    return {arm.label: config_of(made, arm, seed) for arm in arms_of(made)}
 
 
 def test_a_file_takes_its_name_and_is_read_back_as_it_was_written(tmp_path):
@@ -91,26 +91,26 @@ def test_grid_zip_list_and_exclusions():
 
 def test_labels_are_canonical_and_folders_are_safe():
     arms = ["0.5 * mse+1*bce", "bce + 0.5*mse(region = 'image')", "bce"]
-    made = expand(study(arms=arms))
+    made = arms_of(study(arms=arms))
     assert [arm.label for arm in made] == ["0.5*mse + bce", "bce + 0.5*mse(region='image')", "bce"]
     assert [arm.slug for arm in made] == ["0.5xmse+bce", "bce+0.5xmse-region=image", "bce"]
     assert (
-        label_of({"assign.name": "max_iou( positive=0.6 )", "train.lr_steps": [3, 4]})
+        change_label({"assign.name": "max_iou( positive=0.6 )", "train.lr_steps": [3, 4]})
         == "max_iou(positive=0.6), lr_steps=[3, 4]"
     )
     long = [
         f"bce + {i}*focal(alpha=0.25, gamma=2) + {i}*tversky(alpha=0.3, beta=0.7) + lovasz"
         for i in (2, 3)
     ]
-    slugs = [arm.slug for arm in expand(study(arms=["bce", *long]))]
+    slugs = [arm.slug for arm in arms_of(study(arms=["bce", *long]))]
     assert len(set(slugs)) == 3 and max(map(len, slugs)) <= 60
     alike = ["bce", {"label": "a'b", "loss.mask": "mse"}, {"label": "AB", "loss.mask": "dice"}]
-    assert len({arm.slug.lower() for arm in expand(study(arms=alike))}) == 3
+    assert len({arm.slug.lower() for arm in arms_of(study(arms=alike))}) == 3
 
 
 def test_runs_are_named_by_arm_seed_and_hash_and_arms_advance_together():
     made = study(seeds=[4, 7], added_seeds=[9])
-    runs = runs_of(made, expand(made))
+    runs = runs_of(made, arms_of(made))
     assert [(run.arm.label, run.seed) for run in runs] == [
         (a, s) for s in (4, 7, 9) for a in ("bce", "dice")
     ]
@@ -119,12 +119,12 @@ def test_runs_are_named_by_arm_seed_and_hash_and_arms_advance_together():
         for run in runs
     )
     assert len({run.folder for run in runs}) == 6 and runs[0].name.startswith("bce/seed4-")
-    assert [run.folder for run in runs_of(made, expand(made))] == [run.folder for run in runs]
+    assert [run.folder for run in runs_of(made, arms_of(made))] == [run.folder for run in runs]
 
 
 def test_only_the_axis_differs_between_arms():
     found = configs(study(settings={"train.batch_size": 4}))
-    assert differences(found["bce"], found["dice"]) == {"loss.mask": ("bce", "dice")}
+    assert config_differences(found["bce"], found["dice"]) == {"loss.mask": ("bce", "dice")}
     assert (
         found["bce"].train.iterations,
         found["bce"].train.batch_size,
@@ -144,7 +144,7 @@ def test_arms_that_are_not_paired_share_the_start_alone():
         init_from={"iterations": 50},
     )
     paired, apart = study(**copies), study(**copies, paired=False)
-    runs = {made.paired: runs_of(made, expand(made)) for made in (paired, apart)}
+    runs = {made.paired: runs_of(made, arms_of(made)) for made in (paired, apart)}
     assert [run.config.train.seed for run in runs[True]] == [4, 4, 4, 7, 7, 7]
     assert [run.config.train.seed for run in runs[False]] == [4, 1004, 2004, 7, 1007, 2007]
     assert [run.seed for run in runs[False]] == [4, 4, 4, 7, 7, 7] and all(
@@ -157,17 +157,18 @@ def test_arms_that_are_not_paired_share_the_start_alone():
         apart
     ) == init_run(paired)
     equal = [
-        describe(made, expand(made), runs[made.paired], Path("runs")) for made in (paired, apart)
+        describe_study(made, arms_of(made), runs[made.paired], Path("runs"))
+        for made in (paired, apart)
     ]
     assert (
         "order of the images, augmentation" in equal[0]
         and "nothing but the start (runs/s/_init/" in equal[1]
     )
-    assert "one loss in two arms" in check_losses(apart, expand(apart))[0], (
+    assert "one loss in two arms" in check_losses(apart, arms_of(apart))[0], (
         "their seeds do not hide that they are one loss"
     )
     with pytest.raises(ConfigError, match="resolve to the same config"):
-        expand(study(arms=["bce", {"label": "again", "loss.mask": "bce"}], paired=False))
+        arms_of(study(arms=["bce", {"label": "again", "loss.mask": "bce"}], paired=False))
     with pytest.raises(
         ConfigError, match="seeds: with paired: false they must be below 1000, .* got 1000"
     ):
@@ -223,7 +224,7 @@ def test_a_shared_start_is_a_run_of_its_own_that_all_arms_name():
         first.config.loss.mask_weight,
         first.config.train.batch_size,
     ) == (50, 0, 4)
-    here, there = (runs_of(made, expand(made), root=root) for root in ("runs", "elsewhere"))
+    here, there = (runs_of(made, arms_of(made), root=root) for root in ("runs", "elsewhere"))
     assert {run.config.train.init_from for run in there} == {
         f"elsewhere/{first.folder}/weights/last.pth"
     }
@@ -236,7 +237,7 @@ def test_a_shared_start_is_a_run_of_its_own_that_all_arms_name():
 
 def test_tuned_settings_apply_to_their_arm():
     made = study(tune={"grid": {"train.lr": [1e-3, 1e-4]}})
-    runs = runs_of(made, expand(made), chosen={"dice": {"train.lr": 1e-4}})
+    runs = runs_of(made, arms_of(made), chosen={"dice": {"train.lr": 1e-4}})
     assert {run.arm.label: run.config.train.lr for run in runs} == {"bce": 1e-3, "dice": 1e-4}
 
 
@@ -383,7 +384,7 @@ EXPANSIONS_REFUSED = [
 @pytest.mark.parametrize("changes,message", EXPANSIONS_REFUSED)
 def test_what_makes_no_sense_together_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        expand(study(**changes))
+        arms_of(study(**changes))
 
 
 def test_one_loss_in_two_forms_is_refused_unless_meant():
@@ -393,12 +394,14 @@ def test_one_loss_in_two_forms_is_refused_unless_meant():
         ConfigError,
         match=r"the arms survey_huber\(delta=1\) and survey_huber\(delta=2\) are one loss.*allow_copies: true",
     ):
-        check_losses(made, expand(made))
+        check_losses(made, arms_of(made))
     allowed = study(arms=copies, allow_copies=True)
-    assert "one loss in two arms, as allow_copies says" in check_losses(allowed, expand(allowed))[0]
+    assert (
+        "one loss in two arms, as allow_copies says" in check_losses(allowed, arms_of(allowed))[0]
+    )
     scaled = study(arms=["bce", "2*bce"])
     with pytest.raises(ConfigError, match="bce and 2.bce are one loss"):
-        check_losses(scaled, expand(scaled))
+        check_losses(scaled, arms_of(scaled))
     apart = study(
         arms=[
             "bce",
@@ -406,7 +409,7 @@ def test_one_loss_in_two_forms_is_refused_unless_meant():
             {"loss.mask": "bce", "loss.mask_weight": 3},
         ]
     )
-    assert check_losses(apart, expand(apart)) == [], (
+    assert check_losses(apart, arms_of(apart)) == [], (
         "another batch size, another weight: that is what the study is about"
     )
 
@@ -427,13 +430,13 @@ def test_one_loss_in_two_forms_is_refused_unless_meant():
 def test_defaults_written_out_make_no_other_arm(arms):
     made = study(arms=arms, allow_copies=True)
     with pytest.raises(ConfigError, match="resolve to the same config: remove one of them"):
-        check_losses(made, expand(made))
+        check_losses(made, arms_of(made))
 
 
 def test_unknown_losses_are_named_before_anything_runs():
     made = study(arms=["bce", "dise"])
     with pytest.raises(ConfigError, match="dise.*did you mean dice"):
-        check_losses(made, expand(made))
+        check_losses(made, arms_of(made))
 
 
 @pytest.mark.parametrize(
@@ -467,7 +470,7 @@ def test_the_tune_split_is_cut_by_image_id_alone(tmp_path):
             {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
         )
     )
-    config = resolve(made, expand(made)[0], 0)
+    config = config_of(made, arms_of(made)[0], 0)
     config = config.model_copy(
         update={
             "data": config.data.model_copy(update={"root": "", "train_annotations": str(source)})
@@ -476,7 +479,7 @@ def test_the_tune_split_is_cut_by_image_id_alone(tmp_path):
     write_splits(made, [config], tmp_path, made.tune, TUNE_FOLDER)
     rest, held = (
         json.loads(path.read_text())
-        for path in split_paths(made, config, tmp_path, 0.3, TUNE_FOLDER)
+        for path in tune_split(made, config, tmp_path, 0.3, TUNE_FOLDER)
     )
     ids = [{image["id"] for image in part["images"]} for part in (rest, held)]
     assert not ids[0] & ids[1] and ids[0] | ids[1] == set(range(200)) and 40 < len(ids[1]) < 80
@@ -504,7 +507,7 @@ def test_every_arm_has_its_trials_and_ties_go_to_the_first():
     made = study(
         tune={"grid": {"train.lr": [1e-3, 1e-4], "loss.mask_weight": [3, 6]}, "seeds": [77, 78]}
     )
-    trials = trials_of(made, expand(made))
+    trials = trials_of(made, arms_of(made))
     assert len(trials) == 16 and {trial.run.seed for trial in trials} == {77, 78}
     values = {trial.run.folder: None for trial in trials}
     assert best_settings(trials, values) == {
@@ -521,7 +524,7 @@ def test_every_arm_has_its_trials_and_ties_go_to_the_first():
         arms=["bce", {"loss.mask": "dice", "tune": {"train.lr": [1, 2]}}],
     )
     assert {
-        t.settings["train.lr"] for t in trials_of(own, expand(own)) if t.run.arm.label == "dice"
+        t.settings["train.lr"] for t in trials_of(own, arms_of(own)) if t.run.arm.label == "dice"
     } == {1, 2}
 
 
@@ -565,7 +568,7 @@ SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "sweeps").glob("*.yaml
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_studies_hold(file):
     made = load_study(file)
-    arms = expand(made)
+    arms = arms_of(made)
     assert made.name == file.stem and made.description and len(arms) >= 3
     check_losses(made, arms)
     assert len({run.folder for run in runs_of(made, arms)}) == len(arms) * len(made.seeds)
@@ -592,14 +595,14 @@ def test_the_replay_trains_what_the_presets_do():
     made = load_study(SHIPPED[[path.stem for path in SHIPPED].index("survey_replay")])
     for label, config in configs(made).items():
         preset = load_config(label, check_names=False)
-        assert set(differences(preset, config)) <= {"train.autoscale", "train.on_nonfinite"}
+        assert set(config_differences(preset, config)) <= {"train.autoscale", "train.on_nonfinite"}
 
 
 @pytest.mark.parametrize("name", ["hybrid_losses", "hybrid_losses_coco"])
 def test_the_hybrids_are_those_of_table_3(name):
     labels_ = {
         arm.label
-        for arm in expand(load_study(SHIPPED[[path.stem for path in SHIPPED].index(name)]))
+        for arm in arms_of(load_study(SHIPPED[[path.stem for path in SHIPPED].index(name)]))
     }
     pairs = (("mse", "bce"), ("mse", "huber"), ("huber", "bce"))
     assert labels_ == {"bce"} | {f"{a}*{x} + {y}" for a in ("0.5", "2", "3") for x, y in pairs}

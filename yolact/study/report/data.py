@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.schema import Config
-from yolact.study.arms import Arm, expand, resolve
+from yolact.study.arms import Arm, arms_of, config_of
 from yolact.study.plan import Study
 from yolact.study.report.published import Published, published
 from yolact.study.statistics import Comparison, Run, compare_study, load_runs
@@ -108,7 +108,7 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
         )
     unequal = check_study(found, runs, mixed=mixed)
     verdicts = {record.arm: record for record in compare_study(found, unequal)}
-    arms = {arm.label: arm for arm in expand(found.study)}
+    arms = {arm.label: arm for arm in arms_of(found.study)}
     reports = [
         _arm_report(arms[label], seeds, verdicts.get(label), found.study)
         for label, seeds in runs.items()
@@ -122,7 +122,7 @@ def _arm_report(
     arm: Arm, runs: Mapping[int, Trained], comparison: Comparison | None, study: Study
 ) -> ArmReport:
     first = next(iter(runs.values()), None)
-    config = first.config if first else resolve(study, arm, study.seeds[0])
+    config = first.config if first else config_of(study, arm, study.seeds[0])
     metrics = first.run.resampled.point if first else ()
     estimates = {metric: estimate([run.run for run in runs.values()], metric) for metric in metrics}
     theirs = published(config) if study.primary.startswith("mask") else None

@@ -7,7 +7,7 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 
-from yolact.study.arms import differences
+from yolact.study.arms import config_differences
 from yolact.study.report.data import Report
 from yolact.study.report.figures import VERDICTS
 from yolact.study.report.tables import Table
@@ -216,7 +216,7 @@ def _arm_settings(report: Report) -> str:
     for arm in report.arms:
         changed = {
             key: new
-            for key, (_, new) in differences(report.base.config, arm.config).items()
+            for key, (_, new) in config_differences(report.base.config, arm.config).items()
             if key != "train.seed"
         }
         words = ", ".join(f"{key}={value}" for key, value in changed.items()) or (

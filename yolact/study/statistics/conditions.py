@@ -11,7 +11,7 @@ from typing import Any
 
 from data.resolve import load_config
 from data.schema import Config
-from yolact.study.arms import expand, identity
+from yolact.study.arms import arms_of, identity
 from yolact.study.plan import Study
 from yolact.study.statistics.finished import Run
 from yolact.study.statistics.quality import LRP, Calibration, calibration, olrp
@@ -67,7 +67,7 @@ def check_study(
         f"{label} seed {seed}": run for label, seeds in runs.items() for seed, run in seeds.items()
     }
     unequal = differences(
-        named, found.study, {key for arm in expand(found.study) for key in arm.changes}
+        named, found.study, {key for arm in arms_of(found.study) for key in arm.changes}
     )
     for name, kinds in found.departures.items():
         for kind, words in kinds.items():

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data.resolve import load_config
 from data.schema import Config
 from yolact.engine.records import FILE
-from yolact.study.arms import baseline_of, combos, differences, expand, identity, resolve
+from yolact.study.arms import arms_of, baseline_of, combos, config_differences, config_of, identity
 from yolact.study.plan import Study, load_study
 from yolact.study.statistics.finished import SEED_FOLDER, Run, load_run
 from yolact.study.statistics.resample import RESAMPLES
@@ -58,7 +58,7 @@ def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
     """
     folder = Path(folder)
     study = load_study(folder)
-    arms = expand(study)
+    arms = arms_of(study)
     kept = ARCHIVE / study.name
     tuned = _tuned(folder / CHOSEN) or _tuned(kept / CHOSEN)
     found = StudyRuns(folder, study, baseline_of(study, arms).label, {}, {}, {}, {})
@@ -77,7 +77,7 @@ def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
         settings = [tuned[arm.label]] if arm.label in tuned else list(combos(arm.tune))
         for seed in (*study.seeds, *study.added_seeds):
             wanted = (
-                [resolve(study, arm, seed, extra=chosen) for chosen in settings]
+                [config_of(study, arm, seed, extra=chosen) for chosen in settings]
                 if seed in places
                 else []
             )
@@ -159,7 +159,7 @@ def _departures(place: Path, wanted: Sequence[Config]) -> dict[str, str]:
     found = []
     for one in wanted:
         kinds: dict[str, list[str]] = {}
-        for key, (mine, planned) in differences(config, _comparable(one)).items():
+        for key, (mine, planned) in config_differences(config, _comparable(one)).items():
             if key != "data.root" and not key.startswith("eval."):
                 kind = (
                     "data" if key.startswith("data.") else "length" if key in LENGTH else "settings"

@@ -13,7 +13,7 @@ from typing import Any
 
 from data.messages import brief
 from data.schema import Config
-from yolact.study.arms import Arm, Run, baseline_of, differences, init_run
+from yolact.study.arms import Arm, PlannedRun, baseline_of, config_differences, init_run
 from yolact.study.plan import Study
 
 TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 4
@@ -26,7 +26,9 @@ LR_RULES = {
 }
 
 
-def describe(study: Study, arms: Sequence[Arm], runs: Sequence[Run], root: Path) -> str:
+def describe_study(
+    study: Study, arms: Sequence[Arm], runs: Sequence[PlannedRun], root: Path
+) -> str:
     """The study in words: what is compared, how, and what every arm has in common."""
     seeds = [*study.seeds, *study.added_seeds]
     baseline = baseline_of(study, arms)
@@ -78,7 +80,7 @@ def describe(study: Study, arms: Sequence[Arm], runs: Sequence[Run], root: Path)
     return "\n".join(lines)
 
 
-def names(runs: Sequence[Run]) -> str:
+def list_runs(runs: Sequence[PlannedRun]) -> str:
     """The runs by folder, as --run names them."""
     folders: dict[str, list[str]] = {}
     for run in runs:
@@ -100,7 +102,7 @@ def names(runs: Sequence[Run]) -> str:
 def what_differs(configs: dict[str, Config], baseline: Arm, arm: Arm) -> str:
     found = {
         key: new
-        for key, (_, new) in differences(configs[baseline.label], configs[arm.label]).items()
+        for key, (_, new) in config_differences(configs[baseline.label], configs[arm.label]).items()
     }
     shown = [
         f"{key}={brief(_plain(value))}"
@@ -138,8 +140,14 @@ def power_of(study: Study, arms: Sequence[Arm], sd: float, floor: float) -> str:
 # --------------------------------------------------------------------------------------------- cost
 
 
-def estimate(
-    study: Study, runs: Sequence[Run], *, root: Path, device: str, slots: int, trials: int = 0
+def estimate_cost(
+    study: Study,
+    runs: Sequence[PlannedRun],
+    *,
+    root: Path,
+    device: str,
+    slots: int,
+    trials: int = 0,
 ) -> str:
     """Times a few steps and a few validation images of each arm, and multiplies. trials: tuning
     runs of the whole study."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolact.study.arms import Run
+from yolact.study.arms import PlannedRun
 from yolact.study.folder import claim, folder_of, is_done, read_note, release, twin
 from yolact.study.train.worker import Worker, finish, start
 
@@ -93,7 +93,7 @@ class Driver:
         cpus = sum(slot.device == "cpu" for slot in slots)
         self.threads = max(1, (os.cpu_count() or 1) // cpus) if cpus > 1 else None
 
-    def drive(self, runs: Sequence[Run]) -> bool:
+    def drive(self, runs: Sequence[PlannedRun]) -> bool:
         """True once every run is done, here or by another process; False where some failed. Stopped
         after a signal."""
         waiting, looked = list(runs), 0.0
@@ -130,7 +130,7 @@ class Driver:
                 signal.signal(number, handler)
         return not self.failed
 
-    def _fill(self, waiting: list[Run], free: list[Slot]) -> list[Run]:
+    def _fill(self, waiting: list[PlannedRun], free: list[Slot]) -> list[PlannedRun]:
         """Starts what can be started; returns what still waits, also for other processes."""
         left = []
         for index, run in enumerate(waiting):
@@ -155,7 +155,7 @@ class Driver:
             self._start(run, slot, [lock, *locks])
         return left
 
-    def _settled(self, run: Run) -> bool:
+    def _settled(self, run: PlannedRun) -> bool:
         """Whether the run was finished, or failed since this sweep began."""
         if is_done(folder_of(self.root, run), run.config):
             return True
@@ -165,7 +165,7 @@ class Driver:
         self.failed.setdefault(run.folder, note.get("error", ""))
         return True
 
-    def _borrowed(self, run: Run) -> bool:
+    def _borrowed(self, run: PlannedRun) -> bool:
         """Whether another study has trained the same, with the same code; then a link leads to
         it."""
         other = twin(self.root, run, self.code) if self.code else None
@@ -179,7 +179,7 @@ class Driver:
         self.say(f"linked       {run.name}: {other} has trained the same")
         return True
 
-    def _start(self, run: Run, slot: Slot, locks: list[int]) -> None:
+    def _start(self, run: PlannedRun, slot: Slot, locks: list[int]) -> None:
         try:
             worker = start(
                 self.root,
@@ -196,7 +196,7 @@ class Driver:
         self.active[slot] = worker
         self.say(f"started      {run.name} on {slot.device}")
 
-    def _ended(self, worker: Worker) -> list[Run]:
+    def _ended(self, worker: Worker) -> list[PlannedRun]:
         """Notes how a worker ended; [its run] if it shall be tried again."""
         run, name = worker.run, worker.run.name
         try:

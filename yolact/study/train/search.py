@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.resolve import ConfigError
-from yolact.study.arms import SEARCH_FOLDER, label_of, resolve
+from yolact.study.arms import SEARCH_FOLDER, change_label, config_of
 from yolact.study.folder import final_validation, folder_of, is_held, metric
 from yolact.study.plan import Range, Study
 from yolact.study.train.local import Driver
@@ -27,7 +27,7 @@ def search(plan: Plan, driver: Driver, say: Callable[[str], None]) -> int:
         )
     write_splits(
         study,
-        [resolve(study, plan.arms[0], study.search.seed, root=plan.root)],
+        [config_of(study, plan.arms[0], study.search.seed, root=plan.root)],
         plan.root,
         study.search,
         SEARCH_FOLDER,
@@ -40,7 +40,7 @@ def search(plan: Plan, driver: Driver, say: Callable[[str], None]) -> int:
         if not batch:
             break
         for _, trial in batch:
-            say(f"trial        {label_of(trial.settings)}")
+            say(f"trial        {change_label(trial.settings)}")
         driver.drive([trial.run for _, trial in batch])
         for number, trial in batch:
             final = final_validation(
@@ -52,7 +52,7 @@ def search(plan: Plan, driver: Driver, say: Callable[[str], None]) -> int:
                 journal.tell(number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             else:
                 journal.tell(number, value, skip_if_finished=True)
-    say(report(optuna, journal, study))
+    say(best_trials(optuna, journal, study))
     return 1 if failed else 0
 
 
@@ -102,7 +102,10 @@ def ask(optuna: Any, journal: Any, study: Study, root: Path, count: int) -> list
             trial.number,
             search_run(
                 study,
-                {name: suggest(trial, name, space) for name, space in study.search.space.items()},
+                {
+                    name: draw_value(trial, name, space)
+                    for name, space in study.search.space.items()
+                },
                 root,
             ),
         )
@@ -110,7 +113,7 @@ def ask(optuna: Any, journal: Any, study: Study, root: Path, count: int) -> list
     ]
 
 
-def suggest(trial: Any, name: str, space: Range | list) -> Any:
+def draw_value(trial: Any, name: str, space: Range | list) -> Any:
     if isinstance(space, list):
         return trial.suggest_categorical(name, space)
     if isinstance(space.low, int) and isinstance(space.high, int):
@@ -120,7 +123,7 @@ def suggest(trial: Any, name: str, space: Range | list) -> Any:
     return trial.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
 
 
-def report(optuna: Any, journal: Any, study: Study) -> str:
+def best_trials(optuna: Any, journal: Any, study: Study) -> str:
     """The best trials, and the arm to compare next. A search looks for the best of many, so its own
     numbers flatter it."""
     finished = journal.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
@@ -129,7 +132,7 @@ def report(optuna: Any, journal: Any, study: Study) -> str:
         return "no trial has finished"
     lines = [f"{len(finished)} trials; {study.primary} on the tune split"]
     lines += [
-        f"  {trial.value:6.2f}  {label_of(search_run(study, trial.params).settings)}"
+        f"  {trial.value:6.2f}  {change_label(search_run(study, trial.params).settings)}"
         for trial in best
     ]
     settings = search_run(study, best[0].params).settings

@@ -13,7 +13,7 @@ from typing import Any
 from data.resolve import ConfigError
 from data.yaml_text import read_yaml
 from yolact.files import write_whole
-from yolact.study.arms import Run
+from yolact.study.arms import PlannedRun
 from yolact.study.train.stages import Plan
 
 FOLDER, JOBS = "_slurm", "jobs.json"
@@ -43,7 +43,7 @@ class Resumable:
 
 
 def submit(
-    plan: Plan, command: Callable[[Run], list[str]], options: str, say: Callable[[str], None]
+    plan: Plan, command: Callable[[PlannedRun], list[str]], options: str, say: Callable[[str], None]
 ) -> int:
     """Submits the runs of the stage that is due, as one job array behind the shared start. Runs
     that are queued already are left alone, unless the start that they wait for was lost: then all

@@ -10,7 +10,7 @@ from typing import Any
 
 from data.resolve import ConfigError
 from yolact.files import write_whole
-from yolact.study.arms import TUNE_FOLDER, Arm, Run, expand, init_run, resolve, runs_of
+from yolact.study.arms import TUNE_FOLDER, Arm, PlannedRun, arms_of, config_of, init_run, runs_of
 from yolact.study.folder import archive, final_validation, folder_of, is_done, metric
 from yolact.study.plan import Study
 from yolact.study.tuning import Trial, best_settings, trials_of, write_splits
@@ -38,12 +38,12 @@ class Plan:
     study: Study
     root: Path
     arms: list[Arm]
-    start: Run | None
+    start: PlannedRun | None
     trials: list[Trial]
-    reported: list[Run]
+    reported: list[PlannedRun]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[PlannedRun]:
         """Everything that can be trained by name."""
         return [
             *([self.start] if self.start else []),
@@ -51,19 +51,19 @@ class Plan:
             *self.reported,
         ]
 
-    def done(self, run: Run) -> bool:
+    def done(self, run: PlannedRun) -> bool:
         return is_done(folder_of(self.root, run), run.config)
 
-    def open(self, runs: Sequence[Run]) -> list[Run]:
+    def open(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         return [run for run in runs if not self.done(run)]
 
     @property
-    def current(self) -> list[Run]:
+    def current(self) -> list[PlannedRun]:
         """The runs of the stage that is due: trials, and once all are done the reported runs."""
         return self.reported or [trial.run for trial in self.trials]
 
     @property
-    def due(self) -> list[Run]:
+    def due(self) -> list[PlannedRun]:
         """Those, behind the shared start while it is missing and one of them is still to be
         trained."""
         missing = (
@@ -74,18 +74,18 @@ class Plan:
 
 def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:
     """The plan as far as the files allow to know it."""
-    arms = expand(study) if arms is None else arms
+    arms = arms_of(study) if arms is None else arms
     trials = trials_of(study, arms, root)
     chosen = tuned(study, trials, root) if trials else {}
     reported = [] if chosen is None else runs_of(study, arms, chosen=chosen, root=root)
     return Plan(study, root, arms, init_run(study, root), trials, reported)
 
 
-def prepare(plan: Plan) -> None:
+def write_tune_splits(plan: Plan) -> None:
     """Writes the tune split before the first trial."""
     if plan.trials and not plan.reported:
         configs = [
-            resolve(plan.study, arm, plan.study.seeds[0], root=plan.root) for arm in plan.arms
+            config_of(plan.study, arm, plan.study.seeds[0], root=plan.root) for arm in plan.arms
         ]
         write_splits(plan.study, configs, plan.root, plan.study.tune, TUNE_FOLDER)
 

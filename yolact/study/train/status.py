@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from yolact.study.arms import Run
+from yolact.study.arms import PlannedRun
 from yolact.study.folder import Progress, progress
 
 REFRESH = 2.0  # seconds between two drawings of the live table
@@ -24,7 +24,7 @@ class LiveTable:
 
     def __init__(self, root: Path, primary: str) -> None:
         self.root, self.primary = root, primary
-        self.runs: Sequence[Run] = ()
+        self.runs: Sequence[PlannedRun] = ()
         self.drawn, self.lines = 0.0, 0
         self.live = sys.stdout.isatty()
 
@@ -50,7 +50,7 @@ class LiveTable:
             self.lines = 0
 
 
-def table(root: Path, runs: Sequence[Run], primary: str) -> str:
+def table(root: Path, runs: Sequence[PlannedRun], primary: str) -> str:
     """Final metric in percent where a run is done, else how far it is; then counts, what failed,
     and the time left."""
     found = {run.folder: progress(root, run, primary) for run in runs}
@@ -74,7 +74,7 @@ def table(root: Path, runs: Sequence[Run], primary: str) -> str:
     )
 
 
-def cell(found: Progress, run: Run) -> str:
+def cell(found: Progress, run: PlannedRun) -> str:
     if found.state == "done":
         return "-" if found.value is None else f"{found.value:.2f}"
     if found.state in MARKS:
@@ -92,7 +92,7 @@ def summary(found) -> str:
     )
 
 
-def time_left(found: dict[Path, Progress], runs: Sequence[Run]) -> str:
+def time_left(found: dict[Path, Progress], runs: Sequence[PlannedRun]) -> str:
     """An estimate from the speed of the runs that train now; they share what waits."""
     speeds = {
         run.folder: found[run.folder].images_per_s / run.config.train.batch_size
@@ -109,7 +109,7 @@ def time_left(found: dict[Path, Progress], runs: Sequence[Run]) -> str:
     return f"; about {timedelta(seconds=round(steps / sum(speeds.values())))} of training left"
 
 
-def failures(found: dict[Path, Progress], runs: Sequence[Run]) -> list[str]:
+def failures(found: dict[Path, Progress], runs: Sequence[PlannedRun]) -> list[str]:
     return [
         f"failed: {run.name}: {found[run.folder].error or 'see its log.txt'}"
         for run in runs

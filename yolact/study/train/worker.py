@@ -14,7 +14,7 @@ from typing import IO
 
 from data.resolve import dump_yaml
 from yolact.files import write_whole, writing
-from yolact.study.arms import Run
+from yolact.study.arms import PlannedRun
 from yolact.study.folder import LOG, NOTE, has_checkpoint, is_done, release, write_note
 
 TRAIN = Path(__file__).resolve().parents[3] / "train.py"
@@ -25,7 +25,7 @@ KEPT = {LOG, NOTE}  # of a run that left no checkpoint
 class Worker:
     """A training that this process started."""
 
-    run: Run
+    run: PlannedRun
     folder: Path
     process: subprocess.Popen
     log: IO[bytes]
@@ -38,7 +38,7 @@ class Worker:
 
 def start(
     root: Path,
-    run: Run,
+    run: PlannedRun,
     *,
     device: str,
     locks: list[int],
@@ -54,7 +54,7 @@ def start(
     """
     folder = root / run.folder
     try:
-        command = prepare(folder, run, device)
+        command = prepare_run(folder, run, device)
         environment = {
             **os.environ,
             **(
@@ -83,7 +83,7 @@ def start(
     return Worker(run, folder, process, log)
 
 
-def prepare(folder: Path, run: Run, device: str) -> list[str]:
+def prepare_run(folder: Path, run: PlannedRun, device: str) -> list[str]:
     """The command that goes on with the run, or starts it in an emptied folder that holds its
     config.yaml."""
     config = folder / "config.yaml"

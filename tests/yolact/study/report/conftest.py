@@ -7,7 +7,7 @@ import pytest
 
 from tests.yolact.study.made_runs import make_study, write_detections
 from tests.yolact.study.report.small_study import SKILLS, STUDY
-from yolact.study.arms import expand, runs_of
+from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import load_study
 from yolact.study.report.data import collect
 from yolact.testing import tiny
@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
     }
     folder = make_study(root / "runs", {**STUDY, "settings": data}, SKILLS, images=30)
     for number, run in enumerate(
-        runs_of(load_study(folder), expand(load_study(folder)), root=root / "runs")
+        runs_of(load_study(folder), arms_of(load_study(folder)), root=root / "runs")
     ):
         if run.seed < 2:
             write_detections(root / "runs" / run.folder, run.config, 0, number)

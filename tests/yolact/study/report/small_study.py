@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from yolact.commands import report
-from yolact.study.arms import expand
+from yolact.study.arms import arms_of
 from yolact.study.plan import load_study
 
 HYBRID = "bce(outside='charge') + 0.5*mse(region='image', rescale=False)"
@@ -35,5 +35,5 @@ def read_csv_text(text):
 
 
 def place(folder, arm, seed):
-    slug = next(a.slug for a in expand(load_study(folder)) if a.label == arm)
+    slug = next(a.slug for a in arms_of(load_study(folder)) if a.label == arm)
     return next((folder / slug).glob(f"seed{seed}-*"))

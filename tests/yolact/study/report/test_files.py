@@ -12,7 +12,7 @@ import torch
 
 from tests.yolact.study.report.small_study import SKILLS, place, read_csv, run_report
 from yolact.study import folder as sweep_state
-from yolact.study.arms import expand, runs_of
+from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import load_study
 from yolact.study.report import archive as report_archive
 from yolact.study.report.data import collect
@@ -139,7 +139,7 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     assert not list(kept.rglob("*.pth")) and not list(kept.rglob("*_detections.json"))
     assert not any("somebody" in path.read_text() for path in kept.rglob("env.json"))
     assert len(list(kept.glob("runs/*/*/results/gallery.json"))) == 3  # of the first seed
-    planned = runs_of(load_study(study), expand(load_study(study)), root="runs")
+    planned = runs_of(load_study(study), arms_of(load_study(study)), root="runs")
     shutil.rmtree(place(study, "dice", 2))
     with monkeypatch.context() as patch:  # a set without large objects has no AP of them
         patch.setattr("yolact.study.statistics.study_runs.load_run", without_large_objects)

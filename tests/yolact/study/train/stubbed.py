@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yolact.commands import sweep
 from yolact.study import folder as sweep_state
-from yolact.study.arms import expand, runs_of
+from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import load_study
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -42,7 +42,7 @@ def driver(*words):
 
 def all_runs(file="s.yaml"):
     made = load_study(file)
-    return runs_of(made, expand(made))
+    return runs_of(made, arms_of(made))
 
 
 def journal(folder):

@@ -17,7 +17,7 @@ import torch
 from data.resolve import dump_yaml
 from tests.yolact.study.train.stubbed import wait_for
 from yolact.engine.train import train
-from yolact.study.arms import expand, runs_of
+from yolact.study.arms import arms_of, runs_of
 from yolact.study.folder import read_metrics
 from yolact.study.plan import load_study
 from yolact.study.train import slurm as sweep_slurm
@@ -229,7 +229,7 @@ def test_a_study_on_slurm_survives_a_requeue_and_equals_a_local_one(cluster, tmp
         "base: base.yaml\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 150\n"
     )
     study = load_study("s.yaml")
-    runs, root = runs_of(study, expand(study)), Path("runs")
+    runs, root = runs_of(study, arms_of(study)), Path("runs")
     words = [
         sys.executable,
         str(ROOT / "scripts" / "sweep.py"),
