@@ -405,6 +405,8 @@ class EvalConfig(Section):
 
 
 class Config(Section):
+    """Everything that defines a run: frozen, checked, each setting with its description."""
+
     name: str = Field(description="name of the config; runs go to runs/<name>/<n>")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

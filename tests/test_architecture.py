@@ -140,7 +140,8 @@ def reached(name):
     return seen
 
 
-@pytest.mark.parametrize("name", SOURCES)
+# the front door names what lies in every room, and imports it when it is asked for
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "yolact"])
 def test_imports_go_one_way(name):
     allowed = ARROWS[room_of(name)]
     wrong = {

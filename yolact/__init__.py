@@ -1,25 +1,118 @@
 """YOLACT and YOLACT++: model, criterion, training, evaluation, and studies of losses.
 
-Importing this package loads no torch; its names are loaded when they are first used.
+Importing this package loads no torch: a name is loaded when it is first used.
+
+    import yolact
+
+    cfg = yolact.load_config("quickstart", ["loss.mask=bce + dice"])
+    run = yolact.train(cfg)
+    found = yolact.load(run)("picture.jpg")
+    found.save_masks("masks.png")
+
+Configs          Config, load_config
+Composing        Yolact, build_model, Criterion, build_criterion, MaskLoss, load_weights
+Own losses       pixel_loss, region_loss
+Own data         Sample, Targets
+Training         train
+Finding          load, Predictor, Predictions, Detections
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from yolact.build import build_model
+    from data.coco import Sample
+    from data.resolve import load_config
+    from data.schema import Config
+    from layers.losses.criterion import Criterion
+    from layers.losses.mask import MaskLoss
+    from layers.losses.registry import pixel_loss, region_loss
+    from layers.targets import Targets
+    from yolact.build import build_criterion, build_model
     from yolact.checkpoint import load_weights
+    from yolact.engine.load import load
+    from yolact.engine.predict import Predictor
+    from yolact.engine.train import train
+    from yolact.model import Yolact
+    from yolact.outputs import Detections, Predictions
 
 __version__ = "0.1.0"
 
-__all__ = ["build_model", "load_weights"]
+__all__ = [
+    "Config",
+    "Criterion",
+    "Detections",
+    "MaskLoss",
+    "Predictions",
+    "Predictor",
+    "Sample",
+    "Targets",
+    "Yolact",
+    "build_criterion",
+    "build_model",
+    "load",
+    "load_config",
+    "load_weights",
+    "pixel_loss",
+    "region_loss",
+    "train",
+]
 
-_HOMES = {"build_model": "yolact.build", "load_weights": "yolact.checkpoint"}
+# name -> the module that defines it
+_HOMES = {
+    "Config": "data.schema",
+    "Criterion": "layers.losses.criterion",
+    "Detections": "yolact.outputs",
+    "MaskLoss": "layers.losses.mask",
+    "Predictions": "yolact.outputs",
+    "Predictor": "yolact.engine.predict",
+    "Sample": "data.coco",
+    "Targets": "layers.targets",
+    "Yolact": "yolact.model",
+    "build_criterion": "yolact.build",
+    "build_model": "yolact.build",
+    "load": "yolact.engine.load",
+    "load_config": "data.resolve",
+    "load_weights": "yolact.checkpoint",
+    "pixel_loss": "layers.losses.registry",
+    "region_loss": "layers.losses.registry",
+    "train": "yolact.engine.train",
+}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def _refuse_other_packages() -> None:
+    """ImportError where `data` or `layers`, which are common names, is not the one beside this
+    package: whatever follows would fail with a message about something else."""
+    import sys
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[1]
+    for name in ("data", "layers"):
+        loaded = sys.modules.get(name)
+        spec = find_spec(name) if loaded is None else loaded.__spec__
+        file = getattr(loaded, "__file__", None) or (spec.origin if spec else None)
+        places = [file] if file else list(spec.submodule_search_locations or ()) if spec else []
+        if places and not any(root / name in Path(place).resolve().parents for place in places):
+            raise ImportError(
+                f"`import {name}` finds {places[0]}, which hides {root / name} of this project: "
+                f"rename {places[0]}, start from another folder, or put {root} first in PYTHONPATH",
+                name=name,
+                path=places[0],
+            )
+
+
+_refuse_other_packages()
