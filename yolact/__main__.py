@@ -19,7 +19,8 @@ def overview() -> str:
         [
             "usage: yolact COMMAND ...",
             "",
-            "Real-time instance segmentation with YOLACT and YOLACT++, and the study of its losses.",
+            "Real-time instance segmentation with YOLACT and YOLACT++, "
+            "and the study of its losses.",
             "",
             *(f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()),
             "",

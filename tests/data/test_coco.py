@@ -225,7 +225,8 @@ def test_an_image_of_another_size_than_stated_is_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "images/a.png"), np.zeros((64, 48, 3), np.uint8))
     with pytest.raises(
         ValueError,
-        match=r"a\.png has 48x64 pixels, but .*annotations\.json says 64x48; they are swapped.*correct width",
+        match=r"a\.png has 48x64 pixels, but .*annotations\.json says 64x48; "
+        r"they are swapped.*correct width",
     ):
         data[0]
 
@@ -305,7 +306,8 @@ def test_a_bad_annotation_is_refused_by_id_with_the_fix(tmp_path, changes, messa
 def test_class_names_and_categories_that_disagree_are_refused_with_the_nearest(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"1 categories and data.class_names has 2.*class 'other' has no category.*Set data.class_names=",
+        match=r"1 categories and data.class_names has 2.*class 'other' has no category.*"
+        r"Set data.class_names=",
     ):
         dataset(tmp_path, ("thing", "other"))
     with pytest.raises(

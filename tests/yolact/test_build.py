@@ -283,8 +283,8 @@ def test_failed_download_says_where_the_file_goes(tmp_path, monkeypatch):
     model = build_model(cfg)
     with pytest.raises(
         ValueError,
-        match=r"could not download resnet18-f37072fd.pth .*no route.*checkpoints/resnet18-f37072fd.pth, or set "
-        r"model.pretrained=none .* model.pretrained=FILE",
+        match=r"could not download resnet18-f37072fd.pth .*no route.*"
+        r"checkpoints/resnet18-f37072fd.pth, or set model.pretrained=none .* model.pretrained=FILE",
     ):
         load_pretrained_backbone(model, cfg)
     torch.save(

@@ -132,8 +132,9 @@ def test_another_form_of_class_logits_needs_consent_and_resets_the_class_layer_a
     donor, model, fresh = small(seed=1, loss=theirs), small(loss=ours), small(loss=ours)
     forms = {"ohem": "softmax", "focal": "sigmoid"}
     message = (
-        f"trained for {forms[theirs]} class logits and the model gives {forms[ours]} ones: use the config it was trained with "
-        r"\(loss.classification\), or train on with train.init_from"
+        f"trained for {forms[theirs]} class logits and the model gives {forms[ours]} ones: "
+        r"use the config it was trained with \(loss.classification\), "
+        "or train on with train.init_from"
     )
     with pytest.raises(ValueError, match=message):
         load_weights(model, donor.state_dict())
@@ -153,7 +154,8 @@ def test_as_many_channels_of_another_form_are_not_mistaken_for_it():
     official = small(classes=2, mask_iou_net=False, semantic_head=False).state_dict()
     with pytest.raises(
         ValueError,
-        match="on 2 classes and the model has 3, for softmax class logits and the model gives sigmoid ones: "
+        match="on 2 classes and the model has 3, "
+        "for softmax class logits and the model gives sigmoid ones: "
         r"use the config it was trained with \(data.class_names, loss.classification\)",
     ):
         load_weights(model, official)
@@ -172,7 +174,8 @@ def test_unused_semantic_head_is_dropped():
         (dict(backbone="resnet14"), "another architecture"),
         (
             dict(fpn_channels=24),
-            r"of another shape: fpn.lat_layers.0.weight \(16x64x1x1 in the file, 24x64x1x1 in the model\)",
+            r"of another shape: fpn.lat_layers.0.weight "
+            r"\(16x64x1x1 in the file, 24x64x1x1 in the model\)",
         ),
         (dict(mask_iou_net=False), "unknown to the model: maskiou_net"),
         (dict(dcn_layers=(0, 0, 0, 1)), "missing in the file: backbone.layers.3.0.conv2.bias"),

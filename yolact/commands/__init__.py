@@ -1,4 +1,4 @@
-"""The programs: a module each, opened by `yolact NAME`, by train.py and eval.py, and by scripts/."""
+"""The programs: a module each. `yolact NAME`, train.py, eval.py and scripts/ open them."""
 
 # subcommand of `yolact` -> (module here, what it does)
 COMMANDS = {

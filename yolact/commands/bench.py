@@ -109,8 +109,8 @@ def program(argv: Sequence[str] | None = None) -> int:
 def orchestrate(args) -> int:
     results = []
     print(
-        f"{'config':<24}{'section':<12}{'ms':>10}{'original':>10}{'ratio':>7}{'MB':>8}{'original':>10} "
-        f"  device: {device_name(args)}"
+        f"{'config':<24}{'section':<12}{'ms':>10}{'original':>10}{'ratio':>7}{'MB':>8}"
+        f"{'original':>10}   device: {device_name(args)}"
     )
     for config in args.config.split(","):
         # workers run in a folder of their own
@@ -173,9 +173,10 @@ def orchestrate(args) -> int:
 
 
 def call(arguments: list[str]) -> dict:
-    """Run program() of a module in a fresh process, in an empty folder; the JSON of its last line."""
+    """Run a module's program() in a fresh process and an empty folder; its last line's JSON."""
     module, *words = arguments
-    code = f"import sys; sys.path[0] = {str(ROOT)!r}; from {module} import program; sys.exit(program())"
+    start = f"import sys; sys.path[0] = {str(ROOT)!r}"
+    code = f"{start}; from {module} import program; sys.exit(program())"
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=folder

@@ -67,10 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"wrote {args.train} training and {args.val} validation images to {out}")
         if args.contact_sheet:
             count, file = args.contact_sheet
-            print(
-                "wrote "
-                f"{contact_sheet(out, file, count=int(count), split='train' if args.train else 'val')}"
-            )
+            split = "train" if args.train else "val"
+            print(f"wrote {contact_sheet(out, file, count=int(count), split=split)}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,10 +6,9 @@ dataset/img folder). Annotations: the set's own are MATLAB files. YOLACT's autho
 COCO format as pascal_sbd_train.json and pascal_sbd_val.json: see "Pascal SBD" in the README of
 https://github.com/dbolya/yolact. Then
 
-    python scripts/prepare_sbd.py --images benchmark.tgz --annotations FOLDER_OR_ARCHIVE     moves
-        and unpacks into data/sbd, verifies
-    python scripts/prepare_sbd.py                                                            verifies
-        data/sbd
+    python scripts/prepare_sbd.py --images benchmark.tgz --annotations FOLDER_OR_ARCHIVE
+
+moves and unpacks into data/sbd, and verifies. Without arguments it verifies data/sbd.
 """
 
 from __future__ import annotations

@@ -181,7 +181,8 @@ def test_a_diverging_run_stops_and_names_step_term_and_images(data, tmp_path):
     cfg = tiny.config(data, iterations=10, lr=1e30, warmup_iterations=0, log_every=5, save_every=1)
     with pytest.raises(
         ValueError,
-        match=r"step 2: .*(box|class|mask).* = (nan|inf).* on image ids \[\d.*on_nonfinite=skip; .*--resume",
+        match=r"step 2: .*(box|class|mask).* = (nan|inf).* on image ids \[\d.*"
+        r"on_nonfinite=skip; .*--resume",
     ):
         train(cfg, device="cpu", run_dir=tmp_path / "run")
     saved = read_checkpoint(tmp_path / "run/weights/last.pth")

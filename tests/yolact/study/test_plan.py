@@ -392,7 +392,8 @@ def test_one_loss_in_two_forms_is_refused_unless_meant():
     made = study(arms=copies)
     with pytest.raises(
         ConfigError,
-        match=r"the arms survey_huber\(delta=1\) and survey_huber\(delta=2\) are one loss.*allow_copies: true",
+        match=r"the arms survey_huber\(delta=1\) and survey_huber\(delta=2\) are one loss.*"
+        r"allow_copies: true",
     ):
         check_losses(made, arms_of(made))
     allowed = study(arms=copies, allow_copies=True)

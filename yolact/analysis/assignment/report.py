@@ -117,8 +117,8 @@ class Report:
                 else ""
             )
             print(
-                f"{text:<{width}}{found / max(1, objects):>18.2f}{100 * without / max(1, objects):>16.1f} "
-                f"%{note}"
+                f"{text:<{width}}{found / max(1, objects):>18.2f}"
+                f"{100 * without / max(1, objects):>16.1f} %{note}"
             )
 
     def _criteria(self, cfg: Config, model: Yolact) -> dict[str, Criterion]:

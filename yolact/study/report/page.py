@@ -36,25 +36,33 @@ MEANING = {
 }
 STYLE = """
 :root{color-scheme:light}*{box-sizing:border-box}
-body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;color:#222;max-width:1180px;margin:0 auto;
+body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;color:#222;
+max-width:1180px;margin:0 auto;
 padding:2rem 1.2rem 4rem;background:#fff}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}
 h2{font-size:1.2rem;margin:2.6rem 0 .6rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}
-.lead{color:#555;margin:.2rem 0 1.2rem}p.note,figcaption small{color:#666;font-size:.85rem;margin:.4rem 0 0}
+.lead{color:#555;margin:.2rem 0 1.2rem}p.note,figcaption small{color:#666;font-size:.85rem;
+margin:.4rem 0 0}
 .warning{border-left:4px solid #c8501e;background:#fdf3ee;padding:.6rem .9rem;margin:1rem 0}
-ul.answer{list-style:none;padding:0;margin:1rem 0}ul.answer li{display:flex;gap:.8rem;margin:.45rem 0;align-items:baseline}
+ul.answer{list-style:none;padding:0;margin:1rem 0}ul.answer li{display:flex;gap:.8rem;
+margin:.45rem 0;align-items:baseline}
 ul.answer .verdict{flex:0 0 8.5rem;text-align:center}
-.verdict{border-radius:.7rem;padding:.05rem .6rem;color:#fff;background:#8a8a8a;font-size:.85rem;white-space:nowrap}
+.verdict{border-radius:.7rem;padding:.05rem .6rem;color:#fff;background:#8a8a8a;font-size:.85rem;
+white-space:nowrap}
 figure{margin:1.4rem 0}figure img{max-width:100%;height:auto;display:block;margin:.5rem 0}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;margin:.5rem 0}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;
+font-variant-numeric:tabular-nums;margin:.5rem 0}
 th,td{padding:.28rem .42rem;text-align:right;vertical-align:top;border-bottom:1px solid #eee}
 th{border-bottom:2px solid #999;font-weight:600;vertical-align:bottom}
 th:first-child,td:first-child{text-align:left;min-width:9rem;max-width:17rem;overflow-wrap:anywhere}
 .worded th:last-child,.worded td:last-child{text-align:left;padding-left:.8rem}
 td:not(:first-child){white-space:nowrap}td.settings{white-space:normal!important}
-td small{display:block;color:#777;font-size:.78em}tr.baseline{background:#f4f4f4}tr.published td{color:#777;font-style:italic}
-tr.published td:first-child{padding-left:1.3rem}tr.published td:last-child{font-size:.9em}td.settings{text-align:left!important}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.1rem;font-size:.9rem;margin:.5rem 0}dt{color:#666}dd{margin:0}
+td small{display:block;color:#777;font-size:.78em}tr.baseline{background:#f4f4f4}
+tr.published td{color:#777;font-style:italic}
+tr.published td:first-child{padding-left:1.3rem}tr.published td:last-child{font-size:.9em}
+td.settings{text-align:left!important}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.1rem;font-size:.9rem;
+margin:.5rem 0}dt{color:#666}dd{margin:0}
 code{font:0.92em ui-monospace,Menlo,Consolas,monospace}
 @media print{body{max-width:none;padding:0}figure{break-inside:avoid}}
 """
@@ -227,7 +235,8 @@ def _arm_settings(report: Report) -> str:
             f'class="settings"><code>{html.escape(words)}</code></td></tr>'
         )
     return (
-        '<figure class="table"><figcaption><b>What each arm changes against the baseline</b></figcaption><div class="scroll"><table>'
+        '<figure class="table"><figcaption><b>What each arm changes against the baseline</b>'
+        '</figcaption><div class="scroll"><table>'
         f"<tbody>{''.join(rows)}</tbody></table></div></figure>"
     )
 
@@ -263,7 +272,8 @@ def _reading(report: Report) -> str:
         "start, if the study has one"
     )
     return (
-        f'<dl>{meanings}</dl><p class="note">{paired}. Intervals count both seeds and images, and images are shared by all runs. An '
-        "interval can leave 0 out while the verdict is undecided: the interval speaks of one arm by itself, the verdict pays for all "
-        "of them. Details: docs/statistics.md.</p>"
+        f'<dl>{meanings}</dl><p class="note">{paired}. Intervals count both seeds and images, and '
+        "images are shared by all runs. An interval can leave 0 out while the verdict is "
+        "undecided: the interval speaks of one arm by itself, the verdict pays for all of them. "
+        "Details: docs/statistics.md.</p>"
     )

@@ -59,7 +59,8 @@ def describe_study(
         "with seeds of its own (paired: false)",
         f"length     equal {study.equal}: {study.budget} iterations"
         + (" at the base's batch size" if study.equal == "images" else ""),
-        f"lr rule    {study.lr_rule}: {LR_RULES[study.lr_rule]}, unless an arm sets train.lr itself",
+        f"lr rule    {study.lr_rule}: {LR_RULES[study.lr_rule]}, "
+        "unless an arm sets train.lr itself",
     ]
     if study.tune:
         lines.append(

@@ -21,7 +21,8 @@ sys.path.insert(0, {str(ROOT)!r})
 from yolact.commands import sweep
 from yolact.study.train import local as sweep_local
 from yolact.study.train import worker as sweep_worker
-sweep_worker.TRAIN, sweep.check_losses, sweep_local.POLL_OTHERS = Path({str(STUB)!r}), lambda *_: [], 0.3
+sweep_worker.TRAIN, sweep.check_losses = Path({str(STUB)!r}), lambda *_: []
+sweep_local.POLL_OTHERS = 0.3
 sweep.code_of_today = lambda: "stub"
 sys.exit(sweep.cli.run(sweep.main, sweep.read_arguments(sys.argv[1:])))
 """

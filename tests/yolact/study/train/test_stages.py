@@ -228,12 +228,14 @@ def test_a_dry_run_shows_arms_cost_and_power_and_writes_nothing(tmp_path, monkey
         "lr, lr_steps)" in out
     )
     assert re.search(
-        r"power      for a seed sd of 0.5 and a floor of 0.1: a difference as large as the margin is found with \d+ %",
+        r"power      for a seed sd of 0.5 and a floor of 0.1: "
+        r"a difference as large as the margin is found with \d+ %",
         out,
     )
     assert re.search(r"about [\d.]+ minutes for 6 runs, the shared start, 1 at a time on cpu", out)
     assert re.search(
-        r"\n  _init/ +seed0-\w{8}\n  bce/ +seed0-\w{8} seed1-\w{8} seed2-\w{8}\n  batch_size=2/ seed0-",
+        r"\n  _init/ +seed0-\w{8}\n  bce/ +seed0-\w{8} seed1-\w{8} seed2-\w{8}"
+        r"\n  batch_size=2/ seed0-",
         out,
     )
     assert (
