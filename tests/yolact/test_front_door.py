@@ -2,6 +2,7 @@
 package hides ours."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,14 @@ import yolact
 ROOT = Path(__file__).parents[2]
 
 
-def python(*words, **options):
+def python(*words, cwd=ROOT, path=ROOT):
+    """A fresh interpreter that looks for modules in `cwd`, then in `path`."""
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, cwd=ROOT, **options
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(path)},
     )
 
 
@@ -59,8 +65,8 @@ def test_another_package_of_that_name_is_named(tmp_path, name, kind):
     other = tmp_path / (f"{name}.py" if kind == "file" else f"{name}/__init__.py")
     other.parent.mkdir(exist_ok=True)
     other.write_text("")
-    for words in (["-c", "import yolact"], ["-c", f"import {name}, yolact"]):
-        done = python(*words, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    for words in (["-c", f"import {name}, yolact"], ["-m", "yolact", "--help"]):
+        done = python(*words, cwd=tmp_path)
         message = done.stderr.splitlines()[-1]
         assert done.returncode == 1 and message.startswith(f"ImportError: `import {name}` finds")
         assert str(other) in message and f"put {ROOT} first in PYTHONPATH" in message
@@ -69,5 +75,5 @@ def test_another_package_of_that_name_is_named(tmp_path, name, kind):
 def test_folders_of_that_name_hide_nothing(tmp_path):
     """A folder of pictures called data, as there is one beside most notebooks."""
     (tmp_path / "data" / "pictures").mkdir(parents=True)
-    done = python("-c", "import yolact", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    done = python("-c", "import yolact", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
