@@ -283,8 +283,8 @@ derive(
 )
 
 # Anchor assigners compared at one square anchor a location, as in the ablation of mask-aware IoU
-# (docs/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of the rate,
-# as maYOLACT.
+# (docs/reference/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of
+# the rate, as maYOLACT.
 ASSIGNERS = {  # name: (assign.name, published mask AP on COCO minival at 400, 550 and 700)
     "max_iou": ("max_iou", ("24.8", "28.5", "29.7")),
     "atss_iou": ("atss", ("25.3", "29.3", "30.8")),
@@ -312,9 +312,9 @@ for _name, (_assigner, _published) in ASSIGNERS.items():
             **{**ABLATION, "model.max_size": _size, "assign.name": _assigner},
         )
 
-# YOLACT with mask-aware assignment (docs/gmayolact.md): anchors 4 and 4 sqrt(2) times the stride,
-# and every block of C3 to C5 deformable (dcn_layers counts from the last block back, so 23 covers
-# any ResNet).
+# YOLACT with mask-aware assignment (docs/reference/gmayolact.md): anchors 4 and 4 sqrt(2) times the
+# stride, and every block of C3 to C5 deformable (dcn_layers counts from the last block back, so 23
+# covers any ResNet).
 MAYOLACT = {
     "model.dcn_layers": (0, 4, 23, 3),
     "model.dcn_groups": 4,
@@ -380,7 +380,7 @@ derive("yolact_plus_base", name="yolact_plus_base_cigarettes", **SURVEY)
 derive("yolact_plus_resnet50", name="yolact_plus_resnet50_cigarettes", **SURVEY)
 
 # Every row of the survey's tables, replayed as its code computed it and in corrected form:
-# docs/survey.md.
+# docs/reference/survey.md.
 for _name, _note, _changes in survey.presets():
     derive(survey.BASE, name=_name, note=_note, **_changes)
 

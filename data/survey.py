@@ -2,10 +2,11 @@
 it. Plain data for data/config.py.
 
 The rows are those of github.com/selamikarakas/YolactLossSurvey (commit 2d73b33) and its paper;
-docs/survey.md explains them. A replay starts from yolact_plus_base_cigarettes and differs in what
-the published code did: its form of the loss, nine outputs of the classifier, images in file order,
-batch 16 with scaled lr and iterations unless its row is known to have had another. The corrected
-form of a row is the base itself with the loss that the row's name promises, on the row's schedule.
+docs/reference/survey.md explains them. A replay starts from yolact_plus_base_cigarettes and differs
+in what the published code did: its form of the loss, nine outputs of the classifier, images in file
+order, batch 16 with scaled lr and iterations unless its row is known to have had another. The
+corrected form of a row is the base itself with the loss that the row's name promises, on the row's
+schedule.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
       study.yaml says
   python scripts/compare.py a.json b.json --gt instances_val2017.json   two COCO results files
 
-The first is the baseline: differences are what the others have more. docs/statistics.md says what a
-verdict means.
+The first is the baseline: differences are what the others have more. docs/reference/statistics.md
+says what a verdict means.
 """
 
 from __future__ import annotations

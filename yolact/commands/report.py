@@ -9,7 +9,7 @@
   --out FOLDER               write the report there (default: report/ in the study's folder)
 
 Writes report.html (self-contained), results.csv (one line a run), comparison.csv (one line an arm),
-tables.md, tables.tex and the figures. docs/reports.md describes them.
+tables.md, tables.tex and the figures. docs/reference/reports.md describes them.
 """
 
 from __future__ import annotations

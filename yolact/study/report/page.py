@@ -275,5 +275,5 @@ def _reading(report: Report) -> str:
         f'<dl>{meanings}</dl><p class="note">{paired}. Intervals count both seeds and images, and '
         "images are shared by all runs. An interval can leave 0 out while the verdict is "
         "undecided: the interval speaks of one arm by itself, the verdict pays for all of them. "
-        "Details: docs/statistics.md.</p>"
+        "Details: docs/reference/statistics.md.</p>"
     )

@@ -3,7 +3,7 @@ torch.
 
 From the README and the paper of github.com/selamikarakas/YolactLossSurvey (commit 2d73b33):
 YOLACT++ on Cigarette butts, mask AP in percent on 200 images, one training a row. What a row
-computed is said by its preset in data/survey.py; docs/survey.md explains it.
+computed is said by its preset in data/survey.py; docs/reference/survey.md explains it.
 """
 
 from __future__ import annotations

@@ -388,8 +388,8 @@ def _published_note(rows: Sequence[Row]) -> list[str]:
     return [
         "Published: github.com/selamikarakas/YolactLossSurvey and its paper, one training a row "
         "on the real Cigarette-butts set, 200 test images; its absolute figures are not "
-        "comparable with those of another set, size or length. docs/survey.md says what each row "
-        "computed."
+        "comparable with those of another set, size or length. docs/reference/survey.md says what "
+        "each row computed."
     ]
 
 

@@ -1,5 +1,5 @@
-"""Which arm of a study is better: AP on resampled images, intervals, verdicts. docs/statistics.md
-has the formulas."""
+"""Which arm of a study is better: AP on resampled images, intervals, verdicts.
+docs/reference/statistics.md has the formulas."""
 
 from yolact.study.statistics.comparison import Comparison, compare_arms, compare_study
 from yolact.study.statistics.finished import Run, load_arm, load_results, load_run

@@ -296,7 +296,7 @@ def test_batch_sizes_at_equal_images(tmp_path):
 
 
 def test_published_figures_are_those_of_the_survey():
-    """docs/survey.md was written from the survey by itself."""
+    """docs/reference/survey.md was written from the survey by itself."""
     found = {}
     for line in (ROOT / "docs" / "survey.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
