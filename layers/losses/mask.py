@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layers.losses.chunks import in_chunks
 from layers.losses.expr import ExpressionError, Term, format_terms, parse, unordered
 from layers.losses.gradients import GradientMatch
 from layers.losses.plugins import load_plugins
@@ -31,8 +30,6 @@ OPTIONS = (
     Param("match", str, None, optional=True, choices=("grad",)),
 )
 MATCH_STEPS = 100  # steps over which match='grad' measures, unless told otherwise
-# of all instances; beyond, the loss is computed in chunks of at most as many
-CHUNK_PIXELS = 1 << 24
 # prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
 PADDING = 1
 MIN_AREA = 0.01  # square prototype pixels: a box without area must not divide by 0
@@ -194,19 +191,13 @@ class MaskLoss(nn.Module):
             if logits.shape[0] == 0:
                 return {part.label: logits.sum((1, 2)) for part in self.parts}
 
-            def evaluate(logits: Tensor, rows: slice) -> list[Tensor]:
-                view = _Region(logits, target[rows].to(logits.dtype), boxes[rows].to(logits.dtype))
-                own = {name: extras[name][rows] for name in self.needs}
-                own = {
-                    name: extra.to(logits.dtype) if extra.is_floating_point() else extra
-                    for name, extra in own.items()
-                }
-                return [_evaluate(part, view, own, generator) for part in self.parts]
-
-            if logits.numel() > CHUNK_PIXELS and not any(part.pooled for part in self.parts):
-                values = in_chunks(evaluate, logits, max(1, CHUNK_PIXELS // logits[0].numel()))
-            else:
-                values = evaluate(logits, slice(None))
+            view = _Region(logits, target.to(logits.dtype), boxes.to(logits.dtype))
+            own = {name: extras[name] for name in self.needs}
+            own = {
+                name: extra.to(logits.dtype) if extra.is_floating_point() else extra
+                for name, extra in own.items()
+            }
+            values = [_evaluate(part, view, own, generator) for part in self.parts]
             return {
                 part.label: value
                 if part.balance == "none"

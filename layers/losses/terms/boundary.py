@@ -7,12 +7,13 @@ ground truth where data is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from layers.losses.registry import Bound, pixel_loss, region_loss
-from layers.losses.terms.stable import absolute_error, mean, neighbourhood_max, ratio
+from layers.losses.terms.stable import absolute_error, cross_max, mean, ratio
 
 EROSIONS = 10  # patches of errors count no deeper, as in the published code of the erosion form
 
@@ -117,52 +118,20 @@ def boundary_agreement(
     width    >= 1, in prototype pixels; wider steps see contours that are further apart
     smooth   >= 0, in steps
     Steps from or to pixels of weight 0 do not count; the edges of the map are no contours."""
-    error, total = _Steps.apply(logits.sigmoid(), target, weight, width)
+    error, total = torch.zeros(2, len(logits), dtype=logits.dtype, device=logits.device)
+    for ours, theirs in _steps(logits.sigmoid(), target, weight, width):
+        error = error + (ours - theirs).square().sum((1, 2))
+        total = total + (ours.square() + theirs.square()).sum((1, 2))
     return ratio(error, total + smooth)
 
 
-class _Steps(torch.autograd.Function):
-    """sum (d_p - d_g)^2 and sum d_p^2 + d_g^2, each (N,). Written out: differentiated by autograd
-    it costs twice as much."""
-
-    @staticmethod
-    def forward(
-        ctx, p: Tensor, target: Tensor, weight: Tensor, width: int
-    ) -> tuple[Tensor, Tensor]:
-        ctx.width, ctx.shape = width, p.shape
-        error, total, saved = 0.0, 0.0, []
-        for dim in (1, 2):
-            both = _first(weight, dim, width) * _last(weight, dim, width)
-            ours, theirs = (
-                (_last(m, dim, width) - _first(m, dim, width)).mul_(both) for m in (p, target)
-            )
-            total = total + _dot(ours, ours) + _dot(theirs, theirs)
-            difference = torch.sub(ours, theirs, out=theirs)
-            error = error + _dot(difference, difference)
-            saved += [both, ours, difference]
-        ctx.save_for_backward(*saved)
-        return error, total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, of_error: Tensor, of_total: Tensor) -> tuple[Tensor, None, None, None]:
-        gradient = of_error.new_zeros(ctx.shape)
-        for dim, (both, ours, difference) in zip(
-            (1, 2), (ctx.saved_tensors[:3], ctx.saved_tensors[3:]), strict=True
-        ):
-            step = (
-                (difference * (2 * of_error)[:, None, None])
-                .addcmul_(ours, (2 * of_total)[:, None, None])
-                .mul_(both)
-            )
-            _last(gradient, dim, ctx.width).add_(step)
-            _first(gradient, dim, ctx.width).sub_(step)
-        return gradient, None, None, None
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """(N,H,W) x (N,H,W) -> (N,)."""
-    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+def _steps(
+    p: Tensor, target: Tensor, weight: Tensor, width: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(d_p, d_g) to the right and downwards, 0 where one of the two pixels does not count."""
+    for dim in (1, 2):
+        both = _first(weight, dim, width) * _last(weight, dim, width)
+        yield tuple((_last(m, dim, width) - _first(m, dim, width)) * both for m in (p, target))
 
 
 def _first(m: Tensor, dim: int, width: int) -> Tensor:
@@ -179,6 +148,6 @@ def _erosions(errors: Tensor, weight: Tensor, alpha: float) -> Tensor:
     absent = weight * (1 - errors)
     total = errors
     for k in range(2, EROSIONS + 1):
-        absent = torch.maximum(neighbourhood_max(absent, 1), neighbourhood_max(absent, 2))
+        absent = cross_max(absent)
         total = total + k**alpha * (1 - absent)
     return total

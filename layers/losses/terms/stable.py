@@ -6,7 +6,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 LINEAR = 20.0  # from here on log cosh x is x - log 2 in every floating-point type
 
@@ -14,144 +13,37 @@ LINEAR = 20.0  # from here on log cosh x is x - log 2 in every floating-point ty
 def focal_bce(logits: Tensor, target: Tensor, gamma: float | Tensor) -> Tensor:
     """(1 - p_t)^gamma BCE for a constant gamma >= 0, per pixel: its gradient is finite where 1 -
     p_t rounds to 0, also for gamma < 1."""
-    return _FocalBCE.apply(logits, target, gamma)
-
-
-class _FocalBCE(torch.autograd.Function):
-    """The gradient is found with the value, from the same parts; autograd would take half as long
-    again and keep five times the memory."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, target: Tensor, gamma: float | Tensor) -> Tensor:
-        z = torch.addcmul(logits, logits, target, value=-2)  # logit of 1 - p_t
-        bce = F.softplus(z)
-        focus = (z - bce).mul_(gamma).exp_()  # log(1 - p_t) = z - BCE
-        if ctx.needs_input_grad[0]:
-            wrong = z.sigmoid()
-            slope = (1 - wrong).mul_(bce).mul_(gamma).add_(wrong).mul_(focus)
-            ctx.save_for_backward(slope.addcmul_(slope, target, value=-2))
-        return focus.mul_(bce)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return gradient * slope, None, None
+    z = logits * (1 - 2 * target)  # logit of 1 - p_t
+    bce = F.softplus(z)
+    return (gamma * (z - bce)).exp() * bce  # log(1 - p_t) = z - BCE
 
 
 def absolute_error(logits: Tensor, target: Tensor) -> Tensor:
     """|p - g| for g in {0,1}: 1 - p is sigmoid(-logit), which keeps its digits where p rounds to
     1."""
-    return _AbsoluteError.apply(logits, target)
-
-
-class _AbsoluteError(torch.autograd.Function):
-    """Written out for half the passes over memory, of which the region losses consist."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:
-        error = torch.addcmul(logits, logits, target, value=-2).sigmoid_()
-        ctx.save_for_backward(error, target)
-        return error
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        error, target = ctx.saved_tensors
-        slope = (1 - error).mul_(error).mul_(gradient)
-        return slope.addcmul_(slope, target, value=-2), None
+    return (logits * (1 - 2 * target)).sigmoid()
 
 
 def log_cosh(x: Tensor) -> Tensor:
-    """log cosh x for x >= 0, without overflow at large x and without cancellation at small x; its
-    derivative is tanh x."""
-    return _LogCosh.apply(x)
-
-
-class _LogCosh(torch.autograd.Function):
-    """Written out, because differentiating the steps costs several times as much."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        near = x.clamp(max=LINEAR)
-        e = near.expm1()
-        value = e.square().div_(e.add_(1).mul_(2)).log1p_()  # cosh x = 1 + (e^x - 1)^2 / (2 e^x)
-        return value.add_(x).sub_(near)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradient * x.tanh()
+    """log cosh x for x >= 0, without overflow at large x and without cancellation at small x."""
+    near = x.clamp(max=LINEAR)
+    # cosh x = 1 + 2 sinh^2(x/2); beyond LINEAR, what is left of x is added
+    return (2 * (near / 2).sinh().square()).log1p() + (x - near)
 
 
 def clamped_bce(logits: Tensor, target: Tensor) -> Tensor:
     """BCE of p = sigmoid(logit) as F.binary_cross_entropy has it: logarithms clamped at -100, no
     gradient where p rounds to 0 or 1."""
-    return _ClampedBCE.apply(logits, target)
+    return F.binary_cross_entropy(logits.sigmoid(), target, reduction="none")
 
 
-class _ClampedBCE(torch.autograd.Function):
-    """PyTorch's own is not vectorised on a CPU and takes twenty times as long."""
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, target: Tensor) -> Tensor:
-        p = logits.sigmoid()
-        ctx.save_for_backward(p, target)
-        # |1 - t - p| is p where t = 1 and 1 - p where t = 0
-        return (1 - target).sub_(p).abs_().log_().clamp_(min=-100).neg_()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        p, target = ctx.saved_tensors
-        slope = (1 - p).mul_(p)
-        return slope.div_(slope.clamp(min=1e-12)).mul_(p - target).mul_(gradient), None
-
-
-def neighbourhood_max(x: Tensor, dim: int) -> Tensor:
-    """Maximum of each value and its two neighbours along a dimension; fewer at the ends. Of equal
-    values, one gets the gradient."""
-    return _NeighbourhoodMax.apply(x, dim)
-
-
-class _NeighbourhoodMax(torch.autograd.Function):
-    """Pooling looks for the place of each maximum even where no gradient passes: on a CPU, ten
-    times the work of the maximum itself."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, dim: int) -> Tensor:
-        ctx.dim = dim
-        before, after = _but_last(x, dim), _but_first(x, dim)
-        result = x.clone()
-        torch.maximum(after, before, out=_but_first(result, dim))
-        end = _but_last(result, dim)
-        torch.maximum(end, after, out=end)
-        ctx.save_for_backward(x, result)
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        (x, result), dim = ctx.saved_tensors, ctx.dim
-        free = x != result  # whose gradient goes to a neighbour
-        passed = gradient.masked_fill(free, 0)
-        from_before = _but_first(free, dim) & (_but_last(x, dim) == _but_first(result, dim))
-        _but_last(passed, dim).addcmul_(_but_first(gradient, dim), from_before.to(gradient.dtype))
-        _but_first(free, dim).logical_and_(~from_before)
-        _but_first(passed, dim).addcmul_(
-            _but_last(gradient, dim), _but_last(free, dim).to(gradient.dtype)
-        )
-        return passed, None
-
-
-def _but_first(x: Tensor, dim: int) -> Tensor:
-    return x.narrow(dim, 1, x.shape[dim] - 1)
-
-
-def _but_last(x: Tensor, dim: int) -> Tensor:
-    return x.narrow(dim, 0, x.shape[dim] - 1)
+def cross_max(x: Tensor) -> Tensor:
+    """Maximum of each value >= 0 of (N,H,W) and its four neighbours; fewer at the edges. Equal values
+    share the gradient."""
+    wide = F.pad(x, (1, 1, 1, 1))  # by 0, which no maximum notices
+    across = torch.maximum(wide[:, 1:-1, :-2], wide[:, 1:-1, 2:])
+    down = torch.maximum(wide[:, :-2, 1:-1], wide[:, 2:, 1:-1])
+    return torch.maximum(torch.maximum(across, down), x)
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -1,14 +1,12 @@
-"""Options of every mask term: sampling, balance, learned and matched weights, chunks, and the
-gradients' shares."""
+"""Options of every mask term: sampling, balance, learned and matched weights, memory, and
+the gradients' shares."""
 
 import math
-import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from layers.losses import mask
 from layers.losses.checks.compare import compare, same_up_to_factor
 from layers.losses.gradients import GradientMatch, shares
 from layers.losses.mask import build_mask_loss
@@ -274,77 +272,21 @@ def test_shares_of_nothing():
     assert shares({"bce": [0.0, 0, 0, 0]}) == {} and shares({"bce": [float("nan")] * 4}) == {}
 
 
-# ------------------------------------------------------------------------------------------- chunks
+# ------------------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "bce",
-        "bce + 0.5*mse(region='image')",
-        "dice + 0.1*boundary",
-        "lovasz",
-        "unified_focal",
-        "bce(sampling=hardest(0.3), balance='equal') + dice(weight=learned)",
-    ],
-)
-def test_chunks_change_neither_values_nor_gradients(text, monkeypatch):
-    logits, target, boxes = instances(7)
-    extras = {
-        "distance": torch.randn(7, 16, 16, generator=torch.Generator().manual_seed(3)),
-        "image": torch.zeros(7).long(),
-        "ground_truth": torch.tensor([0, 0, 1, 1, 1, 2, 3]),
-    }
-    found = []
-    for pixels in (mask.CHUNK_PIXELS, 3 * 256):
-        monkeypatch.setattr(mask, "CHUNK_PIXELS", pixels)
-        x, loss = logits.clone().requires_grad_(), build_mask_loss(text)
-        value = loss(x, target, boxes, extras=extras)
-        (value * torch.arange(1, 8)).sum().backward()
-        found.append((value.detach(), x.grad, [p.grad for p in loss.parameters()]))
-    assert found[1][0].shape == (7,)
-    for ours, theirs in zip(found[0][:2], found[1][:2], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
-    for ours, theirs in zip(found[0][2], found[1][2], strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_chunks_keep_one_gradient_and_no_more(monkeypatch):
-    logits, target, boxes = instances(32, 32)
-
-    class Kept:
-        def __init__(self, tensor):
-            self.tensor = tensor
-
-    def kept(pixels):
-        """Numbers in the tensors that wait for the backward pass."""
-        monkeypatch.setattr(mask, "CHUNK_PIXELS", pixels)
-        alive = weakref.WeakSet()
-
-        def pack(tensor):
-            saved = Kept(tensor)
-            alive.add(saved)
-            return saved
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
-            value = build_mask_loss("unified_focal")(logits.clone().requires_grad_(), target, boxes)
-        assert value.requires_grad
-        return sum({saved.tensor.data_ptr(): saved.tensor.numel() for saved in alive}.values())
-
-    assert kept(4 * 1024) == logits.numel() < kept(1 << 24) / 4
-
-
-# Numbers per pixel that may be kept for the backward pass, logits and target included.
+# Numbers per pixel that may be kept for the backward pass, logits and target included. The network
+# of yolact_resnet50 keeps 96 an image, in the same unit, where 100 instances have a mask loss.
 @pytest.mark.parametrize(
     "text, most",
     [
         ("bce", 3),
-        ("unified_focal", 7),
+        ("unified_focal", 11),
         ("lovasz", 7),
         ("boundary_agreement", 9),
-        ("hausdorff", 5),
+        ("hausdorff", 6),
         ("bce(sampling=points(112)) + dice", 7),
-        ("bce + dice + unified_focal + lovasz", 16),
+        ("bce + dice + unified_focal + lovasz", 21),
     ],
 )
 def test_300_instances_of_700_pixel_images_fit(text, most):
