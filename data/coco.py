@@ -19,8 +19,10 @@ from torch.utils.data import Dataset
 
 from data.annotations import Id, read_table
 from data.transforms import EvalTransform, Patch, TrainTransform, View, Viewport, render_masks
+from layers.problems import Problem, ProblemError
 from layers.targets import Targets
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 AUGMENTATION_STREAM = 1  # data order and augmentation draw from different streams of the run's seed
 
 
@@ -169,9 +171,8 @@ class CocoDataset(Dataset):
 def _own_randomness(*key: int) -> Iterator[None]:
     """Inside, torch's CPU generator depends on the key alone; outside, it is untouched (as are the
     devices' generators)."""
-    seed = int(
-        np.random.SeedSequence([AUGMENTATION_STREAM, *key]).generate_state(1, np.uint64)[0] >> 1
-    )
+    drawn = np.random.SeedSequence([AUGMENTATION_STREAM, *key]).generate_state(1, np.uint64)
+    seed = int(drawn[0]) >> 1  # of 63 bits; numpy 1 cannot shift a uint64 by an int
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
@@ -194,26 +195,23 @@ def _one_thread() -> Iterator[None]:
 
 def read_image(path: str | Path) -> np.ndarray:
     """(h,w,3) uint8 RGB of an image file. Grey becomes three channels, palettes are resolved, alpha
-    is dropped, 16 bits keep their high 8; EXIF orientation is ignored. ValueError names a missing,
-    empty, truncated or unreadable file and the fix."""
+    is dropped, 16 bits keep their high 8; EXIF orientation is ignored. ProblemError names a
+    missing, empty, truncated or unreadable file and the fix."""
     path = Path(path)
+    where = f"image {path}"
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ValueError(
-            f"image {path} does not exist: correct the path (for a data set, its image folder), or "
-            "fetch it"
-        ) from None
+        fix = "correct the path (for a data set, its image folder), or fetch it"
+        raise ProblemError(Problem("does not exist", where, fix)) from None
     except OSError as error:
-        raise ValueError(
-            f"image {path} cannot be read ({error.strerror}): correct the path or its permissions"
-        ) from None
+        fix = "correct the path or its permissions"
+        raise ProblemError(Problem(f"cannot be read ({error.strerror})", where, fix)) from None
     if not data:
-        raise ValueError(f"image {path} is empty (0 bytes): copy or download it again")
+        raise ProblemError(Problem("is empty (0 bytes)", where, "copy or download it again"))
     if looks_truncated(data):
-        raise ValueError(
-            f"image {path} is truncated after {len(data)} bytes: copy or download it again"
-        )
+        fix = "copy or download it again"
+        raise ProblemError(Problem(f"is truncated after {len(data)} bytes", where, fix))
     try:
         image = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -221,10 +219,8 @@ def read_image(path: str | Path) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise ValueError(
-            f"image {path} cannot be decoded: it is damaged or not an image; copy it again, or "
-            "convert it to JPEG or PNG"
-        )
+        fix = "copy it again, or convert it to JPEG or PNG; it is damaged or not an image"
+        raise ProblemError(Problem("cannot be decoded", where, fix))
     return image
 
 

@@ -178,13 +178,10 @@ class TrainOrder(Sampler):
         if not self.shuffle:
             return epoch, offset
         if self._shuffled[0] != epoch:
-            seed = (
-                np.random.SeedSequence([ORDER_STREAM, self.seed, epoch]).generate_state(
-                    1, np.uint64
-                )[0]
-                >> 1
-            )
-            generator = torch.Generator().manual_seed(int(seed))
+            entropy = np.random.SeedSequence([ORDER_STREAM, self.seed, epoch])
+            drawn = entropy.generate_state(1, np.uint64)
+            seed = int(drawn[0]) >> 1  # of 63 bits; numpy 1 cannot shift a uint64 by an int
+            generator = torch.Generator().manual_seed(seed)
             self._shuffled = (epoch, torch.randperm(self.length, generator=generator).tolist())
         return epoch, self._shuffled[1][offset]
 

@@ -197,10 +197,10 @@ def validation_interval(config: Config, epochs: int) -> int:
     number."""
     if epochs <= 0:
         return 0
-    from data.annotations import read_json
+    from data.annotations import read_coco
 
     path = Path(config.data.root) / config.data.train_annotations
-    content = read_json(path)
+    content = read_coco(path)
     annotated = {annotation.get("image_id") for annotation in content["annotations"]}
     images = sum(
         config.data.keep_empty or image.get("id") in annotated for image in content["images"]

@@ -1,5 +1,4 @@
-"""The slow part of the data set doctor: every image is read, every mask rasterised, the anchors
-compared with the boxes."""
+"""Rules for the pixels of a data set: every image is read, every mask rasterised."""
 
 from __future__ import annotations
 
@@ -7,127 +6,125 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from pycocotools import mask as coco_mask
 
 from data.coco import read_image
-from data.doctor.check import Finding, Progress, Split, examples
-from data.schema import ModelConfig
-from layers.anchors import STRIDES, make_anchors
-from layers.boxes import corners, pairwise_iou
+from data.doctor.findings import Findings, Progress, few
+from data.doctor.split import Split
+from layers.problems import Problem, ProblemError
 
-SAMPLED_BOXES = 5_000  # for the anchor coverage; its standard error is then below 0.7 %
-POSITIVE_IOU = 0.5
-LOW_COVERAGE = 0.8
 BOX_SLACK = (2.0, 0.05)  # a box may miss its mask's extent by 2 px or 5 % of its longer side
 
 
-def check_pixels(
-    splits: list[Split], model: ModelConfig, progress: Callable[[str], Progress]
-) -> list[Finding]:
-    """Findings that need the images themselves. progress(stage) gives the callback of a stage,
-    called with (done, total)."""
-    found: list[Finding] = []
+@dataclass(frozen=True)
+class _Seen:
+    """What reading an image shows. digest: the hash of its content; size: (height, width); dim: it
+    has 16 bits and uses little of their range. Only `problem` is set where it cannot be read."""
+
+    digest: str = ""
+    size: tuple[int, int] = (0, 0)
+    dim: bool = False
+    problem: Problem | None = None
+
+
+def check_pixels(splits: list[Split], found: Findings, progress: Callable[[str], Progress]) -> None:
+    """What only the images show. progress(stage) gives the callback of a stage, called with (done,
+    total)."""
     hashes = {
         split.name: _check_files(split, found, progress(f"{split.name} images")) for split in splits
     }
     _check_copies(hashes, found)
     for split in splits:
         _check_masks(split, found, progress(f"{split.name} masks"))
-        if split.annotations:
-            found.append(anchor_coverage(split, model))
-    return found
 
 
-def _check_files(split: Split, found: list[Finding], progress: Progress) -> dict[str, list[str]]:
+def _check_files(split: Split, found: Findings, progress: Progress) -> dict[str, list[str]]:
     """Decodes every image; returns file names by the hash of their content."""
     images = [image for image in split.images.values() if image["file_name"] not in split.missing]
     by_hash: dict[str, list[str]] = {}
-    broken, swapped, other_size, dark = [], [], [], []
+    broken: list[Problem] = []
+    swapped, other_size, dim = [], [], []
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
-        results = pool.map(lambda image: _inspect(split, image), images)
-        for done, (image, (digest, size, problem, is_dark)) in enumerate(
-            zip(images, results, strict=True), 1
-        ):
+        results = pool.map(lambda image: _inspect(split.file(image)), images)
+        for done, (image, seen) in enumerate(zip(images, results, strict=True), 1):
             progress(done, len(images))
-            if problem:
-                broken.append(problem)
+            if seen.problem is not None:
+                broken.append(seen.problem)
                 continue
-            by_hash.setdefault(digest, []).append(image["file_name"])
+            by_hash.setdefault(seen.digest, []).append(image["file_name"])
             stated = (image["height"], image["width"])
-            if size != stated:
-                shown = (
-                    f"{image['file_name']} is {size[1]}x{size[0]}, the JSON says "
-                    f"{image['width']}x{image['height']}"
-                )
-                (swapped if size == stated[::-1] else other_size).append(shown)
-            if is_dark:
-                dark.append(image["file_name"])
+            if seen.size != stated:
+                shown = _sizes(image, seen.size)
+                (swapped if seen.size == stated[::-1] else other_size).append(shown)
+            if seen.dim:
+                dim.append(image["file_name"])
     if broken:
-        message, _, fix = broken[0].partition(": ")
-        more = f" (and {len(broken) - 1} more unreadable images)" if len(broken) > 1 else ""
-        found.append(Finding("error", message + more, fix))
-    if swapped:
-        found.append(
-            Finding(
-                "error",
-                f"{split.path}: width and height are swapped for {len(swapped)} images "
-                f"({examples(swapped)})",
-                "swap them in the JSON; or, if the files are turned by EXIF orientation, save "
-                "them turned",
-            )
-        )
-    if other_size:
-        found.append(
-            Finding(
-                "error",
-                f"{split.path}: {len(other_size)} images have another size than stated "
-                f"({examples(other_size)})",
-                "put back the images that were annotated, or scale the annotations",
-            )
-        )
-    if dark:
-        found.append(
-            Finding(
-                "warning",
-                f"{split.images_dir}: {len(dark)} 16-bit images use less than a sixteenth of their "
-                f"range ({examples(dark)}) and are nearly black in 8 bits",
-                "convert them to 8 bits with their own range",
-            )
+        first, more = broken[0], len(broken) - 1
+        what = first.what + (f" (and {more} more unreadable images)" if more else "")
+        found.error(what, first.where, first.fix)
+    _tell_sizes(split, swapped, other_size, found)
+    if dim:
+        found.warning(
+            f"has {len(dim)} 16-bit images that use less than a sixteenth of their range "
+            f"({few(dim)}) and are nearly black in 8 bits",
+            split.images_dir,
+            "convert them to 8 bits with their own range",
         )
     return by_hash
 
 
-def _inspect(split: Split, image: dict) -> tuple[str, tuple[int, int], str, bool]:
-    """(hash of the content, (height, width), problem or '', whether it is a 16-bit image that uses
-    little of its range)."""
-    path = split.file(image)
+def _inspect(path: Path) -> _Seen:
     try:
         pixels = read_image(path)
-    except ValueError as error:
-        return "", (0, 0), str(error), False
+    except ProblemError as error:
+        return _Seen(problem=error.problems[0])
     data = path.read_bytes()
-    dark = False
+    dim = False
     if not data.startswith(b"\xff\xd8") and pixels.max() < 16:  # JPEG has 8 bits
         raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        dark = raw is not None and raw.dtype == np.uint16
-    return hashlib.sha1(data).hexdigest(), pixels.shape[:2], "", dark
+        dim = raw is not None and raw.dtype == np.uint16
+    height, width = pixels.shape[:2]
+    return _Seen(hashlib.sha1(data).hexdigest(), (height, width), dim)
 
 
-def _check_copies(hashes: dict[str, dict[str, list[str]]], found: list[Finding]) -> None:
+def _sizes(image: dict[str, Any], size: tuple[int, int]) -> str:
+    return (
+        f"{image['file_name']} is {size[1]}x{size[0]}, the JSON says "
+        f"{image['width']}x{image['height']}"
+    )
+
+
+def _tell_sizes(split: Split, swapped: list[str], other_size: list[str], found: Findings) -> None:
+    if swapped:
+        found.error(
+            f"has width and height swapped for {len(swapped)} images ({few(swapped)})",
+            split.path,
+            "swap them in the JSON; or, if the files are turned by EXIF orientation, save them "
+            "turned",
+        )
+    if other_size:
+        found.error(
+            f"states another size than {len(other_size)} images have ({few(other_size)})",
+            split.path,
+            "put back the images that were annotated, or scale the annotations",
+        )
+
+
+def _check_copies(hashes: dict[str, dict[str, list[str]]], found: Findings) -> None:
     for name, by_hash in hashes.items():
         copies = [" = ".join(sorted(names)) for names in by_hash.values() if len(names) > 1]
         if copies:
-            found.append(
-                Finding(
-                    "warning",
-                    f"{len(copies)} images of the {name} split exist more than once, byte for byte "
-                    f"({examples(copies)})",
-                    "keep one of each, or they weigh double",
-                )
+            found.warning(
+                f"has {len(copies)} images that exist more than once, byte for byte "
+                f"({few(copies)})",
+                f"the {name} split",
+                "keep one of each, or they weigh double",
             )
     if len(hashes) == 2:
         train, val = hashes.values()
@@ -138,17 +135,14 @@ def _check_copies(hashes: dict[str, dict[str, list[str]]], found: list[Finding])
             if not set(train[h]) & set(val[h])
         ]
         if leaks:
-            found.append(
-                Finding(
-                    "error",
-                    f"{len(leaks)} images of the train split are in the val split under another "
-                    f"name ({examples(sorted(leaks))}), so that validation measures memory",
-                    "remove them from one of the two",
-                )
+            found.error(
+                f"{len(leaks)} images of the train split are in the val split under another name "
+                f"({few(sorted(leaks))}), so that validation measures memory",
+                fix="remove them from one of the two",
             )
 
 
-def _check_masks(split: Split, found: list[Finding], progress: Progress) -> None:
+def _check_masks(split: Split, found: Findings, progress: Progress) -> None:
     """Compares each box with the extent of its mask."""
     empty, apart = [], []
     for done, annotation in enumerate(split.annotations, 1):
@@ -171,24 +165,20 @@ def _check_masks(split: Split, found: list[Finding], progress: Progress) -> None
                 f"[{x:g}, {y:g}, {w:g}, {h:g}]"
             )
     if empty:
-        found.append(
-            Finding(
-                "warning",
-                f"{split.path}: {len(empty)} masks cover no pixel (annotations {examples(empty)})",
-                "remove or redraw them",
-            )
+        found.warning(
+            f"has {len(empty)} masks that cover no pixel (annotations {few(empty)})",
+            split.path,
+            "remove or redraw them",
         )
     if apart:
         share = len(apart) / len(split.annotations)
         # COCO 2017 itself has a few boxes that were drawn apart from their polygons; many mean a
         # systematic mistake.
-        found.append(
-            Finding(
-                "error" if share > 0.5 else "warning",
-                f"{split.path}: {len(apart)} boxes ({share:.1%}) disagree with their masks "
-                f"({examples(apart)})",
-                "recompute bbox from the segmentation as [x, y, width, height]",
-            )
+        tell = found.error if share > 0.5 else found.warning
+        tell(
+            f"has {len(apart)} boxes ({share:.1%}) that disagree with their masks ({few(apart)})",
+            split.path,
+            "recompute bbox from the segmentation as [x, y, width, height]",
         )
 
 
@@ -202,70 +192,3 @@ def mask_extent(
     elif isinstance(segmentation["counts"], list):
         encoded = coco_mask.frPyObjects(segmentation, height, width)
     return tuple(coco_mask.toBbox(encoded).tolist())
-
-
-def level_shapes(size: int) -> list[tuple[int, int]]:
-    """Feature maps of P3..P7 for an input of size x size: every halving rounds up."""
-    side, sides = size, []
-    for level in range(1, 8):
-        side = (side + 1) // 2
-        if level >= 3:
-            sides.append((side, side))
-    return sides
-
-
-def anchor_coverage(split: Split, model: ModelConfig) -> Finding:
-    """Share of the ground truths whose best anchor reaches IoU 0.5, over at most SAMPLED_BOXES of
-    them."""
-    sides = np.array(
-        [
-            (
-                a["bbox"]
-                + [split.images[a["image_id"]]["width"], split.images[a["image_id"]]["height"]]
-            )
-            for a in split.annotations
-            if not a.get("iscrowd")
-        ],
-        np.float64,
-    ).reshape(-1, 6)
-    sampled = len(sides) > SAMPLED_BOXES
-    if sampled:
-        sides = sides[np.random.default_rng(0).choice(len(sides), SAMPLED_BOXES, replace=False)]
-    relative = sides[:, :4] / sides[:, [4, 5, 4, 5]]
-    boxes = torch.from_numpy(
-        np.concatenate([relative[:, :2], relative[:, :2] + relative[:, 2:]], axis=1)
-    ).float()
-    anchors = corners(
-        make_anchors(
-            level_shapes(model.max_size),
-            model.anchor_scales,
-            model.anchor_ratios,
-            image_size=model.max_size,
-            square=model.square_anchors,
-            offset=model.anchor_offset,
-            strides=None if model.anchor_offset else STRIDES,
-        )
-    )
-    best = (
-        torch.cat([pairwise_iou(part, anchors).amax(1) for part in boxes.split(128)])
-        if len(boxes)
-        else torch.zeros(0)
-    )
-    covered = float((best >= POSITIVE_IOU).float().mean()) if len(best) else 1.0
-    size = torch.from_numpy(np.sqrt(relative[:, 2] * relative[:, 3])) * model.max_size
-    median = float(size.median()) if len(size) else 0.0
-    text = (
-        f"{split.name}: {covered:.1%} of {'a sample of ' if sampled else ''}{len(best)} ground "
-        f"truths have an anchor of IoU >= {POSITIVE_IOU} at {model.max_size} px input (sqrt of box "
-        f"area: median {median:.0f} px)"
-    )
-    if covered >= LOW_COVERAGE:
-        return Finding("note", text)
-    missed = float(size[best < POSITIVE_IOU].median())
-    return Finding(
-        "warning",
-        f"{text}; the uncovered ones have a median of {missed:.0f} px, and learn from one anchor "
-        "each at most",
-        "set model.anchor_scales near their size (they are pixels of the input), or a larger "
-        "model.max_size",
-    )

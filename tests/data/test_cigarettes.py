@@ -20,7 +20,8 @@ from pycocotools.coco import COCO
 from data.cigarettes import generate as cigarettes
 from data.cigarettes import objects as cigarettes_objects
 from data.cigarettes import shape as cigarettes_shape
-from data.cigarettes.generate import contact_sheet, generate
+from data.cigarettes.contact_sheet import contact_sheet
+from data.cigarettes.generate import generate
 from data.cigarettes.ground import GROUNDS, Light, sample_light
 from data.cigarettes.objects import ButtLook, paint_butt
 from data.cigarettes.scene import image_layout, render

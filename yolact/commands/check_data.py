@@ -12,28 +12,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from data.annotations import read_json
+from data.annotations import read_coco
 from data.config import CONFIGS, DATASETS
-from data.doctor.check import SPLITS, Finding, check_dataset
+from data.doctor.check import SPLITS, check_dataset
+from data.doctor.findings import listing
 from data.resolve import load_config
 from data.schema import Config, DataConfig
 from layers.names import unknown_name
 from yolact.cli import run
 
-MARKS = {"error": "ERROR  ", "warning": "warning", "note": "note   "}
 
-
-def main(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> int:
     cfg, splits = _config(args)
     found = check_dataset(
-        cfg, fast=args.fast, splits=splits, progress=bars if sys.stderr.isatty() else None
+        cfg, fast=args.fast, splits=splits, progress=_bar if sys.stderr.isatty() else None
     )
-    report(found)
+    print(listing(found))
     return int(any(finding.level == "error" for finding in found))
 
 
@@ -42,7 +41,7 @@ def _config(args: argparse.Namespace) -> tuple[Config, tuple[str, ...]]:
     named."""
     if args.annotations:
         names = tuple(
-            str(category.get("name", "")) for category in read_json(args.annotations)["categories"]
+            str(category.get("name", "")) for category in read_coco(args.annotations)["categories"]
         )
         if not names:
             raise ValueError(f"{args.annotations} has no categories: add them")
@@ -63,7 +62,7 @@ def _config(args: argparse.Namespace) -> tuple[Config, tuple[str, ...]]:
     return load_config(args.dataset, args.overrides), SPLITS
 
 
-def bars(stage: str) -> Callable[[int, int], None]:
+def _bar(stage: str) -> Callable[[int, int], None]:
     bar = tqdm(desc=stage, leave=False, unit="")
 
     def show(done: int, total: int) -> None:
@@ -75,16 +74,7 @@ def bars(stage: str) -> Callable[[int, int], None]:
     return show
 
 
-def report(found: list[Finding]) -> None:
-    for finding in found:
-        print(f"{MARKS[finding.level]}  {finding.message}")
-        if finding.fix:
-            print(f"         fix: {finding.fix}")
-    counts = {level: sum(f.level == level for f in found) for level in MARKS}
-    print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
-
-
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -111,9 +101,9 @@ def program() -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if bool(arguments.dataset) == bool(arguments.annotations) or bool(
         arguments.annotations
     ) != bool(arguments.images):
         parser.error("give the name of a data set, or --annotations and --images")
-    return run(main, arguments)
+    return run(_check, arguments)

@@ -1,20 +1,44 @@
-"""Makes the synthetic stand-in of the Cigarettes set, data/cig_butts_standin: python
-scripts/make_cigarettes.py"""
+"""Make the synthetic stand-in of the Cigarettes set, data/cig_butts_standin.
+
+    python scripts/make_cigarettes.py [OUT] [--train=N] [--val=N] [--size=S] [--seed=N]
+
+Writes OUT/{train,val}/images/*.jpg and OUT/{train,val}/coco_annotations.json: cigarette butts on
+the ground, with masks, in the layout of the Cigarettes set.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from data.cigarettes.generate import contact_sheet, generate
+from data.cigarettes.contact_sheet import contact_sheet
+from data.cigarettes.generate import generate
+from yolact.cli import run
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+def _make(args: argparse.Namespace) -> int:
+    out = generate(
+        args.out,
+        train=args.train,
+        val=args.val,
+        size=args.size,
+        seed=args.seed,
+        max_instances=args.max_instances,
+        workers=args.workers,
+    )
+    print(f"wrote {args.train} training and {args.val} validation images to {out}")
+    if args.contact_sheet:
+        count, file = args.contact_sheet
+        split = "train" if args.train else "val"
+        print(f"wrote {contact_sheet(out, file, count=int(count), split=split)}")
+    return 0
+
+
+def program(argv: Sequence[str] | None = None) -> int:
+    """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(
-        description="Writes OUT/{train,val}/images/*.jpg and "
-        "OUT/{train,val}/coco_annotations.json: synthetic cigarette butts on the "
-        "ground, with masks, in the layout of the Cigarettes set."
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "out",
@@ -46,38 +70,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar=("N", "FILE"),
         help="also write the first N images of a split as one picture",
     )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show the whole traceback of an error"
+    )
     args = parser.parse_args(argv)
     if args.contact_sheet and not args.contact_sheet[0].isdigit():
         parser.error(f"--contact_sheet N FILE: N={args.contact_sheet[0]} is not a number")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    try:
-        out = generate(
-            args.out,
-            train=args.train,
-            val=args.val,
-            size=args.size,
-            seed=args.seed,
-            max_instances=args.max_instances,
-            workers=args.workers,
-        )
-        print(f"wrote {args.train} training and {args.val} validation images to {out}")
-        if args.contact_sheet:
-            count, file = args.contact_sheet
-            split = "train" if args.train else "val"
-            print(f"wrote {contact_sheet(out, file, count=int(count), split=split)}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was kept", file=sys.stderr)
-        return 130
-    return 0
-
-
-def program() -> int:
-    """Runs the program on the words of the command line; its exit code."""
-    return main()
+    return run(_make, args)

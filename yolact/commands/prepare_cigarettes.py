@@ -14,49 +14,21 @@ statistics.
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from data.doctor.archives import unpack, verify_split
+from data.prepare.cigarettes import prepare_cigarettes
 from yolact.cli import run
 
-ANNOTATIONS = "coco_annotations.json"
 
-
-def main(args: argparse.Namespace) -> int:
-    if args.archive:
-        _place(args.archive, args.root)
-    for split in ("train", "val"):
-        print(verify_split(args.root / split / "images", args.root / split / ANNOTATIONS))
+def _prepare(args: argparse.Namespace) -> int:
+    for line in prepare_cigarettes(args.root, args.archive):
+        print(line)
     print("complete; python scripts/check_data.py cigarettes looks into every image")
     return 0
 
 
-def _place(archive: Path, root: Path) -> None:
-    """Unpacks beside root, finds the folder that holds train/ and val/ (the archive wraps it in
-    cig_butts/), and moves the two."""
-    root.mkdir(parents=True, exist_ok=True)
-    taken = [root / split for split in ("train", "val") if (root / split).exists()]
-    if taken:
-        raise ValueError(
-            f"{taken[0]} is already there: remove it first, or leave --archive out to verify it"
-        )
-    with tempfile.TemporaryDirectory(dir=root) as scratch:
-        unpack(archive, scratch)
-        found = next(
-            (file.parents[1] for file in sorted(Path(scratch).rglob(f"train/{ANNOTATIONS}"))), None
-        )
-        if found is None or not (found / "val" / ANNOTATIONS).is_file():
-            raise ValueError(
-                f"{archive} has no train/{ANNOTATIONS} and val/{ANNOTATIONS} side by side: is it "
-                "cig_butts.zip?"
-            )
-        for split in ("train", "val"):
-            shutil.move(found / split, root / split)
-
-
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,4 +45,4 @@ def program() -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error"
     )
-    return run(main, parser.parse_args())
+    return run(_prepare, parser.parse_args(argv))

@@ -15,35 +15,21 @@ The annotations are licensed CC BY 4.0; the images belong to their Flickr author
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from data.doctor.archives import unpack, verify_split
+from data.prepare.coco import prepare_coco
 from yolact.cli import run
 
-ARCHIVES = ("annotations_trainval2017.zip", "val2017.zip", "train2017.zip")
-PUBLISHED = {"train": (118_287, 860_001), "val": (5_000, 36_781)}  # images, instances
 
-
-def main(args: argparse.Namespace) -> int:
-    if args.archives:
-        for name in ARCHIVES:
-            unpack(args.archives / name, args.root)
-    for split, (images, instances) in PUBLISHED.items():
-        counts = (
-            {} if args.any_size else {"expected_images": images, "expected_instances": instances}
-        )
-        print(
-            verify_split(
-                args.root / f"{split}2017",
-                args.root / "annotations" / f"instances_{split}2017.json",
-                **counts,
-            )
-        )
+def _prepare(args: argparse.Namespace) -> int:
+    for line in prepare_coco(args.root, args.archives, any_size=args.any_size):
+        print(line)
     print("complete; python scripts/check_data.py coco2017 looks into every image")
     return 0
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,4 +53,4 @@ def program() -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error"
     )
-    return run(main, parser.parse_args())
+    return run(_prepare, parser.parse_args(argv))

@@ -14,114 +14,21 @@ The source has one folder an image: ID/images/ID.png and ID/masks/*.png, one mas
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import random
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-from pycocotools import mask as coco_mask
-from tqdm import tqdm
-
-from data.coco import read_image
-from data.doctor.archives import image_files, unpack, verify_split
+from data.prepare.nuclei import prepare_nuclei
 from yolact.cli import run
 
 
-def main(args: argparse.Namespace) -> int:
-    if args.source:
-        args.root.mkdir(parents=True, exist_ok=True)
-        if args.source.is_dir():
-            convert(args.source, args.root, args.val_share, args.seed)
-        else:
-            with tempfile.TemporaryDirectory(dir=args.root) as scratch:
-                unpack(args.source, scratch)
-                convert(Path(scratch), args.root, args.val_share, args.seed)
-    for split in ("train", "val"):
-        print(
-            verify_split(
-                args.root / "images", args.root / "annotations" / f"instances_{split}.json"
-            )
-        )
+def _prepare(args: argparse.Namespace) -> int:
+    for line in prepare_nuclei(args.root, args.source, val_share=args.val_share, seed=args.seed):
+        print(line)
     print("complete; python scripts/check_data.py nuclei looks into every image")
     return 0
 
 
-def convert(source: Path, root: Path, val_share: float, seed: int) -> None:
-    """Writes root/images and root/annotations/instances_{train,val}.json. The split depends on the
-    names and the seed alone."""
-    if not 0 < val_share < 1:
-        raise ValueError(f"--val_share={val_share} must lie between 0 and 1")
-    folders = sorted(
-        path.parent
-        for path in source.rglob("images")
-        if path.is_dir() and (path.parent / "masks").is_dir()
-    )
-    if len(folders) < 2:
-        raise ValueError(
-            f"{source} holds {len(folders)} folders with images/ and masks/: give BBBC038's "
-            "stage1_train.zip, unpacked or not"
-        )
-    order = [folder.name for folder in folders]
-    random.Random(seed).shuffle(order)
-    val = set(order[: max(1, round(val_share * len(order)))])
-    for folder in (root / "images", root / "annotations"):
-        folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        split: {
-            "info": {"description": "BBBC038v1 stage1_train, CC0"},
-            "categories": [{"id": 1, "name": "nucleus"}],
-            "images": [],
-            "annotations": [],
-        }
-        for split in ("train", "val")
-    }
-    for number, folder in enumerate(
-        tqdm(folders, desc="converting", unit=" images", disable=None), 1
-    ):
-        _add(folder, number, root, content["val" if folder.name in val else "train"])
-    for split, part in content.items():
-        target = root / "annotations" / f"instances_{split}.json"
-        target.with_suffix(".tmp").write_text(json.dumps(part))
-        os.replace(target.with_suffix(".tmp"), target)
-
-
-def _add(folder: Path, number: int, root: Path, content: dict) -> None:
-    files = list(image_files(folder / "images"))
-    if len(files) != 1:
-        raise ValueError(f"{folder / 'images'} holds {len(files)} images: there must be one")
-    image = read_image(files[0])
-    height, width = image.shape[:2]
-    name = f"{folder.name}.png"
-    _, encoded = cv2.imencode(".png", image[..., ::-1])
-    (root / "images" / name).write_bytes(encoded.tobytes())
-    content["images"].append({"id": number, "file_name": name, "width": width, "height": height})
-    for path in image_files(folder / "masks"):
-        mask = read_image(path)[..., 0] > 127
-        if mask.shape != (height, width):
-            raise ValueError(
-                f"mask {path} is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}: "
-                "unpack the archive again"
-            )
-        if not mask.any():
-            continue  # the source has a few masks without a pixel
-        rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-        content["annotations"].append(
-            {
-                "id": len(content["annotations"]) + 1,
-                "image_id": number,
-                "category_id": 1,
-                "iscrowd": 0,
-                "bbox": coco_mask.toBbox(rle).tolist(),
-                "area": int(coco_mask.area(rle)),
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-            }
-        )
-
-
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -147,4 +54,4 @@ def program() -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error"
     )
-    return run(main, parser.parse_args())
+    return run(_prepare, parser.parse_args(argv))

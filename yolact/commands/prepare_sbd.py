@@ -14,80 +14,21 @@ moves and unpacks into data/sbd, and verifies. Without arguments it verifies dat
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from data.doctor.archives import image_files, unpack, verify_split
+from data.prepare.sbd import prepare_sbd
 from yolact.cli import run
 
-FILES = ("pascal_sbd_train.json", "pascal_sbd_val.json")
 
-
-def main(args: argparse.Namespace) -> int:
-    if args.annotations:
-        _fetch_annotations(args.annotations, args.root)
-    if args.images:
-        _fetch_images(args.images, args.root / "img")
-    missing = [name for name in FILES if not (args.root / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"{args.root} lacks {', '.join(missing)}: SBD's own MATLAB annotations are not read; "
-            "get the COCO-format files (--help says where) and give their folder or archive as "
-            "--annotations"
-        )
-    for name in FILES:
-        print(verify_split(args.root / "img", args.root / name))
+def _prepare(args: argparse.Namespace) -> int:
+    for line in prepare_sbd(args.root, args.images, args.annotations):
+        print(line)
     print("complete; python scripts/check_data.py pascal_sbd looks into every image")
     return 0
 
 
-def _fetch_annotations(source: Path, root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        _take(source, root)
-        return
-    with tempfile.TemporaryDirectory(dir=root) as scratch:
-        unpack(source, scratch)
-        _take(Path(scratch), root)
-
-
-def _take(folder: Path, root: Path) -> None:
-    for name in FILES:
-        found = next(iter(sorted(folder.rglob(name))), None)
-        if found is None:
-            raise ValueError(
-                f"{folder} holds no {name}: give the folder or archive with {' and '.join(FILES)}"
-            )
-        shutil.copyfile(found, root / name)
-
-
-def _fetch_images(source: Path, target: Path) -> None:
-    """Copies or unpacks the folder named img into target."""
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        folder = source
-        if not source.is_dir():
-            unpack(source, scratch)
-            folder = Path(scratch)
-        images = next(
-            (
-                f
-                for f in [folder, *sorted(folder.rglob("img"))]
-                if f.is_dir() and any(image_files(f))
-            ),
-            None,
-        )
-        if images is None:
-            raise ValueError(
-                f"{source} has no folder img with images: give SBD's benchmark.tgz, or its "
-                "dataset/img folder"
-            )
-        for path in image_files(images):
-            shutil.copyfile(path, target / path.name)
-
-
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,4 +47,4 @@ def program() -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error"
     )
-    return run(main, parser.parse_args())
+    return run(_prepare, parser.parse_args(argv))

@@ -60,10 +60,10 @@ def check_pictures(data: Path) -> None:
     most objects in one."""
     from collections import Counter
 
-    from data.annotations import read_json
+    from data.annotations import read_coco
     from data.cigarettes.generate import ANNOTATION_FILE
 
-    content = {split: read_json(data / split / ANNOTATION_FILE) for split in IMAGES}
+    content = {split: read_coco(data / split / ANNOTATION_FILE) for split in IMAGES}
     counts = {split: len(part["images"]) for split, part in content.items()}
     sizes = {
         (image.get("width"), image.get("height"))

@@ -22,7 +22,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data.annotations import read_json
+from data.annotations import read_coco
 
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
 IouType = Literal["bbox", "segm"]
@@ -183,7 +183,7 @@ def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
     if isinstance(ground_truth, dict):
         name, content = "the ground truth", ground_truth
     else:
-        name, content = str(ground_truth), read_json(ground_truth)
+        name, content = str(ground_truth), read_coco(ground_truth)
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
         raise ValueError(

@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from data.coco import read_image
-from data.doctor.archives import IMAGE_SUFFIXES
+from data.coco import IMAGE_SUFFIXES, read_image
 from data.schema import Config
 from data.transforms import eval_transform, normalize
 from yolact.draw import draw_detections

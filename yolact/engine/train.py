@@ -362,7 +362,7 @@ def _find(
 def _check_data(cfg: Config) -> list[str]:
     """The quick part of the data check. Warnings as lines; errors as one ValueError."""
     findings = check_dataset(cfg, fast=True)
-    errors = [f"{f.message} ({f.fix})" for f in findings if f.level == "error"]
+    errors = [str(f) for f in findings if f.level == "error"]
     if errors:
         more = (
             f"; and {len(errors) - 3} more, which scripts/check_data.py lists"
@@ -370,7 +370,7 @@ def _check_data(cfg: Config) -> list[str]:
             else ""
         )
         raise ValueError(f"data set {cfg.data.name}: {'; '.join(errors[:3])}{more}")
-    return [f"warning: {f.message} ({f.fix})" for f in findings if f.level == "warning"]
+    return [f"warning: {f}" for f in findings if f.level == "warning"]
 
 
 def _late_validation(cfg: Config) -> list[str]:

@@ -7,10 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
+from data.doctor.anchors import level_shapes
 from data.doctor.check import check_dataset
-from data.doctor.images import level_shapes
+from data.doctor.findings import listing
+from data.resolve import load_config
 from data.schema import DataConfig
 from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
+from yolact.commands.check_data import program
+from yolact.engine.train import train
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,7 +44,7 @@ def findings(data, level=None, **options):
 def only(data, level, **options) -> str:
     found = findings(data, level, **options)
     assert len(found) == 1, found
-    assert found[0].fix
+    assert found[0].problem.fix
     return str(found[0])
 
 
@@ -61,12 +65,15 @@ def test_a_sound_set_has_only_notes(tmp_path):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"category": 3}, ["1 annotations refer to categories", "annotation 7", "category_id 3"]),
-        ({"image": 9}, ["1 annotations refer to images", "annotation 7", "image_id 9"]),
+        (
+            {"category": 3},
+            ["1 annotations that refer to categories", "annotation 7", "category_id 3"],
+        ),
+        ({"image": 9}, ["1 annotations that refer to images", "annotation 7", "image_id 9"]),
         ({"image": "1"}, ["there is 1, of another type"]),
         ({"bbox": [1, 1, -3, 4]}, ["annotation 7", "negative size"]),
         ({"segmentation": [[1, 2, 3, 4]]}, ["annotation 7", "2 points"]),
-        ({"bbox": [200, 200, 5, 5]}, ["1 boxes lie wholly outside", "annotations 7"]),
+        ({"bbox": [200, 200, 5, 5]}, ["1 boxes wholly outside", "annotations 7"]),
     ],
 )
 def test_bad_annotations_are_named(tmp_path, changes, words):
@@ -84,12 +91,12 @@ def test_many_mistakes_of_a_kind_are_one_finding_and_all_kinds_are_found(tmp_pat
         annotation(1),
     ]
     found = findings(two_splits(tmp_path, annotations=[annotation(1), *bad]), "error", fast=True)
-    assert sorted(f.message.split(": ")[1][:13] for f in found) == [
-        "1 annotation ",
-        "1 annotations",
-        "annotation 10",
-    ]
-    assert any("and 4 more of this kind, annotation 11" in f.message for f in found)
+    path = tmp_path / "train/annotations.json"
+    assert {f.problem.where: f.problem.what[:32] for f in found} == {
+        f"{path}: annotation 10": "has a polygon of 2 points (and 4",
+        f"{path}": "has 1 annotation ids that are us",
+    }
+    assert any("and 4 more of this kind, annotation 11" in f.problem.statement for f in found)
 
 
 def test_images_missing_repeated_and_unlisted(tmp_path):
@@ -105,10 +112,10 @@ def test_images_missing_repeated_and_unlisted(tmp_path):
     (tmp_path / "train/images/b.png").unlink()
     text = " | ".join(map(str, findings(data, "error", fast=True)))
     assert (
-        "1 image ids used more than once (2)" in text
-        and "1 files are listed more than once (a.png)" in text
+        "1 image ids that are used more than once (2)" in text
+        and "1 files that are listed more than once (a.png)" in text
     )
-    assert "1 of 2 images" in text and "(b.png)" in text
+    assert "lists 2 images, and 1 of them are not in" in text and "(b.png)" in text
 
 
 def test_classes_that_disagree_and_classes_without_instances(tmp_path):
@@ -122,7 +129,7 @@ def test_classes_that_disagree_and_classes_without_instances(tmp_path):
     two = [{"id": 1, "name": "thing"}, {"id": 2, "name": "other"}]
     val = {"categories": two, "images": [image_entry(1, "v.png")]}
     data = two_splits(tmp_path, class_names=("thing", "other"), categories=two, val=val)
-    assert "1 classes have no instance (other) and cannot be learned" in only(
+    assert "has no instance of 1 classes (other), which cannot be learned" in only(
         data, "warning", fast=True
     )
 
@@ -147,7 +154,7 @@ def test_two_corner_boxes_and_polygons_outside_are_recognised(tmp_path):
     )
     text = " | ".join(map(str, findings(data, "warning", fast=True)))
     assert "as two corners" in text and "write bbox as [x, y, width, height]" in text
-    assert "1 annotations have a polygon wholly outside the image (annotations 2)" in text
+    assert "1 annotations with a polygon wholly outside the image (annotations 2)" in text
 
 
 # ---------------------------------------------------------------------------------------- slow part
@@ -163,10 +170,10 @@ def test_swapped_sizes_broken_files_and_boxes_apart_from_masks(tmp_path):
     (tmp_path / "train/images/b.png").write_bytes(b"")
     assert not findings(data, "error", fast=True)
     text = " | ".join(map(str, findings(data)))
-    assert "width and height are swapped for 1 images (a.png is 48x64, the JSON says 64x48)" in text
+    assert "width and height swapped for 1 images (a.png is 48x64, the JSON says 64x48)" in text
     assert (
         "b.png is empty" in text
-        and "1 boxes (50.0%) disagree with their masks (annotation 1" in text
+        and "1 boxes (50.0%) that disagree with their masks (annotation 1" in text
     )
 
 
@@ -174,7 +181,7 @@ def test_copies_and_leaks_are_found_by_content(tmp_path):
     data = two_splits(tmp_path, images=[image_entry(1, "a.png"), image_entry(2, "b.png")])
     (tmp_path / "train/images/b.png").write_bytes((tmp_path / "train/images/a.png").read_bytes())
     assert any(
-        "exist more than once, byte for byte (a.png = b.png)" in f.message
+        "exist more than once, byte for byte (a.png = b.png)" in f.problem.statement
         for f in findings(data, "warning")
     )
     (tmp_path / "val/images/v.png").write_bytes((tmp_path / "train/images/a.png").read_bytes())
@@ -197,7 +204,10 @@ def test_a_shared_file_is_a_leak_but_does_not_stop_training(tmp_path):
     same = data.model_copy(
         update={"val_images": data.train_images, "val_annotations": data.train_annotations}
     )
-    assert any("train and in the val split (a.png)" in f.message for f in findings(same, "warning"))
+    assert any(
+        "train and in the val split (a.png)" in f.problem.statement
+        for f in findings(same, "warning")
+    )
     other = tmp_path / "train/other.json"
     other.write_text((tmp_path / "train/annotations.json").read_text())
     leaking = same.model_copy(update={"val_annotations": "train/other.json"})
@@ -223,11 +233,14 @@ def test_anchor_coverage_follows_the_anchors(tmp_path):
         for s in (24, 96)
     )
     assert any(
-        f.level == "note" and f.message.startswith("train: 100.0% of 1 ground truths")
+        f.level == "note"
+        and f.problem.statement.startswith("the train split has 100.0% of 1 ground truths")
         for f in findings(fitting)
     )
     assert any(
-        f.level == "warning" and f.message.startswith("train: 0.0%") and "anchor_scales" in f.fix
+        f.level == "warning"
+        and f.problem.statement.startswith("the train split has 0.0%")
+        and "anchor_scales" in f.problem.fix
         for f in findings(far)
     )
 
@@ -255,3 +268,68 @@ def test_the_script_reports_and_exits_with_0_1_or_2(tmp_path):
     assert (code, out) == (2, "") and err.strip().startswith(
         "error: no data set or config is called 'nuclie'; did you mean nuclei"
     )
+
+
+# Every mark that sentences are made of, in a folder's name
+AWKWARD = "screws v1. final: new ± 2; has 3"
+
+
+def awkward_set(root) -> DataConfig:
+    """A set in a folder of an awkward name, with a mistake for each way of finding one."""
+    bad = [
+        annotation(7, segmentation=[[1, 2, 3, 4]]),
+        annotation(8, segmentation=[[1, 2, 3, 4]]),
+        annotation(9, category=5),
+    ]
+    images = [image_entry(1, "a.png"), image_entry(2, "gone.png")]
+    data = two_splits(
+        root / AWKWARD,
+        class_names=("things",),
+        images=images,
+        annotations=[annotation(1), *bad],
+        val={"images": [image_entry(1, "v.png")], "annotations": [annotation(1, bbox=[1, 2])]},
+    )
+    (root / AWKWARD / "train/images/gone.png").unlink()
+    (root / AWKWARD / "val/images/v.png").write_bytes(b"")
+    return data
+
+
+def test_a_folder_with_every_mark_of_a_sentence_is_named_whole(tmp_path):
+    data = awkward_set(tmp_path)
+    found = findings(data)
+    folders = [Path(data.root) / data.train_images, Path(data.root) / data.val_images]
+    files = [Path(data.root) / data.train_annotations, Path(data.root) / data.val_annotations]
+    for finding in found:
+        problem = finding.problem
+        assert any(str(path) in problem.where for path in (*files, *folders)) or (
+            AWKWARD not in str(problem)  # the anchors' finding names its split
+        ), problem
+        assert AWKWARD not in problem.fix
+    assert {"copy or download it again", "number the annotations"} & {f.problem.fix for f in found}
+    shown = listing(found).splitlines()
+    assert len(shown) == 1 + len(found) + sum(bool(f.problem.fix) for f in found)
+    for line in shown:
+        assert line.count(AWKWARD) == line.count("screws")
+
+
+def test_the_program_names_an_awkward_folder_whole(tmp_path, capsys):
+    data = awkward_set(tmp_path)
+    folder = Path(data.root) / "train"
+    arguments = ["--annotations", str(folder / "annotations.json")]
+    assert program([*arguments, "--images", str(folder / "images"), "--fast"]) == 1
+    out = capsys.readouterr().out
+    assert f"ERROR    {folder}/annotations.json lists 2 images, and 1 of them are not in " in out
+    assert f"not in {folder}/images (gone.png)\n         fix: copy them there" in out
+    (folder / "annotations.json").write_text("{")
+    assert program([*arguments, "--images", str(folder / "images"), "--fast"]) == 2
+    assert f"annotation file {folder}/annotations.json is not valid" in capsys.readouterr().err
+
+
+def test_training_names_an_awkward_folder_whole(tmp_path):
+    cfg = load_config(
+        "quickstart", ["train.num_workers=0", "train.iterations=1", "train.lr_steps=[]"]
+    ).model_copy(update={"data": awkward_set(tmp_path)})
+    with pytest.raises(ValueError) as caught:
+        train(cfg, device="cpu", run_dir=tmp_path / "run")
+    assert str(caught.value).count(AWKWARD) == str(caught.value).count("screws") > 1
+    assert not (tmp_path / "run").exists()

@@ -3,7 +3,6 @@ import io
 import json
 import tarfile
 import zipfile
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -11,7 +10,11 @@ import numpy as np
 import pytest
 
 from data.coco import CocoDataset
-from data.doctor.archives import unpack, verify_split
+from data.prepare.archives import unpack, verify_split
+from data.prepare.cigarettes import prepare_cigarettes
+from data.prepare.coco import prepare_coco
+from data.prepare.nuclei import prepare_nuclei
+from data.prepare.sbd import FILES, prepare_sbd
 from tests.data.sets import annotation, image_entry, write_set
 
 
@@ -133,11 +136,13 @@ def test_coco_is_unpacked_and_its_counts_are_compared(tmp_path, capsys):
             for s in ("train", "val")
         },
     )
-    arguments = dict(archives=tmp_path, root=tmp_path / "coco")
-    assert script("prepare_coco").main(Namespace(**arguments, any_size=True)) == 0
+    arguments = [f"--archives={tmp_path}", f"--root={tmp_path / 'coco'}"]
+    assert script("prepare_coco").program([*arguments, "--any_size"]) == 0
     assert "1 images, 1 instances" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="has 1 images, the published file has 118287"):
-        script("prepare_coco").main(Namespace(**arguments, any_size=False))
+    assert script("prepare_coco").program(arguments) == 2
+    assert "has 1 images, the published file has 118287" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="the published file has 118287"):
+        prepare_coco(tmp_path / "coco")
 
 
 def test_cigarettes_are_found_inside_their_wrapping_folder(tmp_path):
@@ -150,37 +155,30 @@ def test_cigarettes_are_found_inside_their_wrapping_folder(tmp_path):
         )
         path.rename(path.with_name("coco_annotations.json"))
     archive = zip_of(tmp_path / "cig_butts.zip", tmp_path / "source")
-    prepare = script("prepare_cigarettes")
-    assert prepare.main(Namespace(archive=archive, root=tmp_path / "butts")) == 0
+    program = script("prepare_cigarettes").program
+    assert program([f"--archive={archive}", f"--root={tmp_path / 'butts'}"]) == 0
     assert sorted(p.name for p in (tmp_path / "butts").iterdir()) == ["train", "val"]
     with pytest.raises(ValueError, match="is already there: remove it first"):
-        prepare.main(Namespace(archive=archive, root=tmp_path / "butts"))
+        prepare_cigarettes(tmp_path / "butts", archive)
     with pytest.raises(ValueError, match="side by side: is it cig_butts.zip"):
-        prepare.main(
-            Namespace(archive=zip_of(tmp_path / "b.zip", **{"x.txt": "x"}), root=tmp_path / "other")
-        )
+        prepare_cigarettes(tmp_path / "other", zip_of(tmp_path / "b.zip", **{"x.txt": "x"}))
 
 
 def test_sbd_takes_both_parts_and_says_what_is_missing(tmp_path):
-    prepare = script("prepare_sbd")
     with pytest.raises(
         ValueError, match="lacks pascal_sbd_train.json, pascal_sbd_val.json: .*MATLAB"
     ):
-        prepare.main(Namespace(images=None, annotations=None, root=tmp_path / "sbd"))
+        prepare_sbd(tmp_path / "sbd")
     images, path = write_set(tmp_path / "source", images=[image_entry(1, "a.png")])
     (tmp_path / "json").mkdir()
-    for name in prepare.FILES:
+    for name in FILES:
         (tmp_path / "json" / name).write_bytes(path.read_bytes())
     archive = tar_of(
         tmp_path / "benchmark.tgz",
         ("benchmark_RELEASE/dataset/img/a.png", tarfile.REGTYPE, (images / "a.png").read_bytes()),
     )
-    assert (
-        prepare.main(
-            Namespace(images=archive, annotations=tmp_path / "json", root=tmp_path / "sbd")
-        )
-        == 0
-    )
+    arguments = [f"--images={archive}", f"--annotations={tmp_path / 'json'}"]
+    assert script("prepare_sbd").program([*arguments, f"--root={tmp_path / 'sbd'}"]) == 0
     assert sorted(p.name for p in (tmp_path / "sbd").iterdir()) == [
         "img",
         "pascal_sbd_train.json",
@@ -208,11 +206,12 @@ def stage1(root: Path, count=5) -> dict[str, int]:
 
 def test_nuclei_are_converted_with_a_seeded_split(tmp_path):
     nuclei = stage1(tmp_path / "source/stage1_train")
-    prepare = script("prepare_nuclei")
+    program = script("prepare_nuclei").program
     archive = zip_of(tmp_path / "stage1_train.zip", tmp_path / "source")
 
     def converted(root, seed):
-        assert prepare.main(Namespace(source=archive, root=root, val_share=0.4, seed=seed)) == 0
+        words = [f"--source={archive}", f"--root={root}", "--val_share=0.4", f"--seed={seed}"]
+        assert program(words) == 0
         return {
             s: json.loads((root / f"annotations/instances_{s}.json").read_text())
             for s in ("train", "val")
@@ -233,6 +232,4 @@ def test_nuclei_are_converted_with_a_seeded_split(tmp_path):
             ]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["annotations", "images"]
     with pytest.raises(ValueError, match="holds 0 folders with images/ and masks/"):
-        prepare.main(
-            Namespace(source=tmp_path / "a/images", root=tmp_path / "d", val_share=0.2, seed=0)
-        )
+        prepare_nuclei(tmp_path / "d", tmp_path / "a/images")

@@ -1,4 +1,4 @@
-"""Unpacking archives inside one folder, and checking what came out. For scripts/prepare_*.py."""
+"""Unpacking archives inside one folder, and checking what came out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from data.annotations import read_json
-from data.doctor.check import examples
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+from data.annotations import read_coco
+from data.coco import IMAGE_SUFFIXES
+from data.doctor.findings import few
 
 
 def unpack(archive: str | Path, folder: str | Path) -> int:
@@ -104,7 +103,7 @@ def verify_split(
 ) -> str:
     """A line that says what a split holds. ValueError where files are missing, empty, or fewer than
     expected (0 = unknown)."""
-    content = read_json(annotations)
+    content = read_coco(annotations)
     if not images.is_dir():
         raise ValueError(f"image folder {images} does not exist: unpack the images there")
     present = {path.name: path for path in image_files(images)}
@@ -113,12 +112,12 @@ def verify_split(
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(names)} images of {annotations} are not in {images} "
-            f"({examples(missing)}): unpack the image archive again"
+            f"({few(missing)}): unpack the image archive again"
         )
     empty = [name for name in names if present[Path(name).name].stat().st_size == 0]
     if empty:
         raise ValueError(
-            f"{len(empty)} images in {images} have 0 bytes ({examples(empty)}): unpack the image "
+            f"{len(empty)} images in {images} have 0 bytes ({few(empty)}): unpack the image "
             "archive again"
         )
     for what, count, expected in (

@@ -1,0 +1,303 @@
+"""Rules for an annotation file and the folder of its images; no image is opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data.annotations import read_coco
+from data.doctor.findings import Findings, few
+from data.doctor.split import Split
+from data.rules import (
+    Id,
+    annotation_problem,
+    category_labels,
+    has_size,
+    lacking,
+    other_type,
+)
+from data.schema import DataConfig
+from layers.problems import Problem, ProblemError
+
+EDGE = 2  # pixels that a box may reach out of its image unremarked
+SWAPPED = " (were width and height of the images swapped?)"
+
+
+def read_split(data: DataConfig, name: str, found: Findings) -> Split | None:
+    """A split with its sound images and usable annotations; None where it cannot be read."""
+    split = Split.of(data, name)
+    if split is None:
+        found.error(
+            f"the {name} split has no images folder or no annotation file",
+            fix=f"set data.{name}_images and data.{name}_annotations",
+        )
+        return None
+    try:
+        content = read_coco(split.path)
+    except ProblemError as error:
+        found.add("error", *error.problems)
+        return None
+    split.categories = content["categories"]
+    _check_entries(split, content["images"], found)
+    _check_folder(split, found)
+    _check_references(split, content["annotations"], data, found)
+    _check_positions(split, found)
+    _check_empty(split, data, found)
+    _check_classes(split, data, found)
+    return split
+
+
+def check_shared_files(train: Split, val: Split, found: Findings, *, fast: bool) -> None:
+    """Leaks that show by name: the same file in both splits. (Copies under other names are found by
+    content.)
+
+    They do not keep a training from starting: a set is overfitted on purpose to try a model out.
+    """
+    both = sorted(
+        {train.file(i).resolve() for i in train.images.values()}
+        & {val.file(i).resolve() for i in val.images.values()}
+    )
+    if both:
+        tell = found.warning if fast or train.path == val.path else found.error
+        tell(
+            f"{len(both)} images are in the train and in the val split "
+            f"({few([p.name for p in both])}), so that validation measures memory",
+            fix="remove them from one of the two",
+        )
+
+
+# --------------------------------------------------------------------------- images that are listed
+
+
+def _check_entries(split: Split, images: list[dict[str, Any]], found: Findings) -> None:
+    if not images:
+        found.error(
+            f"lists no images, so the {split.name} split is empty",
+            split.path,
+            f"correct data.{split.name}_annotations",
+        )
+    incomplete, repeated, unsized = [], [], []
+    for number, image in enumerate(images):
+        if lacking(image):
+            incomplete.append(image.get("file_name", image.get("id", f"number {number}")))
+        elif not has_size(image):
+            unsized.append(image["file_name"])
+        elif image["id"] in split.images:
+            repeated.append(image["id"])
+        else:
+            split.images[image["id"]] = image
+    counts = Counter(image["file_name"] for image in split.images.values())
+    for items, what, fix in (
+        (incomplete, "images without id, file_name, width or height", "add what is missing"),
+        (
+            unsized,
+            "images whose width or height is not a positive whole number",
+            "write the pixel size of the file",
+        ),
+        (
+            repeated,
+            "image ids that are used more than once",
+            "give each image its own id, and point its annotations to it",
+        ),
+        (
+            [name for name, count in counts.items() if count > 1],
+            "files that are listed more than once",
+            "keep one entry a file, and give it the annotations of the others",
+        ),
+    ):
+        if items:
+            found.error(f"has {len(items)} {what} ({few(items)})", split.path, fix)
+
+
+def _check_folder(split: Split, found: Findings) -> None:
+    listed = {image["file_name"] for image in split.images.values()}
+    if not split.images_dir.is_dir():
+        found.error(
+            "does not exist",
+            f"image folder {split.images_dir}",
+            f"correct data.{split.name}_images",
+        )
+        split.missing = listed
+        return
+    present: dict[Path, set[str]] = {}
+    for name in listed:  # one listing per folder, instead of one question per file
+        folder = split.images_dir / Path(name).parent
+        if folder not in present:
+            present[folder] = (
+                {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+            )
+        if Path(name).name not in present[folder]:
+            split.missing.add(name)
+    if split.missing:
+        found.error(
+            f"lists {len(listed)} images, and {len(split.missing)} of them are not in "
+            f"{split.images_dir} ({few(sorted(split.missing))})",
+            split.path,
+            "copy them there, or remove their entries",
+        )
+
+
+# -------------------------------------------------------------------------------------- annotations
+
+
+def _check_references(
+    split: Split, annotations: list[dict[str, Any]], data: DataConfig, found: Findings
+) -> None:
+    """Sorts the annotations: the usable ones into the split, the others into findings."""
+    known = {c.get("id") for c in split.categories} | set(data.label_map or ())
+    problems: dict[str, list[Problem]] = {}
+    orphans, strangers, zero_area = [], [], []
+    for annotation in annotations:
+        image = split.images.get(annotation.get("image_id"))  # type: ignore[arg-type]  # may be any
+        if image is None:
+            orphans.append(_reference(annotation, "image_id", split.images))
+        elif annotation.get("category_id") not in known:
+            strangers.append(_reference(annotation, "category_id", known))
+        elif flaw := annotation_problem(annotation, image["height"], image["width"]):
+            kind, problem = flaw
+            problems.setdefault(kind, []).append(problem)
+        elif not (annotation["bbox"][2] and annotation["bbox"][3]):
+            zero_area.append(annotation["id"])
+        else:
+            split.annotations.append(annotation)
+    for shown, key, section in (
+        (orphans, "image_id", "images"),
+        (strangers, "category_id", "categories"),
+    ):
+        if shown:
+            found.error(
+                f"has {len(shown)} annotations that refer to {section} that are not listed "
+                f"({few(shown)})",
+                split.path,
+                f"correct {key}, or add what is missing under {section}",
+            )
+    for alike in problems.values():
+        found.add("error", _joined(alike).at(str(split.path)))
+    counts = Counter(annotation.get("id") for annotation in annotations)
+    repeated = [key for key, count in counts.items() if count > 1]
+    if repeated:
+        found.error(
+            f"has {len(repeated)} annotation ids that are used more than once ({few(repeated)})",
+            split.path,
+            "number the annotations",
+        )
+    if zero_area:
+        found.warning(
+            f"has {len(zero_area)} annotations whose box has no width or no height (ids "
+            f"{few(zero_area)}), and they are left out",
+            split.path,
+            "remove or correct them",
+        )
+
+
+def _reference(annotation: dict[str, Any], key: str, known: Any) -> str:
+    given = annotation.get(key)
+    return f"annotation {annotation.get('id')!r} has {key} {given!r}{other_type(given, known)}"
+
+
+def _joined(alike: list[Problem]) -> Problem:
+    """One problem that stands for all of its kind."""
+    first, *others = alike
+    if not others:
+        return first
+    more = f"{len(others)} more of this kind, {few([problem.where for problem in others])}"
+    return Problem(f"{first.what} (and {more})", first.where, first.fix)
+
+
+def _check_positions(split: Split, found: Findings) -> None:
+    boxes_out, boxes_over, polygons_out, corners = [], [], [], 0
+    for a in split.annotations:
+        image, (x, y, w, h) = split.images[a["image_id"]], a["bbox"]
+        width, height = image["width"], image["height"]
+        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            boxes_out.append(a["id"])
+        elif x < -EDGE or y < -EDGE or x + w > width + EDGE or y + h > height + EDGE:
+            boxes_over.append(a["id"])
+            corners += w > x and h > y and w <= width + EDGE and h <= height + EDGE
+        if isinstance(a["segmentation"], list) and any(
+            max(p[0::2]) <= 0
+            or min(p[0::2]) >= width
+            or max(p[1::2]) <= 0
+            or min(p[1::2]) >= height
+            for p in a["segmentation"]
+        ):
+            polygons_out.append(a["id"])
+    if boxes_out:
+        found.error(
+            f"has {len(boxes_out)} boxes wholly outside their image (annotations "
+            f"{few(boxes_out)}){SWAPPED}",
+            split.path,
+            "correct or remove them",
+        )
+    if boxes_over:
+        two_corners = corners > len(boxes_over) / 2
+        as_corners = f"; {corners} of them would be inside as two corners, [x1, y1, x2, y2]"
+        found.warning(
+            f"has {len(boxes_over)} boxes that reach out of their image (annotations "
+            f"{few(boxes_over)}){as_corners if two_corners else SWAPPED}",
+            split.path,
+            "write bbox as [x, y, width, height]" if two_corners else "clip or correct them",
+        )
+    if polygons_out:
+        found.warning(
+            f"has {len(polygons_out)} annotations with a polygon wholly outside the image "
+            f"(annotations {few(polygons_out)}){SWAPPED}",
+            split.path,
+            "remove or correct these polygons",
+        )
+
+
+def _check_empty(split: Split, data: DataConfig, found: Findings) -> None:
+    empty = len(split.images) - len({a["image_id"] for a in split.annotations})
+    if empty:
+        use = (
+            "are negatives"
+            if data.keep_empty
+            else "are not trained on (data.keep_empty=true makes them negatives)"
+        )
+        found.note(
+            f"has {empty} images without annotations, of {len(split.images)}"
+            + (f"; they {use}" if split.name == "train" else ""),
+            split.path,
+        )
+    if split.images and not split.annotations:
+        found.error(
+            "holds no usable annotation", split.path, f"correct data.{split.name}_annotations"
+        )
+
+
+# ------------------------------------------------------------------------------------------ classes
+
+
+def _check_classes(split: Split, data: DataConfig, found: Findings) -> None:
+    used = Counter(a["category_id"] for a in split.annotations)
+    try:
+        labels = category_labels(
+            split.categories, data.class_names, data.label_map, set(used), split.path
+        )
+    except ProblemError as error:
+        found.add("error", *error.problems)
+        return
+    spare = [c["name"] for c in split.categories if c["id"] not in labels]
+    if spare:
+        found.note(
+            f"has {len(spare)} categories without annotations that are not among the classes "
+            f"({few(spare)})",
+            split.path,
+        )
+    absent = _absent_classes(data.class_names, labels, used)
+    if absent and used:
+        what = f"has no instance of {len(absent)} classes ({few(absent)}), which "
+        if split.name == "train":
+            fix = "add images of them, or remove the classes"
+            found.warning(f"{what}cannot be learned", split.path, fix)
+        else:
+            found.note(f"{what}do not count in the AP", split.path)
+
+
+def _absent_classes(
+    class_names: tuple[str, ...], labels: dict[Id, int], used: Counter[Id]
+) -> list[str]:
+    present = {labels[category] for category, count in used.items() if count}
+    return [name for label, name in enumerate(class_names) if label not in present]
