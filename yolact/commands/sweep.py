@@ -25,7 +25,8 @@ from data.yaml_text import read_yaml
 from yolact import cli
 from yolact.files import write_whole
 from yolact.study.arms import PlannedRun, check_losses, runs_of
-from yolact.study.folder import archive
+from yolact.study.folder.kept import kept_study
+from yolact.study.folder.layout import study_file
 from yolact.study.plan import Study, dump_study, load_study, read_study
 from yolact.study.train.estimate import describe_study, estimate_cost, list_runs, power_of
 from yolact.study.train.local import Driver, Slot, Stopped, local_slots
@@ -243,10 +244,9 @@ def begin(study: Study, root: Path, *, amend: bool) -> None:
 
     What was decided is not changed after results were seen; added_seeds may grow, and --amend
     records what else was changed."""
-    path = root / study.name / "study.yaml"
-    begun = next(
-        (place for place in (path, archive(study.name) / "study.yaml") if place.exists()), None
-    )
+    path = study_file(root / study.name)
+    kept = study_file(kept_study(study.name))
+    begun = next((place for place in (path, kept) if place.exists()), None)
     if begun is not None:
         old = load_study(begun)
         changed = [

@@ -17,10 +17,9 @@ from data.schema import Config
 from data.yaml_text import write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
+from yolact.study.folder.layout import ASIDE, INIT_FOLDER, LAST, run_folder
 from yolact.study.plan import SEED_STRIDE, ArmEntry, InitRun, Study
 
-# beside the arms' folders; no arm's begins with _
-INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER = "_init", "_tune", "_search"
 LONGEST_SLUG = 60
 
 
@@ -135,7 +134,7 @@ def runs_of(
             config = config_of(study, arm, seed, extra=(chosen or {}).get(arm.label, {}), root=root)
             runs.append(
                 PlannedRun(
-                    arm, seed, config, Path(study.name) / arm.slug / f"seed{seed}-{hash8(config)}"
+                    arm, seed, config, Path(study.name) / arm.slug / run_folder(seed, hash8(config))
                 )
             )
     return runs
@@ -191,7 +190,7 @@ def identity(config: Config) -> Config:
     that holds the runs."""
 
     def below(path: str) -> str:
-        for folder in (INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER):
+        for folder in ASIDE:
             _, found, rest = path.partition(f"/{folder}/")
             if found:
                 return f"{folder}/{rest}"
@@ -229,18 +228,17 @@ def init_run(study: Study, root: str | Path = "runs") -> PlannedRun | None:
     )
     arm = Arm(INIT_FOLDER, INIT_FOLDER, dict(init.settings), {})
     return PlannedRun(
-        arm, init.seed, config, Path(study.name) / INIT_FOLDER / f"seed{init.seed}-{hash8(config)}"
+        arm,
+        init.seed,
+        config,
+        Path(study.name) / INIT_FOLDER / run_folder(init.seed, hash8(config)),
     )
 
 
 def init_checkpoint(study: Study, root: str | Path = "runs") -> str:
     """What train.init_from is in every run."""
     run = init_run(study, root)
-    return (
-        str(study.init_from)
-        if run is None
-        else (Path(root) / run.folder / "weights" / "last.pth").as_posix()
-    )
+    return str(study.init_from) if run is None else (Path(root) / run.folder / LAST).as_posix()
 
 
 # ----------------------------------------------------------------------------------------- refusals

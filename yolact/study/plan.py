@@ -28,6 +28,7 @@ from data.resolve import ConfigError, flatten
 from data.schema import NonNegativeInt, Positive, PositiveInt, Section
 from data.yaml_text import read_yaml, write_yaml
 from layers.names import did_you_mean
+from yolact.study.folder.layout import study_file
 
 # A setting that the study itself decides, and how
 DECIDED = {
@@ -450,7 +451,7 @@ def load_study(path: str | Path) -> Study:
     and the fix."""
     path = Path(path)
     if path.is_dir():
-        path /= "study.yaml"
+        path = study_file(path)
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

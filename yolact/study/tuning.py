@@ -15,8 +15,6 @@ from data.resolve import ConfigError
 from data.schema import Config
 from yolact.files import write_whole
 from yolact.study.arms import (
-    SEARCH_FOLDER,
-    TUNE_FOLDER,
     Arm,
     PlannedRun,
     change_label,
@@ -24,6 +22,7 @@ from yolact.study.arms import (
     config_of,
     hash8,
 )
+from yolact.study.folder.layout import SEARCH_FOLDER, TUNE_FOLDER, run_folder
 from yolact.study.plan import Search, Study
 
 
@@ -53,7 +52,7 @@ def trials_of(study: Study, arms: Iterable[Arm], root: str | Path = "runs") -> l
                     study.tune.share,
                     TUNE_FOLDER,
                 )
-                folder = Path(study.name) / TUNE_FOLDER / arm.slug / f"seed{seed}-{hash8(config)}"
+                folder = Path(study.name) / TUNE_FOLDER / arm.slug / run_folder(seed, hash8(config))
                 trials.append(
                     Trial(settings, PlannedRun(arm, seed, config, folder, change_label(settings)))
                 )
@@ -191,7 +190,7 @@ def search_run(study: Study, values: Mapping[str, Any], root: str | Path = "runs
             arm,
             search.seed,
             config,
-            Path(study.name) / SEARCH_FOLDER / f"seed{search.seed}-{hash8(config)}",
+            Path(study.name) / SEARCH_FOLDER / run_folder(search.seed, hash8(config)),
         ),
     )
 

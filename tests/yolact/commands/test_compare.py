@@ -9,7 +9,7 @@ import pytest
 from tests.yolact.study.statistics.test_comparison import STUDY, write_run
 from yolact import cli
 from yolact.commands import compare
-from yolact.study.statistics import resample, study_runs
+from yolact.study.statistics import resample
 
 EVAL100 = Path(__file__).parents[2] / "reference" / "coco_eval100"
 GT = EVAL100 / "instances_val2014_100.json"
@@ -21,7 +21,6 @@ def few_resamples(monkeypatch):
     """As many as a test needs."""
     real = resample.image_weights
     monkeypatch.setattr(resample, "image_weights", lambda ids, count: real(ids, min(count, 100)))
-    monkeypatch.setattr(study_runs, "ARCHIVE", Path("nowhere"))
 
 
 def run(*words):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from yolact.study.folder import final_validation
+from yolact.study.folder.reading import final_validation
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from data.resolve import ConfigError, load_config
 from data.yaml_text import read_yaml
 from yolact.study.arms import (
-    TUNE_FOLDER,
     arms_of,
     change_label,
     check_losses,
@@ -19,6 +18,7 @@ from yolact.study.arms import (
     init_run,
     runs_of,
 )
+from yolact.study.folder.layout import TUNE_FOLDER
 from yolact.study.plan import dump_study, load_study, read_study
 from yolact.study.train.estimate import describe_study
 from yolact.study.tuning import (

@@ -13,7 +13,7 @@ from typing import Any
 
 from yolact.engine.records import FILE
 from yolact.files import writing
-from yolact.study.folder import read_metrics
+from yolact.study.folder.reading import read_metrics
 from yolact.study.report.data import BENCHMARK, Report
 from yolact.study.report.gallery import CHOSEN, keep_detections
 from yolact.study.report.quality import BOUNDARY

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch  # noqa: E402
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: E402
 
 from yolact.engine.metrics import THRESHOLDS  # noqa: E402
-from yolact.study.folder import read_metrics  # noqa: E402
+from yolact.study.folder.reading import read_metrics  # noqa: E402
 from yolact.study.report.data import ArmReport, Report, estimate, is_number, width  # noqa: E402
 from yolact.study.report.published import BASELINE, baseline  # noqa: E402
 from yolact.study.report.tables import metric_title  # noqa: E402

@@ -3,7 +3,6 @@ not."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +13,27 @@ from tqdm import tqdm
 
 from data.resolve import load_config
 from data.schema import Config
-from yolact.engine.records import FILE
 from yolact.study.arms import arms_of, baseline_of, combos, config_differences, config_of, identity
+from yolact.study.folder.kept import archive_of, kept_arms, kept_runs, kept_study
+from yolact.study.folder.layout import (
+    ANY_SEED,
+    CHOSEN,
+    CONFIG,
+    INIT_FOLDER,
+    RECORDS,
+    RUNS,
+    run_of_records,
+    seed_of,
+)
+from yolact.study.folder.reading import read_chosen
 from yolact.study.plan import Study, load_study
-from yolact.study.statistics.finished import SEED_FOLDER, Run, load_run
+from yolact.study.statistics.finished import Run, load_run
 from yolact.study.statistics.resample import RESAMPLES
 
-# finished runs without weights: <study>/runs/<arm>/<run>
-ARCHIVE = Path(__file__).resolve().parents[3] / "docs" / "studies"
-CHOSEN = "tune.json"  # what tuning chose, in a study's folder
 LENGTH = ("train.iterations", "train.lr_steps")
 NO_ARM = "belongs to no arm and seed of study.yaml"
 # its hash changes with every setting that is added to the schema
-_START = re.compile(r"^(_init/seed\d+)-\w+")
+_START = re.compile(rf"^({INIT_FOLDER}/seed\d+)-\w+")
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class StudyRuns:
 
 
 def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
-    """The runs of the study in a folder with study.yaml, with those kept under docs/studies.
+    """The runs of the study in a folder with study.yaml, with those that are kept.
     Unfinished ones are listed, not refused.
 
     So are runs whose config is not what the study resolves for their arm and seed: a folder's name
@@ -59,21 +66,18 @@ def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
     folder = Path(folder)
     study = load_study(folder)
     arms = arms_of(study)
-    kept = ARCHIVE / study.name
+    kept = kept_study(study.name)
     tuned = _tuned(folder / CHOSEN) or _tuned(kept / CHOSEN)
     found = StudyRuns(folder, study, baseline_of(study, arms).label, {}, {}, {}, {})
-    roots = list(
-        {root.resolve(): root for root in (folder, folder / "runs", kept / "runs")}.values()
-    )
     # slow once, then cached
     for arm in tqdm(arms, desc="resampling", unit="arm", leave=False, disable=None):
         found.arms[arm.label], found.unfinished[arm.label] = {}, {}
         places: dict[int, list[Path]] = {}
-        for root in roots:
-            for place in sorted((root / arm.slug).glob("seed*-*")):
-                places.setdefault(int((SEED_FOLDER.match(place.name) or [0, -1])[1]), []).append(
-                    place
-                )
+        own = [*sorted((folder / arm.slug).glob(ANY_SEED)), *kept_runs(folder, arm.slug)]
+        elsewhere = [] if kept.resolve() == folder.resolve() else kept_runs(kept, arm.slug)
+        for place in (*own, *elsewhere):
+            seed = seed_of(place)
+            places.setdefault(-1 if seed is None else seed, []).append(place)
         settings = [tuned[arm.label]] if arm.label in tuned else list(combos(arm.tune))
         for seed in (*study.seeds, *study.added_seeds):
             wanted = (
@@ -83,21 +87,24 @@ def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
             )
             _one_of(places.pop(seed, []), arm.label, seed, wanted, found, resamples)
         found.strays.update(
-            (place, NO_ARM)
-            for others in places.values()
-            for place in others
-            if place.is_relative_to(folder)
+            (place, NO_ARM) for others in places.values() for place in others if place in own
         )
-    slugs = {arm.slug for arm in arms}
-    for root in (folder, folder / "runs"):
-        found.strays.update(
-            (place, NO_ARM)
-            for place in sorted(root.glob("*/seed*-*"))
-            if place.is_dir()
-            and place.parent.name not in slugs
-            and not place.parent.name.startswith("_")
-        )
+    found.strays.update((place, NO_ARM) for place in _of_no_arm(folder, {a.slug for a in arms}))
     return found
+
+
+def _of_no_arm(folder: Path, slugs: set[str]) -> list[Path]:
+    """Folders and archives of runs below a study's folder that are of none of its arms."""
+    plain = [
+        place
+        for root in (folder, folder / RUNS)
+        for place in sorted(root.glob(f"*/{ANY_SEED}"))
+        if place.is_dir()
+        and place.parent.name not in slugs
+        and not place.parent.name.startswith("_")
+    ]
+    archives = [archive_of(folder, arm) for arm in kept_arms(folder) if arm not in slugs]
+    return [*plain, *(path for path in archives if path.is_file())]
 
 
 def _one_of(
@@ -121,9 +128,7 @@ def _one_of(
             else:
                 others[place] = _other(departs)
         except ValueError as error:
-            why = (
-                f"unfinished (no results/{FILE})" if "does not exist" in str(error) else str(error)
-            )
+            why = f"unfinished (no {RECORDS})" if "does not exist" in str(error) else str(error)
     best = [(run, departs) for run, departs in finished if not departs] or finished
     # as text, for a metric that is nan equals nothing
     if len({(run.truth_digest, str(run.resampled.point)) for run, _ in best}) > 1:
@@ -139,7 +144,7 @@ def _one_of(
     if departs:
         found.departures[f"{label} seed {seed}"] = departs
     else:
-        others |= {run.path.parent.parent: _other(odd) for run, odd in finished if odd}
+        others |= {run_of_records(run.path): _other(odd) for run, odd in finished if odd}
     found.strays.update(others)
 
 
@@ -151,11 +156,11 @@ def _departures(place: Path, wanted: Sequence[Config]) -> dict[str, str]:
     """{"data", "length" or "settings": in what a run's config is not the nearest of `wanted`}.
     Where the data lie may differ, and how a run was evaluated its records say. Empty for a folder
     that has nothing in it yet; ValueError for a run without config."""
-    if not (place / "config.yaml").is_file():
-        if (place / "results" / FILE).is_file():
+    if not (place / CONFIG).is_file():
+        if (place / RECORDS).is_file():
             raise ValueError("it has no config.yaml, so what was trained is not known")
         return {}
-    config = _comparable(load_config(place / "config.yaml", check_names=False))
+    config = _comparable(load_config(place / CONFIG, check_names=False))
     found = []
     for one in wanted:
         kinds: dict[str, list[str]] = {}
@@ -185,11 +190,6 @@ def _tuned(path: Path) -> dict[str, dict[str, Any]]:
     """{label: the settings that tuning chose}, as sweep.py wrote them; empty where nothing is tuned
     yet."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["chosen"])
+        return read_chosen(path)["chosen"]
     except OSError:
         return {}
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"{path} is not what a tuning writes: delete it, and sweep.py makes it again from the "
-            "trials"
-        ) from None

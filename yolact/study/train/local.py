@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolact.study.arms import PlannedRun
-from yolact.study.folder import claim, folder_of, is_done, read_note, release, twin
+from yolact.study.folder.locks import claim, release
+from yolact.study.folder.progress import folder_of, is_done, twin
+from yolact.study.folder.reading import read_note
 from yolact.study.train.worker import Worker, finish, start
 
 RETRIES = 2  # of a run that a signal ended, the out-of-memory killer's for example

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from data.resolve import ConfigError
-from yolact.study.arms import SEARCH_FOLDER, change_label, config_of
-from yolact.study.folder import final_validation, folder_of, is_held, metric
+from yolact.study.arms import change_label, config_of
+from yolact.study.folder.layout import JOURNAL, SEARCH_FOLDER
+from yolact.study.folder.locks import is_held
+from yolact.study.folder.progress import folder_of
+from yolact.study.folder.reading import final_validation, metric
 from yolact.study.plan import Range, Study
 from yolact.study.train.local import Driver
 from yolact.study.train.stages import Plan
@@ -66,9 +69,9 @@ def open_journal(study: Study, root: Path) -> tuple[Any, Any]:
     except ImportError:
         raise ConfigError("--search needs Optuna: python -m pip install -e '.[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = root / study.name / SEARCH_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    path = root / study.name / JOURNAL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(path)))
     journal = optuna.create_study(
         storage=storage, study_name=study.name, direction="maximize", load_if_exists=True
     )

@@ -14,9 +14,10 @@ from data.resolve import ConfigError
 from data.yaml_text import read_yaml
 from yolact.files import write_whole
 from yolact.study.arms import PlannedRun
+from yolact.study.folder.layout import SLURM_FOLDER
 from yolact.study.train.stages import Plan
 
-FOLDER, JOBS = "_slurm", "jobs.json"
+JOBS = "jobs.json"
 DAY = 24 * 60  # minutes: a job's limit where the options set none
 ROOT = Path(__file__).resolve().parents[3]
 QUEUED = {"PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING"}
@@ -52,7 +53,7 @@ def submit(
     options: "partition=gpu gpus_per_node=1 time=600", parameters of submitit's SlurmExecutor.
     """
     submitit = _submitit()
-    folder = plan.root / plan.study.name / FOLDER
+    folder = plan.root / plan.study.name / SLURM_FOLDER
     ids, queued = dict(read_jobs(folder)), queued_jobs(folder)
     start = plan.start if plan.start and not plan.done(plan.start) else None
     if start is not None and start.name not in queued and queued:

@@ -10,12 +10,14 @@ from typing import Any
 
 from data.resolve import ConfigError
 from yolact.files import write_whole
-from yolact.study.arms import TUNE_FOLDER, Arm, PlannedRun, arms_of, config_of, init_run, runs_of
-from yolact.study.folder import archive, final_validation, folder_of, is_done, metric
+from yolact.study.arms import Arm, PlannedRun, arms_of, config_of, init_run, runs_of
+from yolact.study.folder.kept import kept_study
+from yolact.study.folder.layout import CHOSEN, TUNE_FOLDER
+from yolact.study.folder.progress import folder_of, is_done
+from yolact.study.folder.reading import final_validation, metric, read_chosen
 from yolact.study.plan import Study
 from yolact.study.tuning import Trial, best_settings, trials_of, write_splits
 
-CHOSEN = "tune.json"
 # keys that trials follow from
 DECIDES = {
     "base",
@@ -94,7 +96,7 @@ def tuned(study: Study, trials: Sequence[Trial], root: Path) -> dict[str, dict[s
     """{label: tuned settings}, once every trial is done; written down then, so that later seeds
     need no trials. None before."""
     plan = _plan(study, trials)
-    for path in (root / study.name / CHOSEN, archive(study.name) / CHOSEN):
+    for path in (root / study.name / CHOSEN, kept_study(study.name) / CHOSEN):
         if path.is_file():
             return _read(path, plan)
     values: dict[Path, float | None] = {}
@@ -128,17 +130,10 @@ def _plan(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _read(path: Path, plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        old, chosen = dict(content["plan"]), dict(content["chosen"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-        raise ConfigError(
-            f"{path} is not what a tuning writes: delete it, and the sweep makes it again from the "
-            "trials"
-        ) from None
-    changed = [key for key in plan if plan[key] != old.get(key)]
+    content = read_chosen(path)
+    changed = [key for key in plan if plan[key] != content["plan"].get(key)]
     if changed:
         raise ConfigError(
             f"{path} is of another tuning, of other {', '.join(changed)}: delete it to tune again"
         )
-    return chosen
+    return content["chosen"]

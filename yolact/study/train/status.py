@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from yolact.study.arms import PlannedRun
-from yolact.study.folder import Progress, progress
+from yolact.study.folder.progress import Progress, progress
 
 REFRESH = 2.0  # seconds between two drawings of the live table
 MARKS = {"waiting": ".", "failed": "failed"}

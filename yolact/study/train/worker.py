@@ -15,7 +15,10 @@ from typing import IO
 from data.resolve import dump_yaml
 from yolact.files import write_whole, writing
 from yolact.study.arms import PlannedRun
-from yolact.study.folder import LOG, NOTE, has_checkpoint, is_done, release, write_note
+from yolact.study.folder.layout import CONFIG, LOG, NOTE
+from yolact.study.folder.locks import release
+from yolact.study.folder.progress import is_done
+from yolact.study.folder.reading import has_checkpoint, write_note
 
 TRAIN = Path(__file__).resolve().parents[3] / "train.py"
 KEPT = {LOG, NOTE}  # of a run that left no checkpoint
@@ -86,7 +89,7 @@ def start(
 def prepare_run(folder: Path, run: PlannedRun, device: str) -> list[str]:
     """The command that goes on with the run, or starts it in an emptied folder that holds its
     config.yaml."""
-    config = folder / "config.yaml"
+    config = folder / CONFIG
     resume = has_checkpoint(folder)
     if not resume:
         for leftover in folder.iterdir() if folder.is_dir() else ():

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from tests.yolact.study.report.small_study import SKILLS, place, read_csv, run_report
-from yolact.study import folder as sweep_state
 from yolact.study.arms import arms_of, runs_of
+from yolact.study.folder.progress import folder_of, is_done
+from yolact.study.folder.reading import read_metrics
 from yolact.study.plan import load_study
 from yolact.study.report import archive as report_archive
 from yolact.study.report.data import collect
@@ -133,8 +134,6 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(study.parents[1])
     kept = Path("docs/studies/small_study")
-    for module in ("yolact.study.folder", "yolact.study.statistics.study_runs"):
-        monkeypatch.setattr(f"{module}.ARCHIVE", kept.parent)
     assert run_report(study, "--keep", str(kept)) == 0
     assert not list(kept.rglob("*.pth")) and not list(kept.rglob("*_detections.json"))
     assert not any("somebody" in path.read_text() for path in kept.rglob("env.json"))
@@ -149,9 +148,9 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     unstable = [row["verdict"] for row in read_csv(kept / "report" / "comparison.csv")]
     shutil.rmtree("runs")
     for run in planned:
-        folder = sweep_state.folder_of(Path("runs"), run)
-        assert folder.is_relative_to(kept) and sweep_state.is_done(folder, run.config)
-        thin = sweep_state.read_metrics(folder)
+        folder = folder_of(Path("runs"), run)
+        assert folder.is_relative_to(kept) and is_done(folder, run.config)
+        thin = read_metrics(folder)
         assert (
             sum(line["kind"] == "train" for line in thin) <= report_archive.LINES
             and sum(line["kind"] != "train" for line in thin) == 3

@@ -3,7 +3,6 @@ import pytest
 from data.resolve import dump_yaml
 from tests.yolact.study.train.stubbed import STUB
 from yolact.commands import sweep
-from yolact.study import folder as sweep_state
 from yolact.study.train import local as sweep_local
 from yolact.study.train import worker as sweep_worker
 from yolact.testing import tiny
@@ -19,7 +18,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep_local, "POLL", 0.02)
     monkeypatch.setattr(sweep, "check_losses", lambda *_: [])
     monkeypatch.setattr(sweep, "code_of_today", lambda: "stub")
-    monkeypatch.setattr(sweep_state, "ARCHIVE", tmp_path / "docs" / "studies")
     (tmp_path / "s.yaml").write_text(
         "base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n"
     )

@@ -7,12 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from yolact.commands import sweep
-from yolact.study import folder as sweep_state
 from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import load_study
 
 ROOT = Path(__file__).resolve().parents[4]
-ARCHIVE = sweep_state.ARCHIVE
 STUB = Path(__file__).parent / "stub_train.py"
 DRIVER = f"""
 import sys

@@ -18,7 +18,7 @@ from data.resolve import dump_yaml
 from tests.yolact.study.train.stubbed import wait_for
 from yolact.engine.train import train
 from yolact.study.arms import arms_of, runs_of
-from yolact.study.folder import read_metrics
+from yolact.study.folder.reading import read_metrics
 from yolact.study.plan import load_study
 from yolact.study.train import slurm as sweep_slurm
 from yolact.study.train.stages import plan_of

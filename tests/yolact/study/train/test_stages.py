@@ -13,8 +13,9 @@ import torch
 from data.resolve import dump_yaml
 from tests.yolact.study.train.stubbed import all_runs, journal, run
 from yolact.engine.train import train
-from yolact.study import folder as sweep_state
-from yolact.study.folder import metric, progress, read_metrics
+from yolact.study.folder import reading
+from yolact.study.folder.progress import progress
+from yolact.study.folder.reading import metric, read_metrics
 from yolact.study.plan import load_study
 from yolact.study.train import local as sweep_local
 from yolact.study.train import search as sweep_search
@@ -185,7 +186,7 @@ def test_metrics_are_read_again_only_once_they_have_changed(folder, monkeypatch)
     root, one = Path("runs"), all_runs()[0]
     parsed = []
     monkeypatch.setattr(
-        sweep_state.json, "loads", lambda text, real=json.loads: parsed.append(text) or real(text)
+        reading.json, "loads", lambda text, real=json.loads: parsed.append(text) or real(text)
     )
     first = progress(root, one)
     parsed.clear()
