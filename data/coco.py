@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from data.annotations import Id, read_table
 from data.transforms import EvalTransform, Patch, TrainTransform, View, Viewport, render_masks
 from layers.problems import Problem, ProblemError
-from layers.targets import Targets
+from layers.targets import ExtraKey, Targets
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 AUGMENTATION_STREAM = 1  # data order and augmentation draw from different streams of the run's seed
@@ -46,8 +46,8 @@ class CocoDataset(Dataset):
     images and masks at their original size. seed: the run's seed; what a sample draws depends on
     (seed, epoch, index) alone. mask_sizes, needs_full_masks: the sizes at which Targets carry
     masks, and whether they carry them at input size too. With neither, masks are not rasterised.
-    distance_sizes: the sizes at which they carry distances to the masks' boundaries. Opening it, or
-    reading a sample, raises ValueError naming file, item and fix where something is wrong.
+    extras: what else they carry of the masks, as the criterion states it. Opening it, or reading a
+    sample, raises ValueError naming file, item and fix where something is wrong.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CocoDataset(Dataset):
         seed: int = 0,
         mask_sizes: list[tuple[int, int]] = (),
         needs_full_masks: bool = True,
-        distance_sizes: list[tuple[int, int]] = (),
+        extras: Sequence[ExtraKey] = (),
     ) -> None:
         self.images_dir, self.annotation_file = Path(images_dir), Path(annotation_file)
         self.class_names, self.transform, self.seed = tuple(class_names), transform, seed
@@ -70,7 +70,7 @@ class CocoDataset(Dataset):
             [tuple(size) for size in mask_sizes],
             needs_full_masks,
         )
-        self.distance_sizes = [tuple(size) for size in distance_sizes]
+        self.extras = tuple(extras)
         self.table = read_table(
             annotation_file, self.class_names, label_map=label_map, keep_empty=keep_empty
         )
@@ -141,12 +141,12 @@ class CocoDataset(Dataset):
             labels=torch.from_numpy(self.table.labels[kept]),
             crowd=torch.from_numpy(self.table.crowd[kept]),
         )
-        if self.mask_sizes or self.needs_full_masks or self.distance_sizes:
+        if self.mask_sizes or self.needs_full_masks or self.extras:
             targets.masks = render_masks(
                 self.patches(kept.tolist(), height, width), view.viewport, view.size
             )
             targets = targets.reduce(
-                self.mask_sizes, keep_full=self.needs_full_masks, distance_sizes=self.distance_sizes
+                self.mask_sizes, keep_full=self.needs_full_masks, extras=self.extras
             )
         return Sample(view.image, targets, self.table.image_ids[index], (height, width), index)
 

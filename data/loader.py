@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from data.annotations import Id
 from data.coco import CocoDataset, Sample
 from data.schema import Config, DataConfig
 from data.transforms import eval_transform, train_transform
-from layers.targets import Targets
+from layers.losses.plugins import load_plugins
+from layers.targets import ExtraKey, Targets
 
 ORDER_STREAM = 2  # see data.coco.AUGMENTATION_STREAM
 NO_WORKERS = "train.num_workers=0 reads images in the main process"
@@ -74,8 +75,7 @@ class Batch:
 
 
 def join_targets(targets: list[Targets]) -> Targets:
-    """The instances of several images, which carry masks and distances at the same sizes, one after
-    another."""
+    """The instances of several images, which carry the same masks and extras, one after another."""
     first = targets[0]
     return Targets(
         torch.cat([t.boxes for t in targets]),
@@ -83,7 +83,7 @@ def join_targets(targets: list[Targets]) -> Targets:
         torch.cat([t.crowd for t in targets]),
         None if first.masks is None else torch.cat([t.masks for t in targets]),
         {size: torch.cat([t.reduced[size] for t in targets]) for size in first.reduced},
-        {size: torch.cat([t.distances[size] for t in targets]) for size in first.distances},
+        {key: torch.cat([t.extras[key] for t in targets]) for key in first.extras},
     )
 
 
@@ -96,7 +96,7 @@ def split_targets(joined: Targets, counts: list[int]) -> list[Targets]:
     )
     masks = [None] * len(counts) if joined.masks is None else joined.masks.split(counts)
     reduced = {size: maps.split(counts) for size, maps in joined.reduced.items()}
-    distances = {size: maps.split(counts) for size, maps in joined.distances.items()}
+    extras = {key: values.split(counts) for key, values in joined.extras.items()}
     return [
         Targets(
             boxes[i],
@@ -104,7 +104,7 @@ def split_targets(joined: Targets, counts: list[int]) -> list[Targets]:
             crowd[i],
             masks[i],
             {size: maps[i] for size, maps in reduced.items()},
-            {size: maps[i] for size, maps in distances.items()},
+            {key: values[i] for key, values in extras.items()},
         )
         for i in range(len(counts))
     ]
@@ -256,12 +256,12 @@ def build_dataset(
     *,
     mask_sizes: list[tuple[int, int]] = (),
     needs_full_masks: bool = False,
-    distance_sizes: list[tuple[int, int]] = (),
+    extras: Sequence[ExtraKey] = (),
 ) -> CocoDataset:
     """The data set of a config. split: 'train' (augmented) or 'val' (resized only; images without
     annotations stay).
 
-    mask_sizes, needs_full_masks, distance_sizes: as the criterion states them. With none, targets
+    mask_sizes, needs_full_masks, extras: as the criterion states them. With none, targets
     carry no masks, as evaluation needs none. ValueError where the set cannot be read or is empty.
     """
     if split not in ("train", "val"):
@@ -278,7 +278,7 @@ def build_dataset(
         seed=cfg.train.seed,
         mask_sizes=mask_sizes,
         needs_full_masks=needs_full_masks,
-        distance_sizes=distance_sizes,
+        extras=extras,
     )
     if len(dataset) == 0:
         dropped = " with annotations (data.keep_empty=true keeps those without)" if training else ""
@@ -328,7 +328,9 @@ def train_loader(
     )
     workers = cfg.train.num_workers if num_workers is None else num_workers
     return Loader(
-        DataLoader(_Guarded(dataset), batch_sampler=order, **_loader_options(workers, pin_memory))
+        DataLoader(
+            _Guarded(dataset), batch_sampler=order, **_loader_options(cfg, workers, pin_memory)
+        )
     )
 
 
@@ -353,12 +355,12 @@ def eval_loader(
         DataLoader(
             _Guarded(dataset),
             batch_sampler=batches,
-            **_loader_options(min(workers, len(batches)), pin_memory),
+            **_loader_options(cfg, min(workers, len(batches)), pin_memory),
         )
     )
 
 
-def _loader_options(workers: int, pin_memory: bool | None) -> dict[str, Any]:
+def _loader_options(cfg: Config, workers: int, pin_memory: bool | None) -> dict[str, Any]:
     options: dict[str, Any] = {
         "collate_fn": collate,
         "num_workers": workers,
@@ -370,14 +372,15 @@ def _loader_options(workers: int, pin_memory: bool | None) -> dict[str, Any]:
         # fork shares the annotation table; spawn, where there is no fork, copies it
         method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
         options |= {
-            "worker_init_fn": _start_worker,
+            "worker_init_fn": partial(_start_worker, plugins=cfg.loss.plugins),
             "multiprocessing_context": method,
             "prefetch_factor": 2,
         }
     return options
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(_: int, plugins: Sequence[str]) -> None:
+    load_plugins(plugins)  # a spawned process has not seen their extras yet
     # The workers are the parallelism, and a forked process waits for ever on its parent's thread
     # pool. (OpenCV has a pool as well: even cv2.setNumThreads blocks here. Of OpenCV, the samples
     # use only imdecode, which runs on one thread.)

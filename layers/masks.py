@@ -1,5 +1,5 @@
-"""Instance masks: assembled from prototypes, cropped to their boxes, and brought to the size of the
-image.
+"""Instance masks: assembled from prototypes, cropped to their boxes, brought to the size of the
+image, and their distances to the boundary.
 
 N instances, K prototypes, H x W prototype map. Boxes are relative corners, so the same box crops at
 any resolution.
@@ -39,6 +39,27 @@ def crop(masks: Tensor, boxes: Tensor, padding: float = 1) -> Tensor:
     """Masks (N,H,W) with everything outside their boxes (N,4), grown by `padding` pixels, set to
     0."""
     return masks.masked_fill(~box_window(boxes, masks.shape[-2:], padding), 0)
+
+
+def signed_distance_map(masks: Tensor) -> Tensor:
+    """masks (M,h,w) bool -> (M,h,w) float32: Euclidean distances to the boundary in pixels, on the
+    CPU by SciPy.
+
+    Outside the mask the distance to its nearest pixel (>= 1), inside -(distance to the nearest
+    pixel outside - 1), so 0 on the inner pixels of the border. An empty mask and a full one have no
+    boundary: 0 everywhere. MONAI's convention, and for masks that are neither empty nor full that
+    of Kervadec's boundary loss."""
+    # not at import: only training with a loss that needs it waits for SciPy
+    from scipy.ndimage import distance_transform_edt
+
+    masks = masks.cpu().bool()
+    result = torch.zeros(masks.shape, dtype=torch.float32)
+    for mask, row in zip(masks, result, strict=True):
+        if mask.any() and not mask.all():
+            inside = distance_transform_edt(mask.numpy())
+            outside = distance_transform_edt(~mask.numpy())
+            row += torch.from_numpy(outside - (inside - 1).clip(min=0))
+    return result
 
 
 @torch.no_grad()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.losses.terms.boundary import signed_distance_map
+from layers.extras import get_extra
+
+ExtraKey = tuple[str, tuple[int, int]]  # the name of an extra, and the (h, w) of the masks it is of
 
 
 @dataclass
@@ -19,8 +22,8 @@ class Targets:
     labels  (M,) int64, 0-based foreground class
     crowd   (M,) bool, regions that are neither positive nor negative
     masks   (M,S,S) bool at network input size, or None once only reduced masks are carried
-    reduced, distances   masks (M,h,w) bool and signed distances (M,h,w) float32 by size: read them
-                         by mask_at and distance_at
+    reduced masks (M,h,w) bool by size (h, w): read them by mask_at
+    extras  what some losses read beside masks, by (name, (h, w)): read them by extra_at
     """
 
     boxes: Tensor
@@ -28,7 +31,7 @@ class Targets:
     crowd: Tensor
     masks: Tensor | None = None
     reduced: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    distances: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    extras: dict[ExtraKey, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -47,42 +50,36 @@ class Targets:
             self.reduced[size] = resize_masks(self.masks, size)
         return self.reduced[size]
 
-    def distance_at(self, height: int, width: int) -> Tensor:
-        """(M,height,width) float32: signed distances to the boundaries of mask_at(height, width),
-        see signed_distance_map.
+    def extra_at(self, name: str, height: int, width: int) -> Tensor:
+        """(M,...): the extra of that name made of mask_at(height, width), see layers/extras.py.
 
-        They are computed on the host, so ValueError if the masks are on a device and the distances
-        are not carried."""
-        size = (height, width)
-        if size not in self.distances:
-            masks = self.mask_at(height, width)
+        Extras are made on the host, so ValueError if the masks are on a device and the extra is not
+        carried; also for an unknown name."""
+        key = (name, (height, width))
+        if key not in self.extras:
+            made_by, masks = get_extra(name), self.mask_at(height, width)
             if masks.device.type != "cpu":
                 raise ValueError(
-                    f"these targets carry no distances at {height}x{width}, and distances are "
-                    "computed on the host: call reduce() with distance_sizes before moving them, "
-                    "as build_dataset(distance_sizes=...) does"
+                    f"these targets carry no {name} at {height}x{width}, and it is made on the "
+                    f"host: call reduce(extras=[{key}]) before moving them, as "
+                    "build_dataset(extras=...) does"
                 )
-            self.distances[size] = signed_distance_map(masks)
-        return self.distances[size]
+            self.extras[key] = made_by.of(masks)
+        return self.extras[key]
 
     def reduce(
         self,
-        sizes: list[tuple[int, int]],
+        sizes: Iterable[tuple[int, int]],
         *,
         keep_full: bool,
-        distance_sizes: list[tuple[int, int]] = (),
+        extras: Iterable[ExtraKey] = (),
     ) -> Targets:
-        """The same targets with masks at `sizes` and distances at `distance_sizes` computed now,
-        and the full-size masks dropped unless keep_full."""
+        """The same targets with masks at `sizes` and the `extras` computed now, and the full-size
+        masks dropped unless keep_full."""
         reduced = {tuple(size): self.mask_at(*size) for size in sizes}
-        distances = {tuple(size): self.distance_at(*size) for size in distance_sizes}
+        made = {(name, tuple(size)): self.extra_at(name, *size) for name, size in extras}
         return Targets(
-            self.boxes,
-            self.labels,
-            self.crowd,
-            self.masks if keep_full else None,
-            reduced,
-            distances,
+            self.boxes, self.labels, self.crowd, self.masks if keep_full else None, reduced, made
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Targets:
@@ -98,7 +95,7 @@ class Targets:
             move(self.crowd),
             None if self.masks is None else move(self.masks),
             {size: move(masks) for size, masks in self.reduced.items()},
-            {size: move(distances) for size, distances in self.distances.items()},
+            {key: move(values) for key, values in self.extras.items()},
         )
 
 

@@ -14,7 +14,7 @@ from layers.losses.auxiliary import MaskIoULoss
 from layers.losses.box import build_box_loss
 from layers.losses.classification import build_class_loss
 from layers.losses.criterion import Criterion
-from layers.losses.mask import MaskLoss, build_mask_loss
+from layers.losses.mask import build_mask_loss
 from yolact.darknet import DarkNet53
 from yolact.dcn import DeformConv2d
 from yolact.model import Yolact
@@ -129,7 +129,6 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
     mask_loss = build_mask_loss(
         loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps
     )
-    _check_steps(mask_loss, mask_sizes[0])
     return Criterion(
         assigner=build_assigner(cfg.assign.name),
         mask_loss=mask_loss,
@@ -150,17 +149,6 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
         self_balance=loss.self_balance,
         gradients_every=cfg.train.gradients_every,
     )
-
-
-def _check_steps(mask_loss: MaskLoss, size: tuple[int, int]) -> None:
-    """Refuses steps of boundary_agreement that leave the prototype map: none is left to compare,
-    and the term is 0."""
-    for part in mask_loss.parts:
-        if part.info.name == "boundary_agreement" and part.params["width"] >= min(size):
-            raise ValueError(
-                f"loss.mask: {part.label} compares prototype pixels {part.params['width']} apart, "
-                f"and the prototypes are {size[0]} x {size[1]}: choose a width below {min(size)}"
-            )
 
 
 def load_pretrained_backbone(model: Yolact, cfg: Config) -> bool:

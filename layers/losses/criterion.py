@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from layers.assign import BACKGROUND, Assigner, Assignment
 from layers.boxes import area, corners
+from layers.extras import get_extra
 from layers.losses.auxiliary import MaskIoULoss, semantic_loss
 from layers.losses.balance import factor_to, top_probability
 from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
@@ -24,6 +25,7 @@ from layers.losses.classification import ClassLoss, build_class_loss, negatives_
 from layers.losses.gradients import prototype_norms
 from layers.losses.mask import MaskLoss
 from layers.losses.sampling import Positives, draw_subset, find_positives
+from layers.targets import ExtraKey
 
 
 @dataclass
@@ -69,8 +71,8 @@ class Criterion(nn.Module):
     mask_sizes        (h,w) that Targets must carry masks at: prototypes, and the semantic map if
                       there is one
     needs_full_masks  the assigner reads masks at network input size
-    distance_sizes    (h,w) that Targets must carry distances at: none, or the prototypes' where the
-                      mask loss reads them
+    extras            (name, (h,w)) that Targets must carry beside masks: what the mask loss needs, at
+                      the prototypes' size
     last_terms        of the last call, detached and divided as the losses are: {"bce": raw,
                       "bce/weighted": as it enters the sum, ...}
     last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,)
@@ -110,12 +112,8 @@ class Criterion(nn.Module):
         gradients_every: int = 0,
     ):
         super().__init__()
-        unmet = [name for name in mask_loss.needs if name != "distance"]
-        if unmet:
-            raise ValueError(
-                f"mask loss {mask_loss.expression!r} needs {', '.join(unmet)}, which targets do "
-                "not carry"
-            )
+        for name in mask_loss.needs:
+            get_extra(name)  # refuses what targets could not carry
         self.assigner = assigner
         self.box_loss = box_loss or build_box_loss("smooth_l1")
         self.class_loss = class_loss or build_class_loss("ohem")
@@ -123,7 +121,8 @@ class Criterion(nn.Module):
         self.mask_iou = mask_iou
         self.num_classes = num_classes
         self.image_size = image_size
-        self.mask_sizes = [tuple(size) for size in mask_sizes]
+        self.mask_sizes = [(height, width) for height, width in mask_sizes]
+        mask_loss.check_size(self.mask_sizes[0])
         self.weights = {
             "box": box_weight,
             "class": class_weight,
@@ -144,8 +143,8 @@ class Criterion(nn.Module):
         return self.assigner.needs_masks and not self.assigner.prototype_masks
 
     @property
-    def distance_sizes(self) -> list[tuple[int, int]]:
-        return self.mask_sizes[:1] if "distance" in self.mask_loss.needs else []
+    def extras(self) -> list[ExtraKey]:
+        return [(name, self.mask_sizes[0]) for name in self.mask_loss.needs]
 
     @torch.no_grad()
     def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
@@ -442,12 +441,9 @@ def _instances(
     of_masks = truth.offset[image] + assignment.gt_index.flatten()[sampled.rows]
     target = masks.index_select(0, of_masks).to(prototypes.dtype)
     extras = {"image": image, "ground_truth": of_masks}
-    if "distance" in needs:
-        extras["distance"] = (
-            torch.cat([t.distance_at(h, w) for t in targets])
-            .index_select(0, of_masks)
-            .to(prototypes.dtype)
-        )
+    for name in needs:
+        of_truths = torch.cat([t.extra_at(name, h, w) for t in targets])
+        extras[name] = of_truths.index_select(0, of_masks)
     coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)  # (N,K)
     logits = _assemble(prototypes, coeffs, sampled.counts)
     return _Instances(

@@ -236,6 +236,18 @@ class MaskLoss(nn.Module):
         """What each instance costs for the learned weights: the sum of their s."""
         return 0.0 if self.log_variance is None else self.log_variance.sum()
 
+    def check_size(self, size: tuple[int, int]) -> None:
+        """ValueError where a parameter that spans prototype pixels leaves a map of this size: nothing
+        would be left to compare, and the term would be 0."""
+        for part in self.parts:
+            for name in part.info.spans:
+                if part.params[name] >= min(size):
+                    raise ValueError(
+                        f"loss.mask: {part.label} has {name}={part.params[name]} prototype pixels, "
+                        f"and the prototypes are {size[0]} x {size[1]}: choose a {name} below "
+                        f"{min(size)}"
+                    )
+
     def extra_repr(self) -> str:
         return self.expression
 

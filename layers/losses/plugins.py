@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from layers import extras
 from layers.losses import registry
 
 _loaded_files: set[Path] = set()
@@ -23,13 +24,14 @@ def load_plugins(paths: Iterable[str]) -> None:
     ValueError names the plugin and the fix if it is missing or fails; a failing one leaves nothing
     registered."""
     for path in paths:
-        before = dict(registry._losses)
+        before = dict(registry._losses), dict(extras._extras)
         try:
             _load(path)
         # sys.exit in a plugin would end the program without a word
         except (Exception, SystemExit) as error:
-            registry._losses.clear()
-            registry._losses.update(before)
+            for records, kept in zip((registry._losses, extras._extras), before, strict=True):
+                records.clear()
+                records.update(kept)
             raise ValueError(f"loss.plugins={path}: {_what_is_wrong(path, error)}") from error
 
 

@@ -140,6 +140,7 @@ class LossInfo:
     signed_when     parameter values of which one must be set for that; empty = always
     pooled_when     parameter values of which each makes instances depend on one another, on purpose
     source          where the formula comes from (paper and equation), may be empty
+    spans           parameters in prototype pixels, which must be below the sides of the prototypes
     whole_when      parameter values of which each makes a pixel loss read its whole target, pixels
                     outside the region included
     """
@@ -155,6 +156,7 @@ class LossInfo:
     signed_when: dict[str, Any] = field(default_factory=dict)
     pooled_when: dict[str, Any] = field(default_factory=dict)
     whole_when: dict[str, Any] = field(default_factory=dict)
+    spans: tuple[str, ...] = ()
 
     def is_signed(self, params: dict[str, Any]) -> bool:
         """Whether the loss with these parameters (all of them) may be negative."""
@@ -193,6 +195,7 @@ def pixel_loss(
     signed: bool = False,
     signed_when: dict[str, Any] | None = None,
     pooled_when: dict[str, Any] | None = None,
+    spans: Iterable[str] = (),
     whole_when: dict[str, Any] | None = None,
     source: str = "",
 ) -> Callable[[Callable], Callable]:
@@ -205,6 +208,7 @@ def pixel_loss(
         "signed": signed,
         "signed_when": signed_when or {},
         "pooled_when": pooled_when or {},
+        "spans": tuple(spans),
         "whole_when": whole_when or {},
         "source": source,
     }
@@ -222,6 +226,7 @@ def region_loss(
     signed: bool = False,
     signed_when: dict[str, Any] | None = None,
     pooled_when: dict[str, Any] | None = None,
+    spans: Iterable[str] = (),
     source: str = "",
 ) -> Callable[[Callable], Callable]:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, weight (N,H,W) in [0,1], *, ...) ->
@@ -232,6 +237,7 @@ def region_loss(
         "signed": signed,
         "signed_when": signed_when or {},
         "pooled_when": pooled_when or {},
+        "spans": tuple(spans),
         "source": source,
     }
     return _decorator(
@@ -302,8 +308,8 @@ def _decorator(
                 "choose another"
             )
         params = read_params(function, name, tensors, bounds, needs)
-        for field_name in ("signed_when", "pooled_when", "whole_when"):
-            absent = sorted(fields.get(field_name, {}).keys() - {p.name for p in params})
+        for field_name in ("signed_when", "pooled_when", "whole_when", "spans"):
+            absent = sorted(set(fields.get(field_name, ())) - {p.name for p in params})
             if absent:
                 raise ValueError(
                     f"loss {name!r} names {', '.join(absent)} in {field_name}, but has no such "

@@ -16,10 +16,11 @@ from data.loader import (
     explain_worker_failure,
     train_loader,
 )
-from layers.losses.terms.boundary import signed_distance_map
+from layers.masks import signed_distance_map
 from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
 
 SIZES = [(32, 32), (16, 16)]
+DISTANCE = ("distance", SIZES[0])
 
 
 def coco(batch=4, split="train", **train):
@@ -176,13 +177,13 @@ def test_training_batches_carry_bytes_and_reduced_bool_masks():
 
 def test_distances_are_carried_only_where_they_are_asked_for():
     cfg, plain = coco()
-    asked = build_dataset(cfg, "train", mask_sizes=SIZES, distance_sizes=SIZES[:1])
+    asked = build_dataset(cfg, "train", mask_sizes=SIZES, extras=[DISTANCE])
     without, batch = (
         take(train_loader(cfg, dataset, num_workers=1), 1)[0] for dataset in (plain, asked)
     )
     for before, after in zip(without.targets, batch.targets, strict=True):
-        assert not before.distances and set(after.distances) == {SIZES[0]}
-        assert torch.equal(after.distances[SIZES[0]], signed_distance_map(before.reduced[SIZES[0]]))
+        assert not before.extras and set(after.extras) == {DISTANCE}
+        assert torch.equal(after.extras[DISTANCE], signed_distance_map(before.reduced[SIZES[0]]))
     assert same(without, batch)
 
 
@@ -204,9 +205,7 @@ class Shipment(pickle.Pickler):
 def test_a_batch_of_any_size_is_handed_over_as_a_few_tensors(images):
     cfg, _ = coco(split="val")
     # with an empty image
-    dataset = build_dataset(
-        cfg, "val", mask_sizes=SIZES, needs_full_masks=True, distance_sizes=SIZES[:1]
-    )
+    dataset = build_dataset(cfg, "val", mask_sizes=SIZES, needs_full_masks=True, extras=[DISTANCE])
     samples = [dataset[0, i % len(dataset)] for i in range(images)]
     batch = collate(samples)
     # images, boxes, labels, crowd, full masks, two reduced sizes, one of distances
@@ -223,7 +222,7 @@ def test_a_batch_of_any_size_is_handed_over_as_a_few_tensors(images):
             assert torch.equal(own.masks, target.masks) and target.masks.is_contiguous()
             for carried, expected in (
                 (target.reduced, own.reduced),
-                (target.distances, own.distances),
+                (target.extras, own.extras),
             ):
                 assert carried.keys() == expected.keys() and all(
                     torch.equal(carried[size], expected[size]) for size in carried

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers import masks as masks_module
-from layers.masks import assemble, box_window, crop, resize_to_image
+from layers.masks import assemble, box_window, crop, resize_to_image, signed_distance_map
 
 edge = st.floats(-0.375, 1.375, width=32)
 boxes_strategy = st.lists(st.tuples(edge, edge, edge, edge), min_size=1, max_size=5).map(
@@ -125,3 +127,36 @@ def test_float_pixels_are_bounded(monkeypatch, with_boxes):
     with Watch():
         resize_to_image(torch.rand(20, 34, 34), (480, 640), boxes=boxes if with_boxes else None)
     assert 480 * 640 * 4 <= max(made) <= 4 << 20
+
+
+def square(size=9, low=3, high=6):
+    mask = torch.zeros(1, size, size, dtype=torch.bool)
+    mask[0, low:high, low:high] = True
+    return mask
+
+
+def test_distances_by_hand():
+    distance = signed_distance_map(square())[0]
+    # the inner border is 0, the middle one further inside
+    assert distance[4].tolist() == [3, 2, 1, 0, -1, 0, 1, 2, 3]
+    assert distance[2, 2].item() == pytest.approx(math.sqrt(2))
+    assert distance[0, 4].item() == 3
+
+
+def test_distances_by_search():
+    mask = torch.rand(3, 12, 10, generator=torch.Generator().manual_seed(0)) > 0.8
+    found = signed_distance_map(mask)
+    assert found.dtype == torch.float32
+    points = torch.cartesian_prod(torch.arange(12), torch.arange(10)).double()
+    for row, distance in zip(mask, found, strict=True):
+        apart = torch.cdist(points, points)
+        flat = row.flatten()
+        to_on, to_off = apart[:, flat].amin(1), apart[:, ~flat].amin(1)
+        torch.testing.assert_close(distance.flatten(), torch.where(flat, 1 - to_off, to_on).float())
+
+
+def test_masks_without_boundary_have_no_distances():
+    assert (
+        signed_distance_map(torch.stack((torch.zeros(4, 5), torch.ones(4, 5))).bool()) == 0
+    ).all()
+    assert signed_distance_map(torch.zeros(0, 4, 5, dtype=torch.bool)).shape == (0, 4, 5)

@@ -14,6 +14,7 @@ from data.cigarettes.generate import generate
 from data.loader import build_dataset, train_loader
 from data.resolve import load_config
 from data.transforms import normalize
+from layers.extras import extra_names
 from layers.losses.checks.contract import variants
 from layers.losses.rank_sort import rank_sort_loss
 from layers.losses.registry import names
@@ -135,7 +136,7 @@ class Bench:
         return predictions
 
     def losses(self) -> dict:
-        """Forward and backward of the whole criterion on two images, whose masks and distances come
+        """Forward and backward of the whole criterion on two images, whose masks and extras come
         ready from the loader; every loss in turn with bce, so that a drift falls on both. The
         fastest calls are compared."""
         model, (x, targets) = self.model(training=True), self.inputs(2)
@@ -144,8 +145,9 @@ class Bench:
             tuple(predictions.prototypes.shape[1:3]),
             tuple(predictions.semantic_logits.shape[-2:]),
         ]
+        extras = [(name, sizes[0]) for name in extra_names()]
         targets = [
-            t.to("cpu").reduce(sizes, keep_full=True, distance_sizes=sizes[:1]).to(self.device)
+            t.to("cpu").reduce(sizes, keep_full=True, extras=extras).to(self.device)
             for t in targets
         ]
 
@@ -245,7 +247,7 @@ class Bench:
                 "train",
                 mask_sizes=criterion.mask_sizes,
                 needs_full_masks=criterion.needs_full_masks,
-                distance_sizes=criterion.distance_sizes,
+                extras=criterion.extras,
             )
             batches = iter(
                 train_loader(
@@ -305,7 +307,7 @@ class Bench:
                 "train",
                 mask_sizes=criterion.mask_sizes,
                 needs_full_masks=criterion.needs_full_masks,
-                distance_sizes=criterion.distance_sizes,
+                extras=criterion.extras,
             )
             batches = iter(
                 train_loader(

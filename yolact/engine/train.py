@@ -392,7 +392,7 @@ def _datasets(cfg: Config, state: TrainState) -> tuple:
         "train",
         mask_sizes=criterion.mask_sizes,
         needs_full_masks=criterion.needs_full_masks,
-        distance_sizes=criterion.distance_sizes,
+        extras=criterion.extras,
     )
     valset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
     return trainset, valset

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from layers.extras import make_extras
 from layers.losses.mask import MaskLoss, MaskTerm, build_mask_loss
-from layers.losses.terms.boundary import signed_distance_map
 
 SIZE = 20  # pixels of a mask's side
 SCALES = (0.3, 1.0, 3.0)  # standard deviations of ordinary logits
@@ -36,12 +36,11 @@ ORDINARY, SATURATED, DEGENERATE = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """logits and target (N,H,W) float64, boxes (N,4) relative, distance (N,H,W)."""
+    """logits and target (N,H,W) float64, boxes (N,4) relative."""
 
     logits: Tensor
     target: Tensor
     boxes: Tensor
-    distance: Tensor
 
 
 class Manner(NamedTuple):
@@ -237,12 +236,6 @@ def _deviation(a: Tensor, b: Tensor, floor: float) -> float:
 
 
 def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
-    unknown = sorted(set(loss.needs) - {"distance"})
-    if unknown:
-        raise ValueError(
-            f"{loss.expression} needs {', '.join(unknown)}, but the only extra tensor that there "
-            "is is distance"
-        )
     # no term depends on the step, but by its weight
     terms = {kind: _terms(loss, given) for kind, given in _inputs().items()}
     gradients = [gradient for _, gradient in terms[ORDINARY]]
@@ -279,7 +272,7 @@ def _terms(loss: MaskLoss, given: Inputs) -> list[tuple[Tensor, Tensor]]:
             logits,
             given.target,
             given.boxes,
-            extras={"distance": given.distance},
+            extras=make_extras(loss.needs, given.target > 0.5),
             generator=torch.Generator().manual_seed(0),
         )
         .values()
@@ -342,14 +335,10 @@ def _inputs() -> dict[str, Inputs]:
     logits = torch.cat([scale * draw(n) for scale in SCALES] + [mostly_right])
     times = len(SCALES) + 1
     return {
-        ORDINARY: _with_distance(logits, masks.repeat(times, 1, 1), boxes.repeat(times, 1)),
-        SATURATED: _with_distance(SURE * draw(n).sign(), masks, boxes),
-        DEGENERATE: _with_distance(2 * draw(4), flat, boxes[:4]),
+        ORDINARY: Inputs(logits, masks.repeat(times, 1, 1), boxes.repeat(times, 1)),
+        SATURATED: Inputs(SURE * draw(n).sign(), masks, boxes),
+        DEGENERATE: Inputs(2 * draw(4), flat, boxes[:4]),
     }
-
-
-def _with_distance(logits: Tensor, target: Tensor, boxes: Tensor) -> Inputs:
-    return Inputs(logits, target, boxes, signed_distance_map(target > 0.5).double())
 
 
 def _masks(generator: torch.Generator) -> Tensor:

@@ -9,16 +9,16 @@ of its switches. `refuse_broken` is the short form for training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from layers.extras import extra_names, make_extras
 from layers.losses.expr import Term
 from layers.losses.mask import PADDING, LossError, MaskLoss, build_mask_loss
 from layers.losses.registry import get
-from layers.losses.terms.boundary import signed_distance_map
 from layers.masks import box_window
 
 SIZE = 16  # pixels of a test map's side
@@ -55,26 +55,25 @@ class Instances:
     target: Tensor
     boxes: Tensor
 
-    def extras(self) -> dict[str, Tensor]:
-        return {"distance": signed_distance_map(self.target > 0.5)}
+    def extras(self, needs: Iterable[str]) -> dict[str, Tensor]:
+        return make_extras(needs, self.target > 0.5)
 
     def apply(self, loss: MaskLoss, logits: Tensor | None = None) -> Tensor:
         """(N,) value, at other logits if given."""
-        unknown = set(loss.needs) - {"distance"}
+        unknown = sorted(set(loss.needs) - set(extra_names()))
         if unknown:
             raise LossError(
                 loss.expression,
-                f"needs {', '.join(sorted(unknown))}, but the only extra tensor that there is is "
-                "distance",
+                f"needs {', '.join(unknown)}, but no function is registered that makes it "
+                f"(layers.extras.extra); there is {', '.join(extra_names())}",
             )
         # a loss that samples pixels draws the same in every call
         generator = torch.Generator().manual_seed(0)
-        extras = self.extras() if loss.needs else {}
         return loss(
             self.logits if logits is None else logits,
             self.target,
             self.boxes,
-            extras=extras,
+            extras=self.extras(loss.needs),
             generator=generator,
         )
 

@@ -12,31 +12,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from layers.extras import extra
 from layers.losses.registry import Bound, pixel_loss, region_loss
 from layers.losses.terms.stable import absolute_error, cross_max, mean, ratio
+from layers.masks import signed_distance_map
 
 EROSIONS = 10  # patches of errors count no deeper, as in the published code of the erosion form
 
 
-def signed_distance_map(masks: Tensor) -> Tensor:
-    """masks (M,h,w) bool -> (M,h,w) float32: Euclidean distances to the boundary in pixels, on the
-    CPU by SciPy.
-
-    Outside the mask the distance to its nearest pixel (>= 1), inside -(distance to the nearest
-    pixel outside - 1), so 0 on the inner pixels of the border. An empty mask and a full one have no
-    boundary: 0 everywhere. MONAI's convention, and for masks that are neither empty nor full that
-    of Kervadec's boundary loss."""
-    # not at import: only training with a loss that needs it waits for SciPy
-    from scipy.ndimage import distance_transform_edt
-
-    masks = masks.cpu().bool()
-    result = torch.zeros(masks.shape, dtype=torch.float32)
-    for mask, row in zip(masks, result, strict=True):
-        if mask.any() and not mask.all():
-            inside = distance_transform_edt(mask.numpy())
-            outside = distance_transform_edt(~mask.numpy())
-            row += torch.from_numpy(outside - (inside - 1).clip(min=0))
-    return result
+extra("distance", "signed distance to the boundary, in prototype pixels")(signed_distance_map)
 
 
 @pixel_loss(
@@ -105,6 +89,7 @@ def hausdorff(
     "boundary_agreement",
     "1 - Dice coefficient of soft contours, as differences between neighbours",
     bounds={"width": Bound("[1, inf)"), "smooth": Bound("[0, inf)")},
+    spans=("width",),
     source="this project's; Boundary Loss for Remote Sensing Imagery (Bokhovkin and Burnaev, ISNN "
     "2019) compares soft contours as well, found by pooling",
 )

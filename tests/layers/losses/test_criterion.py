@@ -11,8 +11,7 @@ from layers.losses.box import box_losses, build_box_loss
 from layers.losses.classification import build_class_loss, class_losses
 from layers.losses.criterion import Normalizers
 from layers.losses.registry import names
-from layers.losses.terms.boundary import signed_distance_map
-from layers.masks import box_window
+from layers.masks import box_window, signed_distance_map
 from tests.layers.losses.inputs import (
     CLASSES,
     FIELDS,
@@ -25,6 +24,8 @@ from tests.layers.losses.inputs import (
 )
 
 KEYS = {"box", "class", "mask", "semantic", "mask_iou"}
+
+DISTANCE = ("distance", MASK_SIZES[0])
 
 
 def assert_same(a, b, **tolerance):
@@ -194,9 +195,9 @@ def test_at_most_one_wait_for_the_device(monkeypatch, options):
     terms = [f"{name}(outside='charge') + {name}(region='image')" for name in names()]
     criterion, _ = make_criterion(" + ".join(terms), **options)
     predictions = make_predictions(3)
-    assert criterion.distance_sizes == MASK_SIZES[:1]
+    assert criterion.extras == [DISTANCE]
     targets = [
-        t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
+        t.reduce(MASK_SIZES, keep_full=False, extras=criterion.extras)
         for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))
     ]
     seen = count_waits(
@@ -412,7 +413,7 @@ def test_the_network_is_borrowed():
     assert (
         criterion.mask_sizes == MASK_SIZES
         and criterion.needs_full_masks is False
-        and criterion.distance_sizes == []
+        and criterion.extras == []
     )
 
 
@@ -452,16 +453,13 @@ def test_distances_follow_their_ground_truth():
             p = (predictions.prototypes[b] @ predictions.mask_coeffs[b, a]).sigmoid()
             expected += 6.125 * (distance * (p - mask.float())).mean()
             positives += 1
-    carried = [
-        t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
-        for t in targets
-    ]
-    assert all(set(t.distances) == {MASK_SIZES[0]} for t in carried)
+    carried = [t.reduce(MASK_SIZES, keep_full=False, extras=criterion.extras) for t in targets]
+    assert all(set(t.extras) == {DISTANCE} for t in carried)
     for given in (targets, carried, [t.to("cpu") for t in carried]):
         torch.testing.assert_close(criterion(predictions, given)["mask"], expected / positives)
 
 
 def test_distances_are_not_computed_from_masks_on_a_device():
     target = make_targets(2).to("meta")
-    with pytest.raises(ValueError, match="no distances at 16x16.*reduce"):
-        target.distance_at(16, 16)
+    with pytest.raises(ValueError, match="no distance at 16x16.*reduce"):
+        target.extra_at("distance", 16, 16)

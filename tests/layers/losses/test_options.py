@@ -317,7 +317,7 @@ def test_options_do_not_wait_for_the_device(text):
     criterion, _ = make_criterion(text, gradients_every=1, masks_to_train=4)
     predictions = make_predictions(3)
     targets = [
-        t.reduce(MASK_SIZES, keep_full=False, distance_sizes=criterion.distance_sizes)
+        t.reduce(MASK_SIZES, keep_full=False, extras=criterion.extras)
         for t in (make_targets(3), make_targets(0), make_targets(5, crowds=2))
     ]
     for step in range(2):  # the second one uses what the first one measured

@@ -10,8 +10,8 @@ import time
 import torch
 from torch import Tensor
 
+from layers.extras import make_extras
 from layers.losses.mask import MaskLoss, build_mask_loss
-from layers.losses.terms.boundary import signed_distance_map
 
 SHAPE = (64, 69, 69)  # instances and prototype size of a 276 pixel image
 REPETITIONS = 9
@@ -21,7 +21,7 @@ def cost(expression: str) -> tuple[float, float]:
     """(time, memory) as multiples of those of bce. What the loss raises is raised."""
     loss, reference = build_mask_loss(expression, total_steps=1), build_mask_loss("bce")
     logits, target, boxes = _inputs()
-    extras = {"distance": signed_distance_map(target > 0.5)} if loss.needs else {}
+    extras = make_extras(loss.needs, target > 0.5)
     times: dict[MaskLoss, list[float]] = {reference: [], loss: []}
     for repetition in range(REPETITIONS + 1):
         # by turns, so that a slow moment of the machine meets both

@@ -16,9 +16,9 @@ from scipy.ndimage import distance_transform_edt
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from layers.extras import make_extras  # noqa: E402
 from layers.losses.checks.contract import at_full_weight  # noqa: E402
 from layers.losses.mask import MaskLoss  # noqa: E402
-from layers.losses.terms.boundary import signed_distance_map  # noqa: E402
 from yolact.cli import note  # noqa: E402
 from yolact.files import writing  # noqa: E402
 
@@ -211,7 +211,9 @@ def of_masks(
     signs = 2 * torch.from_numpy(np.stack(predictions)).float() - 1
     targets = torch.from_numpy(target).expand(len(signs), -1, -1)
     given = targets.float(), WHOLE.expand(len(signs), 4)
-    extras = {"distance": signed_distance_map(targets[:1]).expand_as(signs)}
+    extras = {
+        name: made.expand_as(signs) for name, made in make_extras(loss.needs, targets[:1]).items()
+    }
     unsure = (UNSURE * signs).requires_grad_()
     values = loss(SURE * signs, *given, extras=extras).detach()
     (gradient,) = torch.autograd.grad(loss(unsure, *given, extras=extras).sum(), unsure)

@@ -209,7 +209,7 @@ def time_run(config: Config, device: str) -> tuple[float, float, int]:
         "train",
         mask_sizes=state.criterion.mask_sizes,
         needs_full_masks=state.criterion.needs_full_masks,
-        distance_sizes=state.criterion.distance_sizes,
+        extras=state.criterion.extras,
     )
     update, batches, times = Updater(state, config, target), iter(train_loader(config, data)), []
     for _ in range(WARM_UP + TIMED_STEPS):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from layers.losses.mask import MaskLoss, build_mask_loss
-from layers.losses.terms.boundary import signed_distance_map
+from layers.masks import signed_distance_map
 from yolact.testing.reference_cases import Case
 
 # relative, but values below 1 absolutely; gradients relative to their largest entry

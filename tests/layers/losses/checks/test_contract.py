@@ -211,4 +211,4 @@ def test_an_extra_that_the_checks_cannot_make_is_named(own_registry):
     def depth_loss(logits, target, *, depth):
         return depth * squares(logits, target)
 
-    assert "needs depth, but the only extra" in failures("depth_loss")["shape"]
+    assert "needs depth, but no function" in failures("depth_loss")["shape"]
