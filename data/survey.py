@@ -129,11 +129,15 @@ REPLAYED = {"mse": "mse", "bce": "bce", "huber": "survey_huber"}
 CORRECTED = {"mse": "mse", "bce": "bce", "huber": "huber(delta=0.5)"}
 
 
+def rows() -> dict[str, tuple[str, str, str, str | None]]:
+    """Tables II and III but for BCE, in the form of SINGLE."""
+    return {**SINGLE, **{name: _hybrid(*parts) for name, parts in HYBRIDS.items()}}
+
+
 def presets() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(name, one line that says what it computes, changes to BASE)."""
     yield from _bce()
-    rows = {**SINGLE, **{name: _hybrid(*parts) for name, parts in HYBRIDS.items()}}
-    for name, (row, computed, replay, corrected) in rows.items():
+    for name, (row, computed, replay, corrected) in rows().items():
         yield f"{PREFIX}{name}", f"{row}: {computed}", {**REPLAY, **BATCH, "loss.mask": replay}
         if corrected is not None:
             yield (

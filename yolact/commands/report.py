@@ -16,43 +16,17 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yolact import cli
-from yolact.files import write_whole, writing
 
-FIGURES = {  # title and caption
-    "forest": (
-        "Differences to the baseline",
-        "Dots: mean difference over seeds; thin lines: 95 % intervals, thick: 90 %, which must "
-        "lie inside the margin for equivalence. Colours are verdicts.",
-    ),
-    "seeds": (
-        "Every run",
-        "One dot a run; grey lines join runs of one seed. Bars: mean and 95 % interval over seeds "
-        "and images. Parallel lines: what seeds have in common, which pairing removes.",
-    ),
-    "thresholds": (
-        "AP against IoU threshold",
-        "Bands: 95 % intervals over seeds and images. Below: the difference to the baseline at "
-        "the same seeds and on the same images, each panel on its own scale, the margin shaded.",
-    ),
-    "reliability": (
-        "Scores against IoU",
-        "Mean mask IoU of the detections in ten bins of score, all seeds of an arm together. "
-        "Below the diagonal, scores promise more than masks hold. Dots grow with the number of "
-        "detections.",
-    ),
-    "curves": (
-        "Fig. 2: loss curves",
-        "Means over seeds, smoothed, with the range of the seeds. Mask losses have units of their "
-        "own, so each is divided by its first value: compare shapes, not heights. Box and class "
-        "loss have one scale for all.",
-    ),
-}
+if TYPE_CHECKING:
+    from yolact.study.report.data import Report
 
 
-def parser() -> cli.Parser:
+def _parser() -> cli.Parser:
     flags = cli.Parser(usage="%(prog)s STUDY [flags]", description=__doc__)
     flags.add_argument(
         "--study",
@@ -78,8 +52,9 @@ def parser() -> cli.Parser:
     return flags
 
 
-def main(arguments: Namespace) -> int:
+def _main(arguments: Namespace) -> int:
     from yolact.study.report.archive import keep
+    from yolact.study.report.assemble import write_report
     from yolact.study.report.data import collect
 
     if arguments.overrides:
@@ -93,17 +68,17 @@ def main(arguments: Namespace) -> int:
     for kind, what in report.mixed.items():
         cli.note(f"--mixed: different {kind}: {what}")
     if arguments.boundary:
-        add_boundary(report)
+        _add_boundary(report)
     if arguments.keep:
         new = keep(report, arguments.keep)
         print(f"kept {len(new)} runs in {arguments.keep / 'runs'}")
     out = arguments.out or (arguments.keep or report.folder) / "report"
-    print(write(report, out))
+    print(write_report(report, out))
     return 0
 
 
-def add_boundary(report) -> None:
-    from yolact.study.report.quality import measure_boundary
+def _add_boundary(report: Report) -> None:
+    from yolact.study.report.data import measure_boundary
     from yolact.study.statistics.boundary import available
 
     if available():
@@ -115,72 +90,18 @@ def add_boundary(report) -> None:
         )
 
 
-def write(report, out: Path) -> Path:
-    """Writes every file of the report, and returns the page."""
-    from yolact.study.report.figures import curves, forest, reliability, seeds, thresholds
-    from yolact.study.report.page import page
-    from yolact.study.report.tables import tables
-    from yolact.study.report.write import comparison_csv, latex, markdown, results_csv
-
-    made = tables(report)
-    drawn = {
-        "forest": forest(report),
-        "seeds": seeds(report),
-        "thresholds": thresholds(report),
-        "reliability": reliability(report),
-        "curves": curves(report),
-    }
-    figures = {
-        key: (
-            FIGURES[key][0],
-            content or b"",
-            FIGURES[key][1] if content else "there is nothing to draw",
-        )
-        for key, content in drawn.items()
-    }
-    figures["gallery"] = ("Fig. 3: predictions", *_gallery(report))
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        for key, (_, content, _) in figures.items():
-            if content:
-                (out / f"{key}.{'png' if content.startswith(bytes([137])) else 'jpg'}").write_bytes(
-                    content
-                )
-    for name, text in (
-        ("results.csv", results_csv(report)),
-        ("comparison.csv", comparison_csv(report)),
-        ("tables.md", markdown(made)),
-        ("tables.tex", latex(made)),
-        ("report.html", page(report, made, figures)),
-    ):
-        write_whole(out / name, text)
-    return out / "report.html"
-
-
-def _gallery(report) -> tuple[bytes, str]:
-    """The picture and its caption; no picture, and why, where the images or detections are not
-    there."""
-    from yolact.study.report.gallery import picture
-
-    try:
-        return picture(report)
-    except (ValueError, OSError) as error:
-        cli.note(f"no picture of predictions: {cli.one_line(error)}")
-        return b"", f"left out: {cli.one_line(error)}"
-
-
-def read_arguments(argv: list[str] | None = None) -> Namespace:
+def _read(argv: Sequence[str] | None) -> Namespace:
     """The command line, with the study's folder as its first plain word."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-"):
         words = ["--study", *words]
-    flags = parser()
+    flags = _parser()
     arguments = flags.parse(words)
     if arguments.study is None:
         flags.error("name a study's folder first, such as runs/quick_study")
     return arguments
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    return cli.run(main, read_arguments())
+    return cli.run(_main, _read(argv))

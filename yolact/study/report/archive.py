@@ -14,9 +14,8 @@ from typing import Any
 from yolact.engine.records import FILE
 from yolact.files import writing
 from yolact.study.folder.reading import read_metrics
-from yolact.study.report.data import BENCHMARK, Report
+from yolact.study.report.data import BENCHMARK, BOUNDARY, Report
 from yolact.study.report.gallery import CHOSEN, keep_detections
-from yolact.study.report.quality import BOUNDARY
 from yolact.study.statistics.conditions import Trained
 
 LIMIT = 10 * 2**20  # bytes of all runs of a study

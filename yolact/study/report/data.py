@@ -1,24 +1,30 @@
 """What a report is made from: the finished runs of a study with their configs, means with
-intervals, verdicts, and what was left out."""
+intervals, verdicts, what stands beside AP, and what was left out."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from data.schema import Config
+from yolact.engine.evaluate import MASK_FILE
+from yolact.files import write_whole
 from yolact.study.arms import Arm, arms_of, config_of
 from yolact.study.plan import Study
+from yolact.study.report.cells import Seeds
 from yolact.study.report.published import Published, published
-from yolact.study.statistics import Comparison, Run, compare_study, load_runs
-from yolact.study.statistics.conditions import Trained, check_study, read_json, trained
+from yolact.study.statistics import Comparison, FinishedRun, compare_study, load_runs
+from yolact.study.statistics.boundary import boundary_of_run
+from yolact.study.statistics.conditions import Trained, check_study, json_object, trained
 from yolact.study.statistics.inference import crossed, half_width
 
 BENCHMARK = "results/benchmark.json"  # what eval.py --benchmark leaves in a run's folder
+BOUNDARY = "results/boundary.json"  # what report.py --boundary leaves there
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,16 @@ def _arm_report(
     first = next(iter(runs.values()), None)
     config = first.config if first else config_of(study, arm, study.seeds[0])
     metrics = first.run.resampled.point if first else ()
-    estimates = {metric: estimate([run.run for run in runs.values()], metric) for metric in metrics}
+    estimates = {
+        metric: mean_over_seeds([run.run for run in runs.values()], metric) for metric in metrics
+    }
     theirs = published(config) if study.primary.startswith("mask") else None
     return ArmReport(arm, config, runs, comparison, estimates, _fps(runs.values()), theirs)
 
 
-def estimate(runs: Sequence[Run], metric: str, base: Sequence[Run] = ()) -> Estimate:
+def mean_over_seeds(
+    runs: Sequence[FinishedRun], metric: str, base: Sequence[FinishedRun] = ()
+) -> Estimate:
     """The mean of a metric over the runs of one arm, or of its difference to as many paired runs,
     and its interval."""
     values = np.array([run.resampled.point[metric] for run in runs])
@@ -138,7 +148,7 @@ def estimate(runs: Sequence[Run], metric: str, base: Sequence[Run] = ()) -> Esti
         values = values - [run.resampled.point[metric] for run in base]
         draws = draws - np.stack([run.resampled.draws[metric] for run in base], -1)
     mean, s2, image = crossed(values, draws)
-    return Estimate(float(mean), width(s2, image, len(values), len(values) - 1))
+    return Estimate(float(mean), width(float(s2), float(image), len(values), len(values) - 1))
 
 
 def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -> float:
@@ -148,10 +158,10 @@ def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -
     return float(half_width(np.array([seed_part]), np.array([image]), np.array([df]), level)[0])
 
 
-def _fps(runs) -> Estimate | None:
+def _fps(runs: Iterable[Trained]) -> Estimate | None:
     """Images/s of the runs that were timed: their mean, and the mean distance to the rate that 95 %
     of the images reach."""
-    timed = [read_json(run.folder / BENCHMARK) for run in runs]
+    timed = [json_object(run.folder / BENCHMARK) for run in runs]
     rates = [
         (one["fps"], 1000 / one["p95_ms"]["total"])
         for one in timed
@@ -163,11 +173,50 @@ def _fps(runs) -> Estimate | None:
     return Estimate(fps, fps - slow)
 
 
-def seeds_text(arm: ArmReport, study: Study) -> str:
-    """How many of the planned seeds are there: 5, or 4 of 5."""
-    planned = len(study.seeds) + len(study.added_seeds)
-    return str(len(arm.runs)) if len(arm.runs) == planned else f"{len(arm.runs)} of {planned}"
+def seeds_of(arm: ArmReport, study: Study) -> Seeds:
+    return Seeds(len(arm.runs), len(study.seeds) + len(study.added_seeds))
 
 
-def is_number(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)
+def shape_of(metric: str) -> str:
+    """mask or box: what a metric is about."""
+    return "box" if metric.startswith("box_") else "mask"
+
+
+# ------------------------------------------------------------------------------------ beside AP
+
+
+def quality_of(run: Trained, shape: str = "mask") -> dict[str, float]:
+    """oLRP and its parts in percent, calibration of the scores, and boundary AP where it was
+    measured. Empty without records."""
+    if shape not in run.quality:
+        return {}
+    error, scores = run.quality[shape]
+    return {
+        "olrp": 100 * error.olrp,
+        "olrp_localisation": 100 * error.localisation,
+        "olrp_false_positives": 100 * error.false_positive,
+        "olrp_false_negatives": 100 * error.false_negative,
+        "calibration_error": scores.error,
+        "score_minus_iou": scores.bias,
+        **(json_object(run.folder / BOUNDARY) if shape == "mask" else {}),
+    }
+
+
+def mean_quality(runs: Iterable[Trained], shape: str = "mask") -> dict[str, float]:
+    """Means of quality_of() over runs, of what all of them have."""
+    rows = [found for run in runs if (found := quality_of(run, shape))]
+    names = [name for name in (rows[0] if rows else ()) if all(name in row for row in rows)]
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
+
+
+def frames_per_second(run: Trained) -> float | None:
+    """As eval.py --benchmark measured it, None where it did not."""
+    return json_object(run.folder / BENCHMARK).get("fps")
+
+
+def measure_boundary(report: Report) -> None:
+    """Boundary AP of every run that has its mask results, left in its folder: kept runs have no
+    masks."""
+    for _, _, run in tqdm(report.runs, desc="boundary AP", unit="run", leave=False, disable=None):
+        if (run.folder / "results" / MASK_FILE).is_file():
+            write_whole(run.folder / BOUNDARY, json.dumps(boundary_of_run(run.run)) + "\n")

@@ -7,12 +7,15 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.artist import Artist  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
@@ -20,9 +23,11 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # n
 
 from yolact.engine.metrics import THRESHOLDS  # noqa: E402
 from yolact.study.folder.reading import read_metrics  # noqa: E402
-from yolact.study.report.data import ArmReport, Report, estimate, is_number, width  # noqa: E402
+from yolact.study.report.cells import is_number  # noqa: E402
+from yolact.study.report.data import ArmReport, Estimate, Report, mean_over_seeds, shape_of, width  # noqa: E402
 from yolact.study.report.published import BASELINE, baseline  # noqa: E402
 from yolact.study.report.tables import metric_title  # noqa: E402
+from yolact.study.statistics.comparison import Comparison, Interval  # noqa: E402
 from yolact.study.statistics.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE  # noqa: E402
 
 VERDICTS = {
@@ -34,6 +39,7 @@ VERDICTS = {
     NONE: "#8f8f8f",
 }
 BLACK, GREY = "#222222", "#9a9a9a"
+Dashes = Literal["-", "--", ":"]
 _COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -46,7 +52,7 @@ _COLOURS = (
     "#5f9e00",
     "#e0457b",
 )
-_DASHES = ("-", "--", ":")
+_DASHES: tuple[Dashes, ...] = ("-", "--", ":")
 LABEL = 30  # letters of an arm's label in a figure
 SMOOTH = 40  # a curve is smoothed over one so-many-th of its length
 
@@ -61,7 +67,7 @@ plt.rcParams.update(
 )
 
 
-def styles(report: Report) -> dict[str, tuple[str, str]]:
+def styles(report: Report) -> dict[str, tuple[str, Dashes]]:
     """{label: (colour, dashes)}: the baseline black, the others apart from each other."""
     others = [arm.label for arm in report.arms if arm.label != report.baseline]
     found = {
@@ -89,21 +95,20 @@ def forest(report: Report) -> bytes | None:
     """Differences to the baseline with 95 % (thin) and 90 % (thick) intervals, coloured by verdict;
     the margin is shaded."""
     arms = [
-        arm
+        (arm, arm.comparison)
         for arm in report.arms
         if arm.comparison is not None and is_number(arm.comparison.interval.difference)
     ]
     if not arms:
         return None
     figure, axes = plt.subplots(figsize=(9.5, 1.5 + 0.42 * len(arms)), layout="constrained")
-    margin, used = report.study.margin, {}
+    margin, used = report.study.margin, dict[str, str]()
     axes.axvspan(-margin, margin, color="#1f6fb4", alpha=0.08, linewidth=0)
     axes.axvline(0, color=BLACK, linewidth=0.8)
     theirs = report.base.published == baseline() and report.metric == "mask_ap"
-    for y, arm in enumerate(arms):
-        found = arm.comparison
+    for y, (arm, found) in enumerate(arms):
         colour = used[found.verdict] = VERDICTS.get(found.verdict, GREY)
-        interval, narrow = found.interval, _narrow(arm)
+        interval, narrow = found.interval, _narrow(found)
         axes.plot(
             [interval.low, interval.high],
             [y, y],
@@ -140,19 +145,19 @@ def forest(report: Report) -> bytes | None:
                 markersize=5,
                 clip_on=True,
             )
-    _forest_limits(axes, arms, margin)
-    axes.set_yticks(range(len(arms)), [short(arm.label) for arm in arms])
+    _forest_limits(axes, [found.interval for _, found in arms], margin)
+    axes.set_yticks(range(len(arms)), [short(arm.label) for arm, _ in arms])
     axes.set_ylim(len(arms) - 0.4, -0.7)
     axes.set_xlabel(
         f"difference of {metric_title(report.metric)} to {short(report.baseline)}, points"
     )
     axes.grid(axis="x", alpha=0.25)
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=colour, marker="o", linewidth=1.4, label=name)
         for name, colour in used.items()
     ]
     handles.append(Patch(color="#1f6fb4", alpha=0.12, label=f"margin ±{margin:g}"))
-    if theirs and any(arm.published and arm.published.name != BASELINE for arm in arms):
+    if theirs and any(arm.published and arm.published.name != BASELINE for arm, _ in arms):
         handles.append(
             Line2D(
                 [],
@@ -168,26 +173,17 @@ def forest(report: Report) -> bytes | None:
     return png(figure)
 
 
-def _narrow(arm: ArmReport) -> float:
+def _narrow(found: Comparison) -> float:
     """Half of the 90 % interval, which is what equivalence is about."""
-    found = arm.comparison
     return width(found.v, found.image_sd**2, len(found.seeds), found.df, 0.1)
 
 
-def _forest_limits(axes, arms: Sequence[ArmReport], margin: float) -> None:
+def _forest_limits(axes: Axes, intervals: Sequence[Interval], margin: float) -> None:
     """Room for every interval, but not for one that is so wide that the others could no longer be
     read; nor for far published points."""
-    ends = [
-        end for arm in arms for end in (arm.comparison.interval.low, arm.comparison.interval.high)
-    ]
-    middles = [arm.comparison.interval.difference for arm in arms]
-    spread = (
-        8
-        * float(
-            np.median([arm.comparison.interval.high - arm.comparison.interval.low for arm in arms])
-        )
-        + margin
-    )
+    ends = [end for interval in intervals for end in (interval.low, interval.high)]
+    middles = [interval.difference for interval in intervals]
+    spread = 8 * float(np.median([found.high - found.low for found in intervals])) + margin
     low, high = max(min(ends), min(middles) - spread), min(max(ends), max(middles) + spread)
     low, high = min(low, -1.3 * margin), max(high, 1.3 * margin)
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
@@ -249,7 +245,7 @@ def seeds(report: Report) -> bytes | None:
 def thresholds(report: Report) -> bytes | None:
     """A panel an arm: its AP at IoU .50 ... .95 with a 95 % band over the baseline's, and their
     paired difference below."""
-    shape = report.metric.partition("_")[0]
+    shape = shape_of(report.metric)
     base = report.base
     arms = [arm for arm in report.arms if arm.runs and arm is not base] or (
         [base] if base.runs else []
@@ -278,7 +274,7 @@ def thresholds(report: Report) -> bytes | None:
         common = [seed for seed in arm.runs if seed in base.runs]
         if arm is not base and common:
             gaps = [
-                estimate(
+                mean_over_seeds(
                     [arm.runs[s].run for s in common],
                     f"{shape}_ap{t}",
                     [base.runs[s].run for s in common],
@@ -304,7 +300,14 @@ def thresholds(report: Report) -> bytes | None:
     return png(figure)
 
 
-def _band(axes, x, values, colour: str, dashes: str, label: str) -> None:
+def _band(
+    axes: Axes,
+    x: np.ndarray,
+    values: Sequence[Estimate],
+    colour: str,
+    dashes: Dashes,
+    label: str,
+) -> None:
     mean = np.array([value.mean for value in values])
     half = np.nan_to_num([value.half for value in values])
     axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.16, linewidth=0)
@@ -330,9 +333,10 @@ def reliability(report: Report) -> bytes | None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
     for arm in arms:
         found = [run.quality["mask"][1] for run in arm.runs.values() if "mask" in run.quality]
-        count = sum(one.count for one in found)
+        count = np.sum([one.count for one in found], axis=0)
         score, iou = (
-            sum(one.count * np.nan_to_num(values) for one, values in pairs) / np.maximum(count, 1)
+            np.sum([one.count * np.nan_to_num(values) for one, values in pairs], axis=0)
+            / np.maximum(count, 1)
             for pairs in ([(one, one.score) for one in found], [(one, one.iou) for one in found])
         )
         there = count > 0
@@ -441,7 +445,7 @@ def _arm_curves(arm: ArmReport) -> dict[str, tuple[np.ndarray, ...]]:
             trained.folder, trained.config.train.iterations
         ).items():
             runs.setdefault(key, []).append((steps, values))
-    found = {}
+    found: dict[str, tuple[np.ndarray, ...]] = {}
     for key, lines in runs.items():
         steps = lines[0][0]
         values = np.stack([np.interp(steps, *line) for line in lines])

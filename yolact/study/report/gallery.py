@@ -243,7 +243,9 @@ def _seen(found: Detections, window: Window, shape: tuple[int, int]) -> Detectio
 def _seen_targets(targets: Targets, window: Window, width: int, height: int) -> Targets:
     """Targets of the window alone; their masks are squares of the network's input size, whatever
     the image's shape."""
-    size = targets.masks.shape[-1]
+    masks = targets.masks
+    assert masks is not None, "the gallery asks for full masks"
+    size = masks.shape[-1]
     x1, x2 = (round(x * size / width) for x in (window.x, window.x + window.width))
     y1, y2 = (round(y * size / height) for y in (window.y, window.y + window.height))
     scale = torch.tensor([width / window.width, height / window.height] * 2)
@@ -252,5 +254,5 @@ def _seen_targets(targets: Targets, window: Window, width: int, height: int) -> 
         boxes,
         targets.labels,
         targets.crowd,
-        targets.masks[:, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)],
+        masks[:, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)],
     )

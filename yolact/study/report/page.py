@@ -6,14 +6,14 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from yolact.study.arms import config_differences
 from yolact.study.report.data import Report
 from yolact.study.report.figures import VERDICTS
 from yolact.study.report.tables import Table
 from yolact.study.report.write import css_class, html_table
-from yolact.study.statistics import sentence
-from yolact.study.statistics.table import unstable_baseline
+from yolact.study.statistics.comparison import unstable_baseline
 from yolact.study.statistics.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE
 
 SHOWN_SETTINGS = (
@@ -68,11 +68,22 @@ code{font:0.92em ui-monospace,Menlo,Consolas,monospace}
 """
 
 
-def page(
-    report: Report, tables: Sequence[Table], figures: Mapping[str, tuple[str, bytes, str]]
-) -> str:
-    """figures {key: (title, PNG or JPEG, caption)}; those that could not be made have no bytes, and
-    a caption that says why."""
+@dataclass(frozen=True)
+class Drawing:
+    """A figure. content: PNG or JPEG; None where it could not be made, and the caption says
+    why."""
+
+    title: str
+    content: bytes | None
+    caption: str
+
+    @property
+    def ending(self) -> str:
+        """png or jpg"""
+        return "png" if (self.content or b"").startswith(b"\x89PNG") else "jpg"
+
+
+def page(report: Report, tables: Sequence[Table], figures: Mapping[str, Drawing]) -> str:
     by_key = {table.key: table for table in tables}
     study = report.study
     losses = [
@@ -128,7 +139,7 @@ def _answer(report: Report) -> str:
                 '<span class="verdict '
                 f'{css_class(arm.comparison.verdict)}">{html.escape(arm.comparison.verdict)}</span>'
             )
-            items.append(f"<li>{pill}<span>{html.escape(sentence(arm.comparison))}.</span></li>")
+            items.append(f"<li>{pill}<span>{html.escape(arm.comparison.sentence)}.</span></li>")
     if not items:
         return "<p>There is one arm only, so nothing to compare.</p>"
     return f'<ul class="answer">{"".join(items)}</ul>'
@@ -159,16 +170,17 @@ def _warnings(report: Report) -> list[str]:
     return [f'<div class="warning">{text}</div>' for text in found]
 
 
-def _figure(figures: Mapping[str, tuple[str, bytes, str]], key: str) -> str:
-    title, content, caption = figures[key]
-    if not content:
-        return f'<p class="note">{html.escape(title)}: {html.escape(caption)}</p>'
-    kind = "png" if content.startswith(b"\x89PNG") else "jpeg"
-    data = base64.b64encode(content).decode("ascii")
+def _figure(figures: Mapping[str, Drawing], key: str) -> str:
+    drawing = figures[key]
+    title, caption = html.escape(drawing.title), html.escape(drawing.caption)
+    if not drawing.content:
+        return f'<p class="note">{title}: {caption}</p>'
+    kind = {"png": "png", "jpg": "jpeg"}[drawing.ending]
+    data = base64.b64encode(drawing.content).decode("ascii")
     return (
-        f'<figure id="{key}"><figcaption><b>{html.escape(title)}</b></figcaption><img '
-        f'alt="{html.escape(title)}" src="data:image/{kind};base64,{data}"><p '
-        f'class="note">{html.escape(caption)}</p></figure>'
+        f'<figure id="{key}"><figcaption><b>{title}</b></figcaption><img '
+        f'alt="{title}" src="data:image/{kind};base64,{data}"><p '
+        f'class="note">{caption}</p></figure>'
     )
 
 

@@ -1,5 +1,5 @@
 """The tables of a report: the survey paper's three, the one of its README, verdicts, and what
-stands beside AP."""
+stands beside AP. Cells are values; write.py prints them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from layers.losses.expr import Term, parse
 from yolact.engine.records import AREAS
-from yolact.study.report.data import ArmReport, Report, is_number, seeds_text
+from yolact.study.report.cells import (
+    Cell,
+    Measured,
+    Number,
+    Probability,
+    Verdict,
+    is_number,
+)
+from yolact.study.report.data import ArmReport, Report, mean_quality, seeds_of, shape_of
 from yolact.study.report.published import (
     ALL,
     BASELINE,
@@ -19,21 +27,29 @@ from yolact.study.report.published import (
     published,
     reference_loss,
 )
-from yolact.study.report.quality import TITLES, quality
-from yolact.study.statistics.comparison import baseline_label
+from yolact.study.statistics.comparison import Interval, baseline_label
 from yolact.study.statistics.verdict import LEAST_SEEDS
 
-NOTHING = "–"
+# what stands beside AP: {key of data.quality_of: (title, decimals)}
+BESIDE = {
+    "olrp": ("oLRP", 2),
+    "olrp_localisation": ("localisation", 2),
+    "olrp_false_positives": ("false positives", 2),
+    "olrp_false_negatives": ("false negatives", 2),
+    "calibration_error": ("calibration error", 3),
+    "score_minus_iou": ("score − IoU", 3),
+    "boundary_ap": ("boundary AP", 2),
+}
+NONE_GIVEN = Number(None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """cells: text, one a column. kind: 'baseline', 'published' or ''; verdict: what colours its
-    last cell; remark: on the first cell."""
+    """cells: values, one a column. kind: 'baseline', 'published' or ''; remark: on the first
+    cell."""
 
-    cells: Sequence[str]
+    cells: Sequence[Cell]
     kind: str = ""
-    verdict: str = ""
     remark: str = ""
 
 
@@ -50,12 +66,12 @@ class Table:
     @property
     def worded(self) -> bool:
         """Whether its last column is words."""
-        return self.header[-1] == "verdict"
+        return any(isinstance(row.cells[-1], Verdict) for row in self.rows)
 
 
 def tables(report: Report) -> list[Table]:
     """Those that the study has arms for."""
-    found = [
+    found: list[Table | None] = [
         verdicts(report),
         batch_sizes(report),
         single_losses(report),
@@ -75,28 +91,14 @@ def verdicts(report: Report) -> Table:
     rows = []
     for arm in report.arms:
         found = arm.comparison
-        cells = [arm.label, ap(arm, report.metric), seeds_text(arm, report.study), difference(arm)]
+        cells = [arm.label, ap(arm, report.metric), seeds_of(arm, report.study), difference(arm)]
         if found is None:
-            rows.append(Row([*cells, *[""] * (3 + flips), label_of(arm)], "baseline"))
+            rows.append(Row([*cells, *[None] * (3 + flips), verdict(arm)], "baseline"))
             continue
-        judged = len(found.seeds) >= LEAST_SEEDS
-        flip = (
-            [NOTHING if found.sign_flip is None else probability(found.sign_flip)] if flips else []
-        )
-        rows.append(
-            Row(
-                [
-                    *cells,
-                    probability(found.p_holm) if judged else NOTHING,
-                    *flip,
-                    number(found.seed_sd),
-                    number(found.image_sd),
-                    found.label,
-                ],
-                "",
-                found.verdict,
-            )
-        )
+        p = Probability(found.p_holm if len(found.seeds) >= LEAST_SEEDS else None)
+        spread = [Number(found.seed_sd), Number(found.image_sd)]
+        flip = [Probability(found.sign_flip)] if flips else []
+        rows.append(Row([*cells, p, *flip, *spread, verdict(arm)]))
     header = [
         "arm",
         metric_title(report.metric),
@@ -135,10 +137,10 @@ def batch_sizes(report: Report) -> Table | None:
                 arm,
                 [
                     arm.label,
-                    str(train.batch_size),
-                    f"{train.lr:g}",
-                    str(train.iterations),
-                    str(train.iterations * train.batch_size),
+                    train.batch_size,
+                    Number(train.lr, None),
+                    train.iterations,
+                    train.iterations * train.batch_size,
                 ],
                 (0, 50, 75, 90),
             )
@@ -151,10 +153,8 @@ def batch_sizes(report: Report) -> Table | None:
                     theirs,
                     [
                         f"published: {theirs.title}",
-                        str(train.batch_size),
-                        NOTHING,
-                        NOTHING,
-                        NOTHING,
+                        train.batch_size,
+                        *[NONE_GIVEN] * 3,
                     ],
                     (0, 50, 75, 90),
                 )
@@ -198,18 +198,18 @@ def combinations(report: Report) -> Table | None:
     arms, rows = mixed if report.base in mixed else [report.base, *mixed], []
     for arm in arms:
         reference, *added = by_role(arm, report.base)
-        weights = [
-            ", ".join(f"{term.coefficient:g}" for term in added) or NOTHING,
-            f"{reference.coefficient:g}",
+        weights: list[Cell] = [
+            ", ".join(f"{term.coefficient:g}" for term in added) if added else NONE_GIVEN,
+            Number(reference.coefficient, None),
         ]
         rows.append(_row(report, arm, [arm.label, *weights, fps(arm)], (0, *SOME)))
         if arm.published:
-            theirs = weights if added else [NOTHING, NOTHING]
+            theirs = weights if added else [NONE_GIVEN, NONE_GIVEN]
             rows.append(
                 _published_row(
                     report,
                     arm.published,
-                    [f"published: {arm.published.title}", *theirs, number(arm.published.fps)],
+                    [f"published: {arm.published.title}", *theirs, Number(arm.published.fps)],
                     (0, *SOME),
                 )
             )
@@ -222,14 +222,14 @@ def combinations(report: Report) -> Table | None:
     return Table("hybrid", "Table III: combinations of losses", header, rows, notes)
 
 
-def readme(report: Report) -> Table:
+def readme(report: Report) -> Table | None:
     """Every arm in the layout of the survey's README: FPS, all, AP50 ... AP95."""
     return _losses(report, "thresholds", "All arms, AP by IoU threshold", report.arms, always=True)
 
 
 def others(report: Report) -> Table | None:
     """AP by size and of the other shape: differences with intervals, and no verdict."""
-    shape = report.metric.partition("_")[0]
+    shape = shape_of(report.metric)
     names = [
         *(f"{shape}_ap_{size}" for size in AREAS[1:]),
         "mask_ap" if shape == "box" else "box_ap",
@@ -250,19 +250,7 @@ def others(report: Report) -> Table | None:
             rows.append(Row([arm.label, *(ap(arm, name) for name in names)], "baseline"))
         else:
             gaps = [arm.comparison.others.get(name) for name in names]
-            rows.append(
-                Row(
-                    [
-                        arm.label,
-                        *(
-                            NOTHING
-                            if gap is None or not is_number(gap.difference)
-                            else f"{gap.difference:+.2f} ± {gap.high - gap.difference:.2f}"
-                            for gap in gaps
-                        ),
-                    ]
-                )
-            )
+            rows.append(Row([arm.label, *map(_gap, gaps)]))
     return Table(
         "others",
         "Other metrics",
@@ -278,23 +266,14 @@ def others(report: Report) -> Table | None:
 
 def beside_ap(report: Report) -> Table | None:
     """oLRP with its parts, and calibration; means over seeds."""
-    shape = report.metric.partition("_")[0]
-    found = {arm.label: quality(arm.runs.values(), shape) for arm in report.arms}
-    names = [name for name in TITLES if any(name in values for values in found.values())]
+    shape = shape_of(report.metric)
+    found = {arm.label: mean_quality(arm.runs.values(), shape) for arm in report.arms}
+    names = [name for name in BESIDE if any(name in values for values in found.values())]
     if not names:
         return None
     rows = [
         Row(
-            [
-                label,
-                *(
-                    number(
-                        values.get(name),
-                        3 if name in ("calibration_error", "score_minus_iou") else 2,
-                    )
-                    for name in names
-                ),
-            ],
+            [label, *(Number(values.get(name), BESIDE[name][1]) for name in names)],
             "baseline" if label == report.baseline else "",
         )
         for label, values in found.items()
@@ -302,7 +281,7 @@ def beside_ap(report: Report) -> Table | None:
     return Table(
         "beside",
         "Beside AP: errors and calibration",
-        ["arm", *(TITLES[name] for name in names)],
+        ["arm", *(BESIDE[name][0] for name in names)],
         rows,
         [
             f"Of {shape} detections, means over seeds. oLRP (lower is better) and its parts at the "
@@ -328,12 +307,12 @@ def _losses(
                 _published_row(
                     report,
                     arm.published,
-                    [f"published: {arm.published.title}", number(arm.published.fps)],
+                    [f"published: {arm.published.title}", Number(arm.published.fps)],
                     (0, *ALL),
                 )
             )
     notes = [
-        f"{report.metric.partition('_')[0].capitalize()} AP, means over n seeds ± half of the 95 % "
+        f"{shape_of(report.metric).capitalize()} AP, means over n seeds ± half of the 95 % "
         "interval."
     ]
     if all(arm.fps is None for arm in arms):
@@ -355,30 +334,28 @@ def _losses(
     return Table(key, title, header, rows, [*notes, *_published_note(rows)])
 
 
-def _row(report: Report, arm: ArmReport, first: Sequence[str], thresholds: Sequence[int]) -> Row:
+def _row(report: Report, arm: ArmReport, first: Sequence[Cell], thresholds: Sequence[int]) -> Row:
     """first cells, AP (threshold 0: the mean over all), then n, difference and verdict."""
-    shape = report.metric.partition("_")[0]
+    shape = shape_of(report.metric)
     values = [ap(arm, f"{shape}_ap{t or ''}") for t in thresholds]
-    found = arm.comparison
     return Row(
-        [*first, *values, seeds_text(arm, report.study), difference(arm), label_of(arm)],
-        "baseline" if found is None else "",
-        "" if found is None else found.verdict,
+        [*first, *values, seeds_of(arm, report.study), difference(arm), verdict(arm)],
+        "baseline" if arm.comparison is None else "",
     )
 
 
 def _published_row(
-    report: Report, row: Published, first: Sequence[str], thresholds: Sequence[int]
+    report: Report, row: Published, first: Sequence[Cell], thresholds: Sequence[int]
 ) -> Row:
-    values = [number(row.by_threshold.get(t) if t else row.ap) for t in thresholds]
+    values = [Number(row.by_threshold.get(t) if t else row.ap) for t in thresholds]
     against = (
         row.name != BASELINE and report.base.published == baseline() and report.metric == "mask_ap"
     )
-    gap = f"{row.ap - baseline().ap:+.2f}" if against else ""
+    gap = Number(row.ap - baseline().ap, signed=True) if against else None
     return Row(
-        [*first, *values, "1", gap, "one run, no interval"],
+        [*first, *values, 1, gap, Verdict("one run, no interval")],
         "published",
-        remark=f"computed: {row.computed}",
+        f"computed: {row.computed}",
     )
 
 
@@ -440,21 +417,16 @@ def dropped(report: Report) -> float:
     return max(run.run.resampled.dropped for _, _, run in report.runs)
 
 
-def label_of(arm: ArmReport) -> str:
-    return (
-        baseline_label(run.run for run in arm.runs.values())
-        if arm.comparison is None
-        else arm.comparison.label
-    )
+def verdict(arm: ArmReport) -> Verdict:
+    """The verdict on an arm; of the baseline, that it is one."""
+    if arm.comparison is None:
+        return Verdict(baseline_label(run.run for run in arm.runs.values()))
+    return Verdict(arm.comparison.label, arm.comparison.verdict)
 
 
-def ap(arm: ArmReport, metric: str) -> str:
+def ap(arm: ArmReport, metric: str) -> Cell:
     found = arm.estimates.get(metric)
-    return (
-        NOTHING
-        if found is None or not is_number(found.mean)
-        else f"{found.mean:.2f} ± {found.half:.2f}"
-    )
+    return NONE_GIVEN if found is None else Measured(found.mean, found.half)
 
 
 def metric_title(metric: str) -> str:
@@ -462,20 +434,13 @@ def metric_title(metric: str) -> str:
     return metric.replace("_", " ").replace(" ap", " AP")
 
 
-def difference(arm: ArmReport) -> str:
-    if arm.comparison is None or not is_number(arm.comparison.interval.difference):
-        return "" if arm.comparison is None else NOTHING
-    found = arm.comparison.interval
-    return f"{found.difference:+.2f} ± {found.high - found.difference:.2f}"
+def difference(arm: ArmReport) -> Cell:
+    return None if arm.comparison is None else _gap(arm.comparison.interval)
 
 
-def fps(arm: ArmReport) -> str:
-    return NOTHING if arm.fps is None else f"{arm.fps.mean:.1f} ± {arm.fps.half:.1f}"
+def _gap(found: Interval | None) -> Cell:
+    return NONE_GIVEN if found is None else Measured(found.difference, found.half, signed=True)
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    return f"{value:.{digits}f}" if is_number(value) else NOTHING
-
-
-def probability(p: float) -> str:
-    return "<.0001" if p < 1e-4 else f"{p:.4f}"
+def fps(arm: ArmReport) -> Cell:
+    return NONE_GIVEN if arm.fps is None else Measured(arm.fps.mean, arm.fps.half, 1)

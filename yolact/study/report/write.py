@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX and HTML, and the numbers as CSV."""
+"""Tables as Markdown, LaTeX and HTML, and the numbers as CSV: ways to print the values of cells."""
 
 from __future__ import annotations
 
@@ -8,9 +8,26 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-from yolact.study.report.data import Report, is_number
-from yolact.study.report.quality import frames_per_second, quality, quality_of
-from yolact.study.report.tables import Row, Table, dropped, label_of
+from yolact.study.report.cells import (
+    Cell,
+    Measured,
+    Number,
+    Probability,
+    Seeds,
+    Verdict,
+    is_number,
+    plain,
+)
+from yolact.study.report.data import (
+    ArmReport,
+    Report,
+    frames_per_second,
+    mean_quality,
+    quality_of,
+    shape_of,
+)
+from yolact.study.report.tables import Row, Table, dropped, verdict
+from yolact.study.statistics.comparison import Comparison
 
 WIDE = 9  # columns from which a LaTeX table is shrunk to the width of the page
 _LATEX = {
@@ -46,7 +63,7 @@ def markdown(tables: Sequence[Table]) -> str:
         rule = ["---"] + ["---:"] * (len(table.header) - 2) + ["---" if table.worded else "---:"]
         lines = [f"## {table.title}", "", _pipes(map(_markdown, table.header)), _pipes(rule)]
         for row in table.rows:
-            first, *others = map(_markdown, row.cells)
+            first, *others = (_markdown(plain(cell)) for cell in row.cells)
             first = (
                 f"**{first}**"
                 if row.kind == "baseline"
@@ -102,14 +119,14 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def _latex_row(row: Row) -> str:
-    first, *others = row.cells
+    first, *others = map(plain, row.cells)
     cells = [f"{first} ({row.remark})" if row.remark else first, *others]
     return _latex_cells(cells, r"\color{gray}" if row.kind == "published" else "") + (
         r" \midrule" if row.kind == "baseline" else ""
     )
 
 
-def _latex_cells(cells: Sequence[str], style: str = "") -> str:
+def _latex_cells(cells: Iterable[str], style: str = "") -> str:
     return " & ".join(f"{style}{escape_latex(cell)}" for cell in cells) + r" \\"
 
 
@@ -133,23 +150,19 @@ def html_table(table: Table) -> str:
 
 
 def _html_row(row: Row) -> str:
-    first, *others, last = row.cells
+    first, *others = map(html_cell, row.cells)
     remark = f"<small>{html.escape(row.remark)}</small>" if row.remark else ""
-    verdict = (
-        f'<span class="verdict {css_class(row.verdict)}">{html.escape(last)}</span>'
-        if row.verdict
-        else _html_value(last)
-    )
-    inner = "".join(f"<td>{_html_value(cell)}</td>" for cell in others)
-    return (
-        "<tr "
-        f'class="{row.kind}"><td>{html.escape(first)}{remark}</td>{inner}<td>{verdict}</td></tr>'
-    )
+    inner = "".join(f"<td>{cell}</td>" for cell in others)
+    return f'<tr class="{row.kind}"><td>{first}{remark}</td>{inner}</tr>'
 
 
-def _html_value(cell: str) -> str:
-    value, sign, half = cell.partition(" ± ")
-    return f"{html.escape(value)}<small>±{html.escape(half)}</small>" if sign else html.escape(cell)
+def html_cell(cell: Cell) -> str:
+    if isinstance(cell, Measured) and is_number(cell.value):
+        return f"{cell.number}<small>±{cell.width}</small>"
+    text = html.escape(plain(cell))
+    if isinstance(cell, Verdict) and cell.name:
+        return f'<span class="verdict {css_class(cell.name)}">{text}</span>'
+    return text
 
 
 def css_class(verdict: str) -> str:
@@ -165,10 +178,11 @@ def results_csv(report: Report) -> str:
     metrics = list(
         dict.fromkeys(metric for _, _, run in report.runs for metric in run.run.resampled.point)
     )
-    rows = []
+    rows: list[dict[str, Cell]] = []
     for arm in report.arms:
         for seed, trained in sorted(arm.runs.items()):
             train, env = trained.config.train, trained.env
+            points = trained.run.resampled.point
             rows.append(
                 {
                     "arm": arm.label,
@@ -176,19 +190,16 @@ def results_csv(report: Report) -> str:
                     "state": "finished",
                     "loss": trained.config.loss.mask,
                     "batch_size": train.batch_size,
-                    "lr": train.lr,
+                    "lr": str(train.lr),  # as it was set: no digit is rounded away
                     "iterations": train.iterations,
                     "images_seen": train.iterations * train.batch_size,
+                    **{metric: Number(points.get(metric)) for metric in metrics},
                     **{
-                        metric: _plain(trained.run.resampled.point.get(metric))
-                        for metric in metrics
-                    },
-                    **{
-                        f"{shape}_{name}": _plain(value)
+                        f"{shape}_{name}": Number(value)
                         for shape in trained.quality
                         for name, value in quality_of(trained, shape).items()
                     },
-                    "fps": _plain(frames_per_second(trained)),
+                    "fps": Number(frames_per_second(trained)),
                     "skipped_steps": trained.run.skipped,
                     "code": env.get("code", ""),
                     "commit": env.get("commit") or "",
@@ -208,63 +219,57 @@ def results_csv(report: Report) -> str:
 def comparison_csv(report: Report) -> str:
     """One line an arm: means, difference with interval, p, verdict, differences of the other
     metrics, what stands beside AP."""
-    rows, shape = [], report.metric.partition("_")[0]
-    for arm in report.arms:
-        row = {"arm": arm.label, "seeds": len(arm.runs), "metric": report.metric}
-        for metric, found in arm.estimates.items():
-            row |= {
-                metric: _plain(found.mean),
-                f"{metric}_low": _plain(found.low),
-                f"{metric}_high": _plain(found.high),
-            }
-        row |= {
-            f"{shape}_{name}": _plain(value)
-            for name, value in quality(arm.runs.values(), shape).items()
-        }
-        row |= {
-            "fps": _plain(arm.fps.mean) if arm.fps else "",
-            "classes_dropped": _plain(dropped(report)),
-        }
-        c = arm.comparison
-        if c is None:
-            rows.append(
-                row
-                | {
-                    "verdict": label_of(arm),
-                    "unstable": sum(run.run.diverged for run in arm.runs.values()),
-                }
-            )
-            continue
-        numbers = {
-            "difference": c.interval.difference,
-            "low": c.interval.low,
-            "high": c.interval.high,
-            "p": c.p,
-            "p_holm": c.p_holm,
-            "p_equivalent": c.p_equivalent,
-            "p_equivalent_holm": c.p_equivalent_holm,
-            "seed_sd": c.seed_sd,
-            "image_sd": c.image_sd,
-        }
-        row |= {
-            "verdict": c.label,
-            **{name: _plain(value) for name, value in numbers.items()},
-            "common_seeds": " ".join(map(str, c.seeds)),
-            "unstable": c.unstable,
-            "exploratory": c.exploratory,
-            "sign_flip_p": _plain(c.sign_flip),
-        }
-        for metric, found in c.others.items():
-            row |= {
-                f"d_{metric}": _plain(found.difference),
-                f"d_{metric}_low": _plain(found.low),
-                f"d_{metric}_high": _plain(found.high),
-            }
-        rows.append(row)
-    return _csv(rows)
+    return _csv([_means(report, arm) | _against_the_baseline(arm) for arm in report.arms])
 
 
-def _csv(rows: Sequence[dict]) -> str:
+def _means(report: Report, arm: ArmReport) -> dict[str, Cell]:
+    row: dict[str, Cell] = {"arm": arm.label, "seeds": len(arm.runs), "metric": report.metric}
+    for metric, found in arm.estimates.items():
+        row |= _three(Measured(found.mean, found.half), metric, f"{metric}_low", f"{metric}_high")
+    shape = shape_of(report.metric)
+    beside = mean_quality(arm.runs.values(), shape)
+    row |= {f"{shape}_{name}": Number(value) for name, value in beside.items()}
+    return row | {
+        "fps": Number(arm.fps.mean if arm.fps else None),
+        "classes_dropped": Number(dropped(report)),
+    }
+
+
+def _against_the_baseline(arm: ArmReport) -> dict[str, Cell]:
+    row: dict[str, Cell] = {"verdict": verdict(arm)}
+    found: Comparison | None = arm.comparison
+    if found is None:
+        return row | {"unstable": sum(run.run.diverged for run in arm.runs.values())}
+    gap = found.interval
+    row |= _three(Measured(gap.difference, gap.half), "difference", "low", "high")
+    row |= {
+        "p": Probability(found.p),
+        "p_holm": Probability(found.p_holm),
+        "p_equivalent": Probability(found.p_equivalent),
+        "p_equivalent_holm": Probability(found.p_equivalent_holm),
+        "seed_sd": Number(found.seed_sd),
+        "image_sd": Number(found.image_sd),
+        "common_seeds": " ".join(map(str, found.seeds)),
+        "unstable": found.unstable,
+        "exploratory": found.exploratory,
+        "sign_flip_p": Probability(found.sign_flip),
+    }
+    for metric, other in found.others.items():
+        names = (f"d_{metric}", f"d_{metric}_low", f"d_{metric}_high")
+        row |= _three(Measured(other.difference, other.half), *names)
+    return row
+
+
+def _three(cell: Measured, value: str, low: str, high: str) -> dict[str, Cell]:
+    """A CSV file has a column each for a value and the ends of its interval."""
+    return {
+        value: Number(cell.value),
+        low: Number(cell.value - cell.half),
+        high: Number(cell.value + cell.half),
+    }
+
+
+def _csv(rows: Sequence[dict[str, Cell]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(
         text,
@@ -273,9 +278,13 @@ def _csv(rows: Sequence[dict]) -> str:
         lineterminator="\n",
     )
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: csv_cell(cell) for key, cell in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _plain(value: float | None) -> float | str:
-    return round(value, 6) if is_number(value) else ""
+def csv_cell(cell: Cell) -> float | str:
+    """Six decimals, whatever a table shows; empty where there is no number."""
+    if isinstance(cell, (Number, Measured, Probability)):
+        value = cell.p if isinstance(cell, Probability) else cell.value
+        return round(value, 6) if is_number(value) else ""
+    return cell.there if isinstance(cell, Seeds) else plain(cell)

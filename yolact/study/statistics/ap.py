@@ -110,7 +110,7 @@ def _mean_over_classes(classes: _Classes, columns: np.ndarray) -> tuple[np.ndarr
         totals = classes.truth[a] @ columns  # (classes, b)
         counted[a] = (totals > 0).sum(0)
         for label in np.flatnonzero(classes.present[a]):
-            rows = classes.rows(label)
+            rows = classes.rows(int(label))
             image, total = classes.image[rows], totals[label].astype(np.float64)
             for t in range(len(THRESHOLDS)):
                 sums[a, t] += _average_precision(

@@ -16,7 +16,7 @@ from data.loader import build_dataset
 from data.resolve import load_config
 from yolact.engine.evaluate import MASK_FILE, coco_ground_truth
 from yolact.engine.metrics import coco_inputs
-from yolact.study.statistics.finished import Run
+from yolact.study.statistics.finished import FinishedRun
 
 DILATION = 0.02  # of the image's diagonal
 
@@ -72,13 +72,15 @@ def boundary_ap(
     }
 
 
-def boundary_of_run(run: Run, ground_truth: str | Path | None = None) -> dict[str, float]:
+def boundary_of_run(run: FinishedRun, ground_truth: str | Path | None = None) -> dict[str, float]:
     """boundary_ap() of a run, from results/mask_detections.json of its last validation, or of a
     COCO results file on `ground_truth`.
 
     ValueError where the run keeps no mask results, or its data set cannot be read.
     """
     if run.path.suffix == ".json":
+        if ground_truth is None:
+            raise ValueError(f"{run.path}: results need their ground truth, an annotation file")
         return boundary_ap(ground_truth, parse_json(run.path, "results file"), run.max_dets)
     results = run.path.parent / MASK_FILE
     config = load_config(run.path.parent.parent / "config.yaml", check_names=False)

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from yolact.study.statistics.finished import Run
+from yolact.study.statistics.finished import FinishedRun
 from yolact.study.statistics.inference import crossed, half_width, sign_flip_p
 from yolact.study.statistics.power import Needed, seeds_needed
 from yolact.study.statistics.study_runs import StudyRuns
 from yolact.study.statistics.verdict import (
+    EQUIVALENT,
+    IDENTICAL,
+    LEAST_SEEDS,
     LEVEL,
     MARGIN,
     NONE,
@@ -24,6 +27,7 @@ from yolact.study.statistics.verdict import (
 )
 
 FAILED = "failed"
+_NOT_FINITE = "had steps whose loss or gradient was not finite"
 SIGN_FLIP_FROM = 6
 
 
@@ -34,6 +38,11 @@ class Interval:
     difference: float
     low: float
     high: float
+
+    @property
+    def half(self) -> float:
+        """Half of its width."""
+        return self.high - self.difference
 
 
 @dataclass(frozen=True)
@@ -99,8 +108,53 @@ class Comparison:
             else text
         )
 
+    @property
+    def sentence(self) -> str:
+        """The verdict in plain words."""
+        if not self.seeds:
+            return f"{self.arm} {self.notes[0]}"
+        at = "for these two checkpoints" if len(self.seeds) == 1 else f"on {len(self.seeds)} seeds"
+        d, size = self.interval.difference, abs(self.interval.difference)
+        spread = f"95 % interval {self.interval.low:+.2f} to {self.interval.high:+.2f}"
+        found = {
+            IDENTICAL: f"has the same AP as {self.baseline} at every seed: identical runs, which "
+            "says nothing about equivalence",
+            EQUIVALENT: f"is equivalent to {self.baseline}: the difference of {d:+.2f} ({spread}) is "
+            f"smaller than {self.margin:g} AP",
+            UNDECIDED: f"is not decided: {d:+.2f} to {self.baseline} ({spread}) may be a difference "
+            "or none",
+            NONE: f"has {d:+.2f} to {self.baseline} {at} ({spread}): no verdict below {LEAST_SEEDS} "
+            "seeds",
+        }.get(
+            self.verdict,
+            f"is {self.verdict} than {self.baseline} by {size:.2f} AP ({spread})"
+            + (f", less than the margin of {self.margin:g}" if self.small else ""),
+        )
+        parts = [f"{self.arm} {found}"]
+        if self.decided_at and self.decided_at < len(self.seeds):
+            parts.append(f"decided at the look of {self.decided_at} seeds")
+        if self.needed is not None:
+            parts.append(str(self.needed))
+        if self.exploratory and self.verdict != NONE:
+            parts.append(f"exploratory: {self.exploratory}")
+        if self.unstable:
+            parts.append(f"unstable: {self.unstable} of {len(self.seeds)} runs {_NOT_FINITE}")
+        return "; ".join([*parts, *self.notes])
 
-def baseline_label(runs: Iterable[Run]) -> str:
+
+def unstable_baseline(baseline: str, runs: Iterable[FinishedRun]) -> str:
+    """A sentence where runs of the baseline diverged, which every difference to it is made of; else
+    nothing."""
+    runs = list(runs)
+    unstable = sum(run.diverged for run in runs)
+    return (
+        f"{baseline}, the baseline, is unstable: {unstable} of {len(runs)} runs {_NOT_FINITE}"
+        if unstable
+        else ""
+    )
+
+
+def baseline_label(runs: Iterable[FinishedRun]) -> str:
     """What tables print in place of the baseline's verdict."""
     unstable = [run.diverged for run in runs]
     return f"baseline, unstable {sum(unstable)}/{len(unstable)}" if any(unstable) else "baseline"
@@ -128,7 +182,7 @@ def compare_study(runs: StudyRuns, mixed: Mapping[str, str] | None = None) -> li
 
 
 def compare_arms(
-    arms: Mapping[str, Mapping[int, Run]],
+    arms: Mapping[str, Mapping[int, FinishedRun]],
     baseline: str,
     *,
     primary: str = "mask_ap",
@@ -153,10 +207,9 @@ def compare_arms(
     _check(arms, baseline, primary, margin)
     others = [label for label in arms if label != baseline]
     whatever = planned is None
-    planned = (
-        sorted({seed for runs in arms.values() for seed in runs}) if whatever else list(planned)
-    )
-    looks = list(looks) or [len(planned)]
+    if planned is None:
+        planned = sorted({seed for runs in arms.values() for seed in runs})
+    planned, looks = list(planned), list(looks) or [len(planned)]
     levels = spending(looks)
     found: dict[str, Comparison] = {}
     for look, level in zip(looks, levels):
@@ -195,7 +248,7 @@ def compare_arms(
 
 
 def _check(
-    arms: Mapping[str, Mapping[int, Run]], baseline: str, primary: str, margin: float
+    arms: Mapping[str, Mapping[int, FinishedRun]], baseline: str, primary: str, margin: float
 ) -> None:
     if baseline not in arms:
         raise ValueError(
@@ -219,14 +272,20 @@ def _check(
 
 
 def _common(
-    arms: Mapping[str, Mapping[int, Run]], label: str, baseline: str, chosen: Sequence[int] | None
+    arms: Mapping[str, Mapping[int, FinishedRun]],
+    label: str,
+    baseline: str,
+    chosen: Sequence[int] | None,
 ) -> list[int]:
     both = set(arms[label]) & set(arms[baseline])
     return sorted(both) if chosen is None else [seed for seed in chosen if seed in both]
 
 
 def _parts(
-    arm: Mapping[int, Run], base: Mapping[int, Run], seeds: Sequence[int], metric: str
+    arm: Mapping[int, FinishedRun],
+    base: Mapping[int, FinishedRun],
+    seeds: Sequence[int],
+    metric: str,
 ) -> tuple[np.ndarray, tuple]:
     """D_s (S,), and D, s2, I."""
     d = np.array([arm[s].resampled.point[metric] - base[s].resampled.point[metric] for s in seeds])
@@ -237,7 +296,7 @@ def _parts(
 
 
 def _family(
-    arms: Mapping[str, Mapping[int, Run]],
+    arms: Mapping[str, Mapping[int, FinishedRun]],
     baseline: str,
     seeds: Mapping[str, Sequence[int]],
     primary: str,
@@ -330,12 +389,12 @@ def _family(
     return records
 
 
-def _mean(runs: Mapping[int, Run], seeds: Sequence[int], metric: str) -> float:
+def _mean(runs: Mapping[int, FinishedRun], seeds: Sequence[int], metric: str) -> float:
     return float(np.mean([runs[seed].resampled.point[metric] for seed in seeds]))
 
 
 def _nothing(
-    arms: Mapping[str, Mapping[int, Run]],
+    arms: Mapping[str, Mapping[int, FinishedRun]],
     label: str,
     baseline: str,
     primary: str,

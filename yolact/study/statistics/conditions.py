@@ -13,7 +13,7 @@ from data.resolve import load_config
 from data.schema import Config
 from yolact.study.arms import arms_of, identity
 from yolact.study.plan import Study
-from yolact.study.statistics.finished import Run
+from yolact.study.statistics.finished import FinishedRun
 from yolact.study.statistics.quality import LRP, Calibration, calibration, olrp
 from yolact.study.statistics.study_runs import StudyRuns
 
@@ -24,7 +24,7 @@ SHOWN = 3  # runs that a message names
 class Trained:
     """A finished run with its files. env: what env.json says, empty where there is none."""
 
-    run: Run
+    run: FinishedRun
     folder: Path
     config: Config
     env: Mapping[str, Any]
@@ -39,17 +39,17 @@ class Trained:
         }
 
 
-def trained(run: Run) -> Trained:
+def trained(run: FinishedRun) -> Trained:
     folder = run.path.parent.parent
     return Trained(
         run,
         folder,
         load_config(folder / "config.yaml", check_names=False),
-        read_json(folder / "env.json"),
+        json_object(folder / "env.json"),
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -61,12 +61,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_study(
     found: StudyRuns, runs: Mapping[str, Mapping[int, Trained]], *, mixed: bool = False
 ) -> dict[str, str]:
-    """differences() of the runs {label: {seed: run}} of a study. ValueError where there are any,
+    """mixtures() of the runs {label: {seed: run}} of a study. ValueError where there are any,
     unless `mixed`."""
     named = {
         f"{label} seed {seed}": run for label, seeds in runs.items() for seed, run in seeds.items()
     }
-    unequal = differences(
+    unequal = mixtures(
         named, found.study, {key for arm in arms_of(found.study) for key in arm.changes}
     )
     for name, kinds in found.departures.items():
@@ -82,7 +82,7 @@ def check_study(
     return unequal
 
 
-def differences(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> dict[str, str]:
+def mixtures(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> dict[str, str]:
     """{"data" | "code" | "evaluation" | "length": what differs and where}, empty if nothing does.
 
     varied: settings that the study's arms differ in on purpose. Where a data set lies, and the

@@ -21,7 +21,7 @@ SEED_FOLDER = re.compile(r"seed(\d+)-")
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """One evaluated training: AP on the images and on their resamples, and what it takes to tell
     whether two runs can be compared.
 
@@ -49,7 +49,7 @@ class Run:
         return read_records(self.path) if self.kept is None else self.kept
 
 
-def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> Run:
+def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> FinishedRun:
     """The run in a folder that holds results/records.npz, or in a records file itself.
 
     ValueError where there is none, or where it is not of the weights after the last iteration:
@@ -79,7 +79,7 @@ def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> Run:
 
 def load_results(
     path: str | Path, ground_truth: str | Path | dict, *, resamples: int = RESAMPLES
-) -> Run:
+) -> FinishedRun:
     """COCO results (a JSON list) on all images of a ground truth, as a run. ValueError where they
     do not belong to it."""
     results = parse_json(path, "results file")
@@ -95,10 +95,10 @@ def load_results(
     return _run(Path(path), 0, records, resample(records, resamples), kept=records)
 
 
-def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, Run]:
+def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, FinishedRun]:
     """{seed: run} of the finished runs in a folder of run folders. ValueError for none, or for two
     runs of one seed."""
-    runs: dict[int, Run] = {}
+    runs: dict[int, FinishedRun] = {}
     places = sorted(path for path in Path(folder).iterdir() if (path / "results" / FILE).is_file())
     for place in tqdm(
         places, desc=f"resampling {Path(folder).name}", unit="run", leave=False, disable=None
@@ -126,8 +126,8 @@ def _run(
     *,
     skipped: int = 0,
     kept: Records | None = None,
-) -> Run:
-    return Run(
+) -> FinishedRun:
+    return FinishedRun(
         path,
         seed,
         resampled,
@@ -156,7 +156,7 @@ def _skipped(metrics: Path) -> int:
     return total
 
 
-def check_comparable(runs: Mapping[str, Run]) -> list[str]:
+def check_comparable(runs: Mapping[str, FinishedRun]) -> list[str]:
     """ValueError where two runs {name: run} are of different ground truth, images or limits on
     detections; else notes on settings of their evaluations that differ."""
     first_name, first = next(iter(runs.items()))

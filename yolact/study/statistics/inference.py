@@ -135,7 +135,7 @@ def _midpoints(df: float) -> Array:
     return chi2.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, df)
 
 
-def critical(seed_part: Array, image_part: Array, df: int, level: float) -> Array:
+def critical(seed_part: Array, image_part: Array | float, df: int, level: float) -> Array:
     """half_width() of very many studies of one df, interpolated: over sqrt(v/S + I) it depends on
     the share of v/S alone."""
     grid, widths = _critical_table(int(df), float(level))

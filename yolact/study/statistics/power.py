@@ -122,7 +122,7 @@ class Power:
         )
 
 
-def power(
+def plan_power(
     seeds: int | Sequence[int],
     *,
     arms: int,

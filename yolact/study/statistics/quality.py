@@ -57,10 +57,13 @@ def olrp(records: Records, shape: str, area: int = 0) -> LRP:
             float(np.nanmean(column)) if (~np.isnan(column)).any() else float("nan")
             for column in rows.T
         ]
-    return LRP(*means[:4], rows)
+    best, localisation, false_positive, false_negative, _ = means
+    return LRP(best, localisation, false_positive, false_negative, rows)
 
 
-def _class_lrp(right: np.ndarray, iou: np.ndarray, score: np.ndarray, total: int) -> tuple:
+def _class_lrp(
+    right: np.ndarray, iou: np.ndarray, score: np.ndarray, total: int
+) -> tuple[float, float, float, float, float]:
     """Every prefix of the detections by falling score is a threshold; the first minimum counts."""
     if not right.any():
         return 1.0, np.nan, np.nan, 1.0, np.nan

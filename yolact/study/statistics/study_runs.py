@@ -27,7 +27,7 @@ from yolact.study.folder.layout import (
 )
 from yolact.study.folder.reading import read_chosen
 from yolact.study.plan import Study, load_study
-from yolact.study.statistics.finished import Run, load_run
+from yolact.study.statistics.finished import FinishedRun, load_run
 from yolact.study.statistics.resample import RESAMPLES
 
 LENGTH = ("train.iterations", "train.lr_steps")
@@ -49,7 +49,7 @@ class StudyRuns:
     folder: Path
     study: Study
     baseline: str
-    arms: dict[str, dict[int, Run]]
+    arms: dict[str, dict[int, FinishedRun]]
     unfinished: dict[str, dict[int, str]]
     strays: dict[Path, str]
     departures: dict[str, dict[str, str]]
@@ -117,7 +117,7 @@ def _one_of(
 ) -> None:
     """Puts the finished run among the folders of one arm and seed where it belongs, and the others
     where they do."""
-    finished: list[tuple[Run, dict[str, str]]] = []
+    finished: list[tuple[FinishedRun, dict[str, str]]] = []
     others: dict[Path, str] = {}
     why = "not begun"
     for place in places:

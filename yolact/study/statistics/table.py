@@ -1,23 +1,21 @@
-"""Comparisons as text: a table, the verdicts in plain words, and what stands beside AP."""
+"""Comparisons as tables of plain text, and what stands beside AP."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from yolact.study.statistics.boundary import boundary_of_run
-from yolact.study.statistics.comparison import Comparison, baseline_label
-from yolact.study.statistics.finished import Run
+from yolact.study.statistics.comparison import Comparison, Interval, baseline_label
+from yolact.study.statistics.finished import FinishedRun
 from yolact.study.statistics.quality import BINS, calibration, olrp
-from yolact.study.statistics.verdict import EQUIVALENT, IDENTICAL, LEAST_SEEDS, NONE, UNDECIDED
-
-_NOT_FINITE = "had steps whose loss or gradient was not finite"
+from yolact.study.statistics.verdict import LEAST_SEEDS
 
 
-def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, Run]]) -> str:
+def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, FinishedRun]]) -> str:
     """One line an arm: AP, difference with its interval, p, spread over seeds and over images,
     verdict."""
     first = records[0]
@@ -81,15 +79,13 @@ def others_table(records: Sequence[Comparison], metrics: Sequence[str] | None = 
     ]
     rows = [["", *(r.arm for r in records)]]
     for name in names:
-        cells = [
-            f"{_number(r.others[name].difference, '+')} {_span(r.others[name])}" for r in records
-        ]
-        if any(cell.strip() != "-" for cell in cells):
-            rows.append([name, *cells])
+        found = [r.others[name] for r in records]
+        if any(not math.isnan(gap.difference) for gap in found):
+            rows.append([name, *(f"{_number(g.difference, '+')} {_span(g)}" for g in found)])
     return align(rows)
 
 
-def quality_table(arms: Mapping[str, Mapping[int, Run]]) -> str:
+def quality_table(arms: Mapping[str, Mapping[int, FinishedRun]]) -> str:
     """oLRP with its parts, and calibration, of each arm: means over its seeds."""
     rows = [
         [
@@ -133,19 +129,19 @@ def quality_table(arms: Mapping[str, Mapping[int, Run]]) -> str:
     return align(rows)
 
 
-def reliability_table(arms: Mapping[str, Mapping[int, Run]], shape: str = "mask") -> str:
+def reliability_table(arms: Mapping[str, Mapping[int, FinishedRun]], shape: str = "mask") -> str:
     """Mean IoU of the detections in ten bins of score, all seeds of an arm together."""
     rows = [["score", *(f"{k / BINS:.1f}" for k in range(BINS))]]
     for label, runs in ((label, runs) for label, runs in arms.items() if runs):
         found = [calibration(run.records(), shape) for run in runs.values()]
-        count = sum(c.count for c in found)
-        total = sum(np.where(c.count > 0, c.count * np.nan_to_num(c.iou), 0) for c in found)
+        count = np.sum([c.count for c in found], axis=0)
+        total = np.sum([c.count * np.nan_to_num(c.iou) for c in found], axis=0)
         rows.append([label, *(f"{t / n:.2f}" if n else "-" for t, n in zip(total, count))])
     return align(rows)
 
 
 def boundary_table(
-    arms: Mapping[str, Mapping[int, Run]], ground_truth: str | Path | None = None
+    arms: Mapping[str, Mapping[int, FinishedRun]], ground_truth: str | Path | None = None
 ) -> str:
     """Boundary AP of each arm, means over its seeds."""
     rows = [["", "boundary AP", "AP50", "AP75"]]
@@ -157,18 +153,6 @@ def boundary_table(
             else [label, "-", "-", "-"]
         )
     return align(rows)
-
-
-def unstable_baseline(baseline: str, runs: Iterable[Run]) -> str:
-    """A sentence where runs of the baseline diverged, which every difference to it is made of; else
-    nothing."""
-    runs = list(runs)
-    unstable = sum(run.diverged for run in runs)
-    return (
-        f"{baseline}, the baseline, is unstable: {unstable} of {len(runs)} runs {_NOT_FINITE}"
-        if unstable
-        else ""
-    )
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -188,42 +172,9 @@ def _number(value: float, sign: str = "", digits: int = 2) -> str:
     return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 
-def _span(interval) -> str:
+def _span(interval: Interval) -> str:
     return "" if math.isnan(interval.low) else f"[{interval.low:+.2f}, {interval.high:+.2f}]"
 
 
 def _probability(p: float) -> str:
     return "<.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def sentence(record: Comparison) -> str:
-    """The verdict in plain words."""
-    if not record.seeds:
-        return f"{record.arm} {record.notes[0]}"
-    at = "for these two checkpoints" if len(record.seeds) == 1 else f"on {len(record.seeds)} seeds"
-    d, size = record.interval.difference, abs(record.interval.difference)
-    spread = f"95 % interval {record.interval.low:+.2f} to {record.interval.high:+.2f}"
-    found = {
-        IDENTICAL: f"has the same AP as {record.baseline} at every seed: identical runs, which "
-        "says nothing about equivalence",
-        EQUIVALENT: f"is equivalent to {record.baseline}: the difference of {d:+.2f} ({spread}) is "
-        f"smaller than {record.margin:g} AP",
-        UNDECIDED: f"is not decided: {d:+.2f} to {record.baseline} ({spread}) may be a difference "
-        "or none",
-        NONE: f"has {d:+.2f} to {record.baseline} {at} ({spread}): no verdict below {LEAST_SEEDS} "
-        "seeds",
-    }.get(
-        record.verdict,
-        f"is {record.verdict} than {record.baseline} by {size:.2f} AP ({spread})"
-        + (f", less than the margin of {record.margin:g}" if record.small else ""),
-    )
-    parts = [f"{record.arm} {found}"]
-    if record.decided_at and record.decided_at < len(record.seeds):
-        parts.append(f"decided at the look of {record.decided_at} seeds")
-    if record.needed is not None:
-        parts.append(str(record.needed))
-    if record.exploratory and record.verdict != NONE:
-        parts.append(f"exploratory: {record.exploratory}")
-    if record.unstable:
-        parts.append(f"unstable: {record.unstable} of {len(record.seeds)} runs {_NOT_FINITE}")
-    return "; ".join([*parts, *record.notes])

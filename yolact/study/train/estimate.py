@@ -126,9 +126,9 @@ def power_of(study: Study, arms: Sequence[Arm], sd: float, floor: float) -> str:
     """What the plan can find. sd: of the difference to the baseline over seeds, and floor: the
     half-width that the images alone leave, both in points of the primary metric, as a report of a
     similar study prints them."""
-    from yolact.study.statistics.power import power
+    from yolact.study.statistics.power import plan_power
 
-    found = power(
+    found = plan_power(
         study.looks or len(study.seeds),
         arms=len(arms) - 1,
         seed_sd=sd,

@@ -23,7 +23,7 @@ STUDY = {
 
 
 def run_report(folder, *words):
-    return report.cli.run(report.main, report.read_arguments([str(folder), *words]))
+    return report.program([str(folder), *words])
 
 
 def read_csv(path):

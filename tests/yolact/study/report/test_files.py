@@ -180,7 +180,7 @@ def test_boundary_ap_stays_with_the_runs(study, capsys, monkeypatch):
     )
     monkeypatch.setattr("yolact.study.statistics.boundary.available", lambda: True)
     monkeypatch.setattr(
-        "yolact.study.report.quality.boundary_of_run", lambda run: {"boundary_ap": 40.0 + run.seed}
+        "yolact.study.report.data.boundary_of_run", lambda run: {"boundary_ap": 40.0 + run.seed}
     )
     kept = Path("docs/studies/small_study")
     assert run_report(study, "--boundary", "--keep", str(kept)) == 0

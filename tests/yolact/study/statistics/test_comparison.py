@@ -14,10 +14,10 @@ from yolact.study.statistics import (
     load_arm,
     load_run,
     load_runs,
-    sentence,
 )
+from yolact.study.statistics.comparison import unstable_baseline
 from yolact.study.statistics.conditions import check_study, trained
-from yolact.study.statistics.finished import Run, check_comparable
+from yolact.study.statistics.finished import FinishedRun, check_comparable
 from yolact.study.statistics.inference import half_width
 from yolact.study.statistics.resample import Resampled
 from yolact.study.statistics.table import (
@@ -25,7 +25,6 @@ from yolact.study.statistics.table import (
     others_table,
     quality_table,
     reliability_table,
-    unstable_baseline,
 )
 from yolact.testing.synthetic import synthetic_records
 
@@ -43,7 +42,7 @@ def runs(aps, *, image=0.0, skipped=0, seeds=None):
             {"mask_ap": ap + shift, "mask_ap50": ap + 10 + shift},
             0.0,
         )
-        made[seed] = Run(None, seed, resampled, "truth", 200, 100, {}, skipped=skipped)
+        made[seed] = FinishedRun(None, seed, resampled, "truth", 200, 100, {}, skipped=skipped)
     return made
 
 
@@ -106,8 +105,8 @@ def test_verdicts_in_words():
         label: verdict for label, (verdict, _) in expected.items()
     }
     for label, (_, words) in expected.items():
-        assert sentence(records[label]).startswith(label) and words in sentence(records[label])
-    assert str(records["noisy"].needed) in sentence(records["noisy"])
+        assert records[label].sentence.startswith(label) and words in records[label].sentence
+    assert str(records["noisy"].needed) in records["noisy"].sentence
     # the failed arm counts
     assert records["good"].sign_flip == 2**-6 and records["good"].p_holm == pytest.approx(
         7 * records["good"].p
@@ -129,7 +128,7 @@ def test_few_seeds(count, verdict):
         assert record.interval.high - record.interval.low == pytest.approx(
             2 * 1.96 * math.sqrt(image), rel=1e-3
         )
-        assert "for these two checkpoints" in sentence(record) and math.isnan(record.seed_sd)
+        assert "for these two checkpoints" in record.sentence and math.isnan(record.seed_sd)
 
 
 def test_unequal_seeds_are_compared_on_the_common_ones():
@@ -142,7 +141,7 @@ def test_unequal_seeds_are_compared_on_the_common_ones():
     assert (
         partial.seeds == (0, 1, 3, 4, 5, 6)
         and partial.missing == (2,)
-        and "without 2" in sentence(partial)
+        and "without 2" in partial.sentence
     )
     assert partial.label == whole.label == "better" and not partial.exploratory
     assert partial.baseline_ap == pytest.approx(np.mean([BASE[s] for s in partial.seeds]))
@@ -153,9 +152,10 @@ def test_without_a_plan_no_seed_is_missing_from_one():
     assert [record.label for record in records] == ["better", "better"] and not records[
         0
     ].exploratory
-    assert "compared on seeds 0, 1, 2; without 3, 4, 5, 6" in sentence(
-        records[0]
-    ) and "without" not in sentence(records[1])
+    assert (
+        "compared on seeds 0, 1, 2; without 3, 4, 5, 6" in records[0].sentence
+        and "without" not in records[1].sentence
+    )
 
 
 def test_a_lost_seed_does_not_hold_up_later_looks():
@@ -174,19 +174,23 @@ def test_a_lost_seed_does_not_hold_up_later_looks():
         )
         assert (
             record.label == "better"
-            and "without 4" in sentence(record)
-            and "wait" not in sentence(record)
+            and "without 4" in record.sentence
+            and "wait" not in record.sentence
         )
         gone[4] = lost
     first = {seed: run for seed, run in arm.items() if seed not in (0, 1, 9)}
     (record,) = compare_arms(
         {"base": base, "arm": first}, "base", **options
     )  # seed 9 may still come
-    assert record.seeds == (
-        2,
-        3,
-        4,
-    ) and "seeds 5, 6, 7, 8 wait for the look at 10 seeds" in sentence(record)
+    assert (
+        record.seeds
+        == (
+            2,
+            3,
+            4,
+        )
+        and "seeds 5, 6, 7, 8 wait for the look at 10 seeds" in record.sentence
+    )
     few = {seed: arm[seed] for seed in (0, 1)}
     (record,) = compare_arms({"base": base, "arm": few}, "base", **options)
     assert record.exploratory == "2 of 10 planned seeds"
@@ -209,14 +213,14 @@ def test_looks_spend_the_level_and_keep_what_was_decided():
         and record.level == pytest.approx(0.02)
         and record.seeds == tuple(range(7))
     )
-    assert "decided at the look of 3 seeds" in sentence(record)
+    assert "decided at the look of 3 seeds" in record.sentence
     (waiting,) = compare_arms(
         {"base": runs(BASE[:5]), "arm": plus(1, count=5)}, "base", planned=range(10), looks=[3, 10]
     )
     assert (
         waiting.seeds == (0, 1, 2)
         and not waiting.exploratory
-        and "seeds 3, 4 wait for the look at 10 seeds" in sentence(waiting)
+        and "seeds 3, 4 wait for the look at 10 seeds" in waiting.sentence
     )
     (few,) = compare_arms(
         {"base": runs(BASE[:4]), "arm": plus(1, count=4)}, "base", planned=range(10), looks=[5, 10]
@@ -242,7 +246,7 @@ def test_an_unstable_arm_is_marked():
     assert (
         record.unstable == 2
         and record.label == "better, unstable 2/7"
-        and "2 of 7 runs" in sentence(record)
+        and "2 of 7 runs" in record.sentence
     )
 
 
@@ -277,12 +281,12 @@ def test_an_unstable_baseline_is_marked():
 )
 def test_who_is_missing_is_named(base, arm, label, words):
     (record,) = compare_arms({"base": base, "arm": arm}, "base", planned=range(3))
-    assert record.label == label and sentence(record) == words
+    assert record.label == label and record.sentence == words
 
 
 def test_copies_that_differ_from_the_baseline_prove_nothing():
     (record,) = compare_arms({"base": runs([40.0] * 5), "arm": runs([41.0] * 5)}, "base")
-    assert record.verdict == "undecided" and "copies of each other" in sentence(record)
+    assert record.verdict == "undecided" and "copies of each other" in record.sentence
 
 
 @pytest.mark.parametrize(

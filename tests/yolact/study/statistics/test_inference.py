@@ -16,7 +16,7 @@ from yolact.study.statistics.inference import (
     tail,
     two_sided_p,
 )
-from yolact.study.statistics.power import power, seeds_needed
+from yolact.study.statistics.power import plan_power, seeds_needed
 from yolact.study.statistics.verdict import (
     BETTER,
     EQUIVALENT,
@@ -188,26 +188,26 @@ def test_seeds_that_would_decide():
 
 
 def test_a_plan():
-    plan = power(5, arms=1, seed_sd=0.5, floor=0.0)
+    plan = plan_power(5, arms=1, seed_sd=0.5, floor=0.0)
     # the textbook power of a t test
     noncentral = stats.nct.sf(stats.t.ppf(0.975, 4), 4, 0.5 / (0.5 / np.sqrt(5)))
     assert plan.power == pytest.approx(noncentral, abs=0.02)
-    assert power(5, arms=1, seed_sd=0.5, floor=0.0, margin=plan.smallest).power == pytest.approx(
-        0.8, abs=0.005
-    )
+    assert plan_power(
+        5, arms=1, seed_sd=0.5, floor=0.0, margin=plan.smallest
+    ).power == pytest.approx(0.8, abs=0.005)
     assert (
-        power(10, arms=1, seed_sd=0.5, floor=0.0).smallest
+        plan_power(10, arms=1, seed_sd=0.5, floor=0.0).smallest
         < plan.smallest
-        < power(5, arms=6, seed_sd=0.5, floor=0.0).smallest
+        < plan_power(5, arms=6, seed_sd=0.5, floor=0.0).smallest
     )
-    assert plan.reachable and not power(50, arms=1, seed_sd=0.01, floor=0.7).reachable
+    assert plan.reachable and not plan_power(50, arms=1, seed_sd=0.01, floor=0.7).reachable
     assert "cannot be reached" in str(
-        power(50, arms=1, seed_sd=0.01, floor=0.7)
+        plan_power(50, arms=1, seed_sd=0.01, floor=0.7)
     ) and "80 % power" in str(plan)
     once, looks = (
-        power(10, arms=1, seed_sd=0.5, floor=0.1),
-        power([3, 5, 10], arms=1, seed_sd=0.5, floor=0.1),
+        plan_power(10, arms=1, seed_sd=0.5, floor=0.1),
+        plan_power([3, 5, 10], arms=1, seed_sd=0.5, floor=0.1),
     )
-    assert once.smallest < looks.smallest < power(5, arms=1, seed_sd=0.5, floor=0.1).smallest
+    assert once.smallest < looks.smallest < plan_power(5, arms=1, seed_sd=0.5, floor=0.1).smallest
     with pytest.raises(ValueError, match="at least 3 seeds"):
-        power(2, arms=1, seed_sd=0.5, floor=0.1)
+        plan_power(2, arms=1, seed_sd=0.5, floor=0.1)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.yolact.study.statistics.crossed import simulate
 from yolact.study.statistics.inference import crossed, shared_variance, two_sided_p
-from yolact.study.statistics.power import power, seeds_needed
+from yolact.study.statistics.power import plan_power, seeds_needed
 from yolact.study.statistics.verdict import BETTER, EQUIVALENT, UNDECIDED, WORSE, judge, spending
 
 STUDIES = 2000
@@ -100,7 +100,7 @@ def test_families_of_arms(seeds, arms, case):
 )
 def test_power_is_what_the_plan_says(seeds, truth, image_sd, arms):
     noise = 3.0
-    planned = power(
+    planned = plan_power(
         seeds,
         arms=arms,
         seed_sd=float(np.sqrt(2 + 2 * noise**2 / 100)),
@@ -132,7 +132,7 @@ def test_a_difference_as_large_as_the_margin_is_not_equivalent(seeds, truth, ima
 
 
 def test_no_difference_is_found_equivalent_as_often_as_the_plan_says():
-    planned = power(
+    planned = plan_power(
         5, arms=1, seed_sd=float(np.sqrt(2 + 0.5)), floor=1.96 * np.sqrt(0.08), margin=2.5
     )
     d, s2, image = crossed(*simulate(STUDIES, 5, image_sd=2.0, rng_seed=5))

@@ -1,0 +1,87 @@
+"""A whole report in one folder: the page, the tables, the numbers and the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yolact.cli import note, one_line
+from yolact.files import write_whole, writing
+from yolact.study.report.data import Report
+from yolact.study.report.figures import curves, forest, reliability, seeds, thresholds
+from yolact.study.report.gallery import picture
+from yolact.study.report.page import Drawing, page
+from yolact.study.report.tables import tables
+from yolact.study.report.write import comparison_csv, latex, markdown, results_csv
+
+FIGURES = {  # title and caption
+    "forest": (
+        "Differences to the baseline",
+        "Dots: mean difference over seeds; thin lines: 95 % intervals, thick: 90 %, which must "
+        "lie inside the margin for equivalence. Colours are verdicts.",
+    ),
+    "seeds": (
+        "Every run",
+        "One dot a run; grey lines join runs of one seed. Bars: mean and 95 % interval over seeds "
+        "and images. Parallel lines: what seeds have in common, which pairing removes.",
+    ),
+    "thresholds": (
+        "AP against IoU threshold",
+        "Bands: 95 % intervals over seeds and images. Below: the difference to the baseline at "
+        "the same seeds and on the same images, each panel on its own scale, the margin shaded.",
+    ),
+    "reliability": (
+        "Scores against IoU",
+        "Mean mask IoU of the detections in ten bins of score, all seeds of an arm together. "
+        "Below the diagonal, scores promise more than masks hold. Dots grow with the number of "
+        "detections.",
+    ),
+    "curves": (
+        "Fig. 2: loss curves",
+        "Means over seeds, smoothed, with the range of the seeds. Mask losses have units of their "
+        "own, so each is divided by its first value: compare shapes, not heights. Box and class "
+        "loss have one scale for all.",
+    ),
+}
+
+
+def write_report(report: Report, out: Path) -> Path:
+    """Writes report.html, results.csv, comparison.csv, tables.md, tables.tex and the figures to the
+    folder `out`, and returns the page."""
+    made = tables(report)
+    drawings = draw(report)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for key, drawing in drawings.items():
+            if drawing.content:
+                (out / f"{key}.{drawing.ending}").write_bytes(drawing.content)
+    for name, text in (
+        ("results.csv", results_csv(report)),
+        ("comparison.csv", comparison_csv(report)),
+        ("tables.md", markdown(made)),
+        ("tables.tex", latex(made)),
+        ("report.html", page(report, made, drawings)),
+    ):
+        write_whole(out / name, text)
+    return out / "report.html"
+
+
+def draw(report: Report) -> dict[str, Drawing]:
+    """Every figure; those that cannot be made say why."""
+    made = {
+        "forest": forest(report),
+        "seeds": seeds(report),
+        "thresholds": thresholds(report),
+        "reliability": reliability(report),
+        "curves": curves(report),
+    }
+    drawings = {
+        key: Drawing(title, made[key], caption if made[key] else "there is nothing to draw")
+        for key, (title, caption) in FIGURES.items()
+    }
+    title = "Fig. 3: predictions"
+    try:
+        drawings["gallery"] = Drawing(title, *picture(report))
+    except (ValueError, OSError) as error:  # the images or the detections are not there
+        note(f"no picture of predictions: {one_line(error)}")
+        drawings["gallery"] = Drawing(title, None, f"left out: {one_line(error)}")
+    return drawings
