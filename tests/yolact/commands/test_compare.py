@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.yolact.study.statistics.test_comparison import STUDY, write_run
-from yolact import cli
 from yolact.commands import compare
 from yolact.study.statistics import resample
 
@@ -24,7 +23,7 @@ def few_resamples(monkeypatch):
 
 
 def run(*words):
-    return cli.run(compare.main, compare.read_arguments([str(word) for word in words]))
+    return compare.program([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")

@@ -119,12 +119,12 @@ class Comparison:
         found = {
             IDENTICAL: f"has the same AP as {self.baseline} at every seed: identical runs, which "
             "says nothing about equivalence",
-            EQUIVALENT: f"is equivalent to {self.baseline}: the difference of {d:+.2f} ({spread}) is "
-            f"smaller than {self.margin:g} AP",
-            UNDECIDED: f"is not decided: {d:+.2f} to {self.baseline} ({spread}) may be a difference "
-            "or none",
-            NONE: f"has {d:+.2f} to {self.baseline} {at} ({spread}): no verdict below {LEAST_SEEDS} "
-            "seeds",
+            EQUIVALENT: f"is equivalent to {self.baseline}: the difference of {d:+.2f} ({spread}) "
+            f"is smaller than {self.margin:g} AP",
+            UNDECIDED: f"is not decided: {d:+.2f} to {self.baseline} ({spread}) may be a "
+            "difference or none",
+            NONE: f"has {d:+.2f} to {self.baseline} {at} ({spread}): no verdict below "
+            f"{LEAST_SEEDS} seeds",
         }.get(
             self.verdict,
             f"is {self.verdict} than {self.baseline} by {size:.2f} AP ({spread})"
