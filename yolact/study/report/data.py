@@ -12,19 +12,17 @@ import numpy as np
 from tqdm import tqdm
 
 from data.schema import Config
-from yolact.engine.evaluate import MASK_FILE
 from yolact.files import write_whole
 from yolact.study.arms import Arm, arms_of, config_of
+from yolact.study.folder.layout import BENCHMARK, BOUNDARY, MASK_DETECTIONS, study_file
+from yolact.study.folder.reading import read_object
 from yolact.study.plan import Study
 from yolact.study.report.cells import Seeds
 from yolact.study.report.published import Published, published
 from yolact.study.statistics import Comparison, FinishedRun, compare_study, load_runs
 from yolact.study.statistics.boundary import boundary_of_run
-from yolact.study.statistics.conditions import Trained, check_study, json_object, trained
+from yolact.study.statistics.conditions import Trained, check_study, trained
 from yolact.study.statistics.inference import crossed, half_width
-
-BENCHMARK = "results/benchmark.json"  # what eval.py --benchmark leaves in a run's folder
-BOUNDARY = "results/boundary.json"  # what report.py --boundary leaves there
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
     finished, and where finished runs are of different data, code, evaluation or length, unless
     `mixed`: then every verdict is exploratory."""
     folder = Path(folder)
-    if not (folder / "study.yaml").is_file():
+    if not study_file(folder).is_file():
         raise ValueError(
             f"{folder} has no study.yaml: give the folder of a study, such as runs/quick_study, "
             "which scripts/sweep.py makes"
@@ -161,7 +159,7 @@ def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -
 def _fps(runs: Iterable[Trained]) -> Estimate | None:
     """Images/s of the runs that were timed: their mean, and the mean distance to the rate that 95 %
     of the images reach."""
-    timed = [json_object(run.folder / BENCHMARK) for run in runs]
+    timed = [read_object(run.folder / BENCHMARK) for run in runs]
     rates = [
         (one["fps"], 1000 / one["p95_ms"]["total"])
         for one in timed
@@ -198,7 +196,7 @@ def quality_of(run: Trained, shape: str = "mask") -> dict[str, float]:
         "olrp_false_negatives": 100 * error.false_negative,
         "calibration_error": scores.error,
         "score_minus_iou": scores.bias,
-        **(json_object(run.folder / BOUNDARY) if shape == "mask" else {}),
+        **(read_object(run.folder / BOUNDARY) if shape == "mask" else {}),
     }
 
 
@@ -211,12 +209,12 @@ def mean_quality(runs: Iterable[Trained], shape: str = "mask") -> dict[str, floa
 
 def frames_per_second(run: Trained) -> float | None:
     """As eval.py --benchmark measured it, None where it did not."""
-    return json_object(run.folder / BENCHMARK).get("fps")
+    return read_object(run.folder / BENCHMARK).get("fps")
 
 
 def measure_boundary(report: Report) -> None:
     """Boundary AP of every run that has its mask results, left in its folder: kept runs have no
     masks."""
     for _, _, run in tqdm(report.runs, desc="boundary AP", unit="run", leave=False, disable=None):
-        if (run.folder / "results" / MASK_FILE).is_file():
+        if (run.folder / MASK_DETECTIONS).is_file():
             write_whole(run.folder / BOUNDARY, json.dumps(boundary_of_run(run.run)) + "\n")

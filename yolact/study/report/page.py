@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from yolact.study.arms import config_differences
+from yolact.study.folder.reading import starts_of
 from yolact.study.report.data import Report
 from yolact.study.report.figures import VERDICTS
 from yolact.study.report.tables import Table
@@ -187,7 +188,7 @@ def _figure(figures: Mapping[str, Drawing], key: str) -> str:
 def _facts(report: Report) -> str:
     study, runs = report.study, [trained for _, _, trained in report.runs]
     first = runs[0]
-    starts = [start for run in runs for start in (run.env, *run.env.get("resumed", ()))]
+    starts = [start for run in runs for start in starts_of(run.env)]
     seeds = ", ".join(map(str, study.seeds)) + (
         f"; added later: {', '.join(map(str, study.added_seeds))}" if study.added_seeds else ""
     )

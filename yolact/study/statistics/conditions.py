@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 from data.resolve import load_config
 from data.schema import Config
 from yolact.study.arms import arms_of, identity
+from yolact.study.folder.layout import CONFIG, run_of_records
+from yolact.study.folder.reading import read_env, starts_of
 from yolact.study.plan import Study
 from yolact.study.statistics.finished import FinishedRun
 from yolact.study.statistics.quality import LRP, Calibration, calibration, olrp
@@ -40,22 +41,13 @@ class Trained:
 
 
 def trained(run: FinishedRun) -> Trained:
-    folder = run.path.parent.parent
+    folder = run_of_records(run.path)
     return Trained(
         run,
         folder,
-        load_config(folder / "config.yaml", check_names=False),
-        json_object(folder / "env.json"),
+        load_config(folder / CONFIG, check_names=False),
+        read_env(folder),
     )
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def check_study(
@@ -119,9 +111,9 @@ def _data(run: Trained) -> dict[str, Any]:
 
 def _code(run: Trained) -> dict[str, Any]:
     """All code that trained it, since a run may have been resumed by another version."""
-    starts = [run.env, *run.env.get("resumed", ())]
+    starts = starts_of(run.env)
 
-    def joined(values) -> str:
+    def joined(values: Iterable[Any]) -> str:
         return ", then ".join(dict.fromkeys(str(value or "not recorded") for value in values))
 
     return {

@@ -3,8 +3,6 @@ study's are in study_runs.py."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +12,10 @@ from tqdm import tqdm
 
 from data.annotations import parse_json
 from data.resolve import load_config
-from yolact.engine.records import FILE, Records, read_records, records_of_results
+from yolact.engine.records import Records, read_records, records_of_results
+from yolact.study.folder.layout import CONFIG, RECORDS, seed_of
+from yolact.study.folder.reading import skipped_steps
 from yolact.study.statistics.resample import RESAMPLES, Resampled, cached_resample, resample
-
-SEED_FOLDER = re.compile(r"seed(\d+)-")
 
 
 @dataclass(frozen=True)
@@ -57,17 +55,14 @@ def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> FinishedRun:
     """
     path = Path(path)
     folder = path if path.is_dir() else None
-    file = path / "results" / FILE if folder else path
+    file = path / RECORDS if folder else path
     records, resampled = cached_resample(file, resamples)
     seed, skipped = 0, 0
-    if folder and (folder / "config.yaml").is_file():
-        config = load_config(folder / "config.yaml", check_names=False)
+    if folder and (folder / CONFIG).is_file():
+        config = load_config(folder / CONFIG, check_names=False)
         # a study with paired: false counts seeds otherwise than its runs train with
-        counted = SEED_FOLDER.match(folder.name)
-        seed, skipped = (
-            int(counted[1]) if counted else config.train.seed,
-            _skipped(folder / "metrics.jsonl"),
-        )
+        counted, skipped = seed_of(folder), skipped_steps(folder)
+        seed = config.train.seed if counted is None else counted
         if records.note.get("step") != config.train.iterations:
             raise ValueError(
                 f"{file} is of step {records.note.get('step')}, but the run has "
@@ -99,7 +94,7 @@ def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, Fin
     """{seed: run} of the finished runs in a folder of run folders. ValueError for none, or for two
     runs of one seed."""
     runs: dict[int, FinishedRun] = {}
-    places = sorted(path for path in Path(folder).iterdir() if (path / "results" / FILE).is_file())
+    places = sorted(path for path in Path(folder).iterdir() if (path / RECORDS).is_file())
     for place in tqdm(
         places, desc=f"resampling {Path(folder).name}", unit="run", leave=False, disable=None
     ):
@@ -112,7 +107,7 @@ def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, Fin
         runs[run.seed] = run
     if not runs:
         raise ValueError(
-            f"{folder} holds no finished run: a run's folder has results/{FILE}, an arm's holds "
+            f"{folder} holds no finished run: a run's folder has {RECORDS}, an arm's holds "
             "several of these"
         )
     return runs
@@ -138,22 +133,6 @@ def _run(
         skipped,
         kept,
     )
-
-
-def _skipped(metrics: Path) -> int:
-    """Steps that metrics.jsonl says were skipped; a line that a kill left unfinished is left
-    out."""
-    total = 0
-    try:
-        lines = metrics.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    for line in lines:
-        try:
-            total += json.loads(line).get("skipped") or 0
-        except (json.JSONDecodeError, AttributeError):
-            continue
-    return total
 
 
 def check_comparable(runs: Mapping[str, FinishedRun]) -> list[str]:
