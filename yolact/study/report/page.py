@@ -7,6 +7,7 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from yolact.study.arms import config_differences
 from yolact.study.folder.reading import starts_of
@@ -196,9 +197,10 @@ def _facts(report: Report) -> str:
     def values(*keys: str) -> str:
         found = []
         for start in starts:
+            value: Any = start
             for key in keys:
-                start = start.get(key) if isinstance(start, dict) else None
-            found.append(str(start or "not recorded"))
+                value = value.get(key) if isinstance(value, dict) else None
+            found.append(str(value or "not recorded"))
         return ", ".join(dict.fromkeys(found))
 
     looks = (
