@@ -4,7 +4,7 @@ data/schema.py.
 A data set is one entry of DATASETS. A config is one `derive` line, which starts from another config
 and states what differs:
 
-    derive("yolact_plus_small_cigarettes", name="butts_bce_mse", **{"loss.mask": "bce + 0.5*mse"})
+    derive("yolact_plus_small_cigarettes", name="butts_bce_mse", loss=dict(mask="bce + 0.5*mse"))
 
 and then `python train.py --config butts_bce_mse`. `--list configs` lists the names,
 `--print_config` shows every setting of one. The key "dataset" names an entry of DATASETS. Where
@@ -14,9 +14,11 @@ to train.batch_size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from data import survey
+from data.settings import flatten, given
 from layers.names import unknown_name
 
 COCO_CLASSES = (
@@ -138,8 +140,9 @@ def cigarettes_layout(root: str) -> dict[str, Any]:
     }
 
 
-# -------------------------------------------------------------------------------------------------
-# data sets Paths start from `root`, and `root` from the working directory.
+# ---------------------------------------------------------------------------------------- data sets
+
+# Paths start from `root`, and `root` from the working directory.
 
 DATASETS: dict[str, dict[str, Any]] = {
     "coco2017": {
@@ -180,19 +183,37 @@ NOTES: dict[str, str] = {}  # of some configs, in one line: what they are for
 
 
 def derive(
-    base: str | dict[str, Any], /, *, name: str, note: str = "", **changes: Any
+    base: str | Mapping[str, Any],
+    /,
+    *,
+    name: str,
+    note: str = "",
+    dataset: str | None = None,
+    model: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    augment: Mapping[str, Any] | None = None,
+    assign: Mapping[str, Any] | None = None,
+    loss: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    eval: Mapping[str, Any] | None = None,
+    **dotted: Any,
 ) -> dict[str, Any]:
-    """Add to CONFIGS the config `base` (a name or what derive returned) with `changes`,
-    {"section.field": value}; returns it.
+    """Add to CONFIGS the config `base` (a name, or what derive returned) with changes; returns it
+    as {"section.field": value}.
 
+    A change is a section, loss=dict(mask="bce + dice"), or a key, **{"loss.mask": "bce + dice"}.
     note: one line for --list configs and --print_config; a config derived from this one does not
-    inherit it. ValueError for an unknown base, or for a name that another config has.
+    inherit it. ValueError for an unknown base or key, for a key in both forms, or for a name that
+    another config has.
     """
+    where = f"derive(..., name={name!r})"
     if isinstance(base, str):
         if base not in CONFIGS:
-            raise ValueError(f"derive(..., name={name!r}): {unknown_name('config', base, CONFIGS)}")
+            raise ValueError(f"{where}: {unknown_name('config', base, CONFIGS)}")
         base = CONFIGS[base]
-    preset = {**base, **changes, "name": name}
+    sections = dict(model=model, data=data, augment=augment, assign=assign, loss=loss, train=train)
+    changes = flatten(given(dotted, dataset=dataset, eval=eval, **sections), where)
+    preset = {**flatten(base, where), **changes, "name": name}
     # the base's own changes to the data section described the base's data set
     if "dataset" in changes:
         preset = {
@@ -228,63 +249,54 @@ def coco_iterations(*epochs: int, batch: int) -> tuple[int, ...]:
 derive(
     {},
     name="yolact_base",
-    **{"dataset": "coco2017", "model.square_anchors": True, "train.autoscale": True},
+    dataset="coco2017",
+    model=dict(square_anchors=True),
+    train=dict(autoscale=True),
 )
 derive(
     "yolact_base",
     name="yolact_im400",
-    **{"model.max_size": 400, "model.anchor_scales": ((17,), (34,), (69,), (139,), (279,))},
+    model=dict(max_size=400, anchor_scales=((17,), (34,), (69,), (139,), (279,))),
 )
 derive(
     "yolact_base",
     name="yolact_im700",
-    **{
-        "model.max_size": 700,
-        "model.anchor_scales": ((30,), (61,), (122,), (244,), (488,)),
-        "loss.masks_to_train": 300,
-    },
+    model=dict(max_size=700, anchor_scales=((30,), (61,), (122,), (244,), (488,))),
+    loss=dict(masks_to_train=300),
 )
-derive("yolact_base", name="yolact_resnet50", **{"model.backbone": "resnet50"})
+derive("yolact_base", name="yolact_resnet50", model=dict(backbone="resnet50"))
 derive(
     "yolact_base",
     name="yolact_darknet53",
-    **{
-        "model.backbone": "darknet53",
-        "model.pixel_mean": (0, 0, 0),
-        "model.pixel_std": (255, 255, 255),
-    },
+    model=dict(backbone="darknet53", pixel_mean=(0, 0, 0), pixel_std=(255, 255, 255)),
 )
 derive(
     "yolact_resnet50",
     name="yolact_resnet50_pascal",
-    **{
-        "dataset": "pascal_sbd",
-        "model.anchor_scales": ((32,), (64,), (128,), (256,), (512,)),
-        "model.square_anchors": False,
-        "train.iterations": 120_000,
-        "train.lr_steps": (60_000, 100_000),
-    },
+    dataset="pascal_sbd",
+    model=dict(anchor_scales=((32,), (64,), (128,), (256,), (512,)), square_anchors=False),
+    train=dict(iterations=120_000, lr_steps=(60_000, 100_000)),
 )
 derive(
     "yolact_base",
     name="yolact_plus_base",
-    **{
-        "model.dcn_layers": (0, 4, 23, 3),
-        "model.dcn_interval": 3,
-        "model.mask_iou_net": True,
-        "model.anchor_scales": octaves(24, 3),
-        "model.square_anchors": False,
-    },
+    model=dict(
+        dcn_layers=(0, 4, 23, 3),
+        dcn_interval=3,
+        mask_iou_net=True,
+        anchor_scales=octaves(24, 3),
+        square_anchors=False,
+    ),
 )
 derive(
     "yolact_plus_base",
     name="yolact_plus_resnet50",
-    **{"model.backbone": "resnet50", "model.dcn_layers": (0, 4, 6, 3), "model.dcn_interval": 1},
+    model=dict(backbone="resnet50", dcn_layers=(0, 4, 6, 3), dcn_interval=1),
 )
 
 # Anchor assigners compared at one square anchor a location, as in the ablation of mask-aware IoU
-# (docs/reference/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of
-# the rate, as maYOLACT.
+# (docs/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of the rate,
+# as maYOLACT.
 ASSIGNERS = {  # name: (assign.name, published mask AP on COCO minival at 400, 550 and 700)
     "max_iou": ("max_iou", ("24.8", "28.5", "29.7")),
     "atss_iou": ("atss", ("25.3", "29.3", "30.8")),
@@ -292,95 +304,93 @@ ASSIGNERS = {  # name: (assign.name, published mask AP on COCO minival at 400, 5
     "atss_gmaiou": ("atss(iou='gmaiou')", ("not known",) * 3),
 }
 _EPOCHS = coco_iterations(20, 42, 49, 52, 55, batch=32)
-ABLATION = {
-    "model.anchor_scales": octaves(32, 1),
-    "model.anchor_ratios": (1,),
-    "loss.mask_weight": 8,
-    "train.autoscale": False,
-    "train.batch_size": 32,
-    "train.lr": 4e-3,
-    "train.warmup_lr": 4e-4,
-    "train.lr_steps": _EPOCHS[:-1],
-    "train.iterations": _EPOCHS[-1],
-}
 for _name, (_assigner, _published) in ASSIGNERS.items():
     for _size, _ap in zip((400, 550, 700), _published, strict=True):
         derive(
             "yolact_resnet50",
             name=f"assigners/{_name}_{_size}",
             note=f"ablation of assigners; published mask AP: {_ap}",
-            **{**ABLATION, "model.max_size": _size, "assign.name": _assigner},
+            model=dict(max_size=_size, anchor_scales=octaves(32, 1), anchor_ratios=(1,)),
+            assign=dict(name=_assigner),
+            loss=dict(mask_weight=8),
+            train=dict(
+                autoscale=False,
+                batch_size=32,
+                lr=4e-3,
+                warmup_lr=4e-4,
+                lr_steps=_EPOCHS[:-1],
+                iterations=_EPOCHS[-1],
+            ),
         )
 
-# YOLACT with mask-aware assignment (docs/reference/gmayolact.md): anchors 4 and 4 sqrt(2) times the
-# stride, and every block of C3 to C5 deformable (dcn_layers counts from the last block back, so 23
-# covers any ResNet).
-MAYOLACT = {
-    "model.dcn_layers": (0, 4, 23, 3),
-    "model.dcn_groups": 4,
-    "model.fpn_upsample": "carafe",
-    "model.anchor_scales": octaves(32, 2),
-    "model.anchor_ratios": (1,),
-    "assign.name": "atss(k=9, iou='maiou')",
-    "loss.box_weight": 1.5,
-    "loss.mask_weight": 8,
-    "loss.semantic_weight": 1,
-    "eval.score_threshold": 0.05,
-    "train.autoscale": False,
-    "train.batch_size": 32,
-    "train.lr": 8e-3,
-    "train.momentum": 0.9,
-    "train.weight_decay": 5e-4,
-    "train.clip_grad_norm": 35,
-    "train.warmup_iterations": 500,
-    "train.warmup_lr": 8e-4,
-    "train.schedule": "cosine",
-    "train.iterations": _EPOCHS[-1],
-}
-GMAYOLACT = {
-    "assign.name": "atss(k=9, iou='gmaiou')",
-    "loss.classification": "rank_sort",
-    "loss.box": "giou",
-    "loss.mask": "dice",
-    "loss.self_balance": True,
-    "loss.box_weight": 1,
-    "loss.mask_weight": 1,
-    # Not from the paper, where they could not be established: maYOLACT's.
-    "loss.semantic_weight": 1,
-    "train.lr": 8e-3,
-    "train.warmup_lr": 8e-4,
-    "model.anchor_scales": octaves(32, 2),
-    "eval.score_threshold": 0.05,
-}
-for _size, _ap, _generalised_ap in ((550, "35.2", "not known"), (700, "37.7", "38.7")):
-    _ma = derive(
-        "yolact_resnet50",
-        name=f"mayolact_{_size}",
-        note=f"published mask AP on COCO test-dev: {_ap}",
-        **{**MAYOLACT, "model.max_size": _size},
-    )
+# YOLACT with mask-aware assignment (docs/gmayolact.md): anchors 4 and 4 sqrt(2) times the stride,
+# and every block of C3 to C5 deformable (dcn_layers counts from the last block back, so 23 covers
+# any ResNet).
+derive(
+    "yolact_resnet50",
+    name="mayolact_550",
+    note="published mask AP on COCO test-dev: 35.2",
+    model=dict(
+        max_size=550,
+        dcn_layers=(0, 4, 23, 3),
+        dcn_groups=4,
+        fpn_upsample="carafe",
+        anchor_scales=octaves(32, 2),
+        anchor_ratios=(1,),
+    ),
+    assign=dict(name="atss(k=9, iou='maiou')"),
+    loss=dict(box_weight=1.5, mask_weight=8, semantic_weight=1),
+    eval=dict(score_threshold=0.05),
+    train=dict(
+        autoscale=False,
+        batch_size=32,
+        lr=8e-3,
+        momentum=0.9,
+        weight_decay=5e-4,
+        clip_grad_norm=35,
+        warmup_iterations=500,
+        warmup_lr=8e-4,
+        schedule="cosine",
+        iterations=_EPOCHS[-1],
+    ),
+)
+derive(
+    "mayolact_550",
+    name="mayolact_700",
+    note="published mask AP on COCO test-dev: 37.7",
+    model=dict(max_size=700),
+)
+# What could not be established from its paper stays as in maYOLACT; the notes name it.
+for _size, _ap in ((550, "not known"), (700, "38.7")):
     derive(
-        _ma,
+        f"mayolact_{_size}",
         name=f"gmayolact_{_size}",
-        note=f"test-dev AP {_generalised_ap}; not from the paper: "
+        note=f"test-dev AP {_ap}; not from the paper: "
         "lr, warmup_lr, semantic_weight, anchor_scales, score_threshold",
-        **GMAYOLACT,
+        assign=dict(name="atss(k=9, iou='gmaiou')"),
+        loss=dict(
+            classification="rank_sort",
+            box="giou",
+            mask="dice",
+            self_balance=True,
+            box_weight=1,
+            mask_weight=1,
+        ),
     )
 
 # Cigarette butts: the mask-loss survey's schedule (its lr steps lie beyond the last iteration) and
 # its paper's learning rate.
-SURVEY = {
-    "dataset": "cigarettes",
-    "model.max_size": 512,
-    "train.lr": 1e-4,
-    "train.iterations": 4_000,
-    "train.validate_every": 500,
-}
-derive("yolact_plus_base", name="yolact_plus_base_cigarettes", **SURVEY)
-derive("yolact_plus_resnet50", name="yolact_plus_resnet50_cigarettes", **SURVEY)
+for _name in ("yolact_plus_base", "yolact_plus_resnet50"):
+    derive(
+        _name,
+        name=f"{_name}_cigarettes",
+        dataset="cigarettes",
+        model=dict(max_size=512),
+        train=dict(lr=1e-4, iterations=4_000, validate_every=500),
+    )
 
 # Every row of the survey's tables, replayed as its code computed it and in corrected form:
-# docs/reference/survey.md.
+# docs/survey.md.
 for _name, _note, _changes in survey.presets():
     derive(survey.BASE, name=_name, note=_note, **_changes)
 
@@ -389,105 +399,87 @@ for _name, _note, _changes in survey.presets():
 derive(
     {},
     name="yolact_small",
-    **{
-        "dataset": "coco2017",
-        "model.max_size": 256,
-        "model.backbone": "resnet18",
-        "model.pretrained": "none",
-        "model.norm": "group",
-        "model.fpn_channels": 128,
-        "model.proto_channels": 128,
-        "model.head_channels": 128,
-        "model.anchor_scales": octaves(12, 1),
-        "augment.zoom_out": False,
-        "model.mask_iou_relu": "open",
-        "train.optimizer": "adamw",
-        "train.lr": 1e-3,
-        "train.weight_decay": 0.01,
-        "train.schedule": "cosine",
-        "train.iterations": 100_000,
-        "train.num_workers": 2,
-    },
+    dataset="coco2017",
+    model=dict(
+        max_size=256,
+        backbone="resnet18",
+        pretrained="none",
+        norm="group",
+        fpn_channels=128,
+        proto_channels=128,
+        head_channels=128,
+        anchor_scales=octaves(12, 1),
+        mask_iou_relu="open",
+    ),
+    augment=dict(zoom_out=False),
+    train=dict(
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.01,
+        schedule="cosine",
+        iterations=100_000,
+        num_workers=2,
+    ),
 )
 derive(
     "yolact_small",
     name="yolact_plus_small",
-    **{
-        "model.dcn_layers": (0, 0, 2, 2),
-        "model.mask_iou_net": True,
-        "model.anchor_scales": octaves(12, 3),
-    },
+    model=dict(dcn_layers=(0, 0, 2, 2), mask_iou_net=True, anchor_scales=octaves(12, 3)),
 )
 derive(
     "yolact_plus_small",
     name="yolact_plus_tiny",
-    **{
-        "model.backbone": "resnet14",
-        "model.backbone_width": 32,
-        "model.dcn_layers": (0, 0, 1, 1),
-        "model.fpn_channels": 64,
-        "model.proto_channels": 64,
-        "model.head_channels": 64,
-    },
+    model=dict(
+        backbone="resnet14",
+        backbone_width=32,
+        dcn_layers=(0, 0, 1, 1),
+        fpn_channels=64,
+        proto_channels=64,
+        head_channels=64,
+    ),
 )
 
-STANDIN = {
-    "dataset": "cigarettes_standin",
-    "train.iterations": 5_000,
-    "train.warmup_iterations": 100,
-    "train.validate_every": 500,
-}
-derive("yolact_small", name="yolact_small_cigarettes", **STANDIN)
-derive("yolact_plus_small", name="yolact_plus_small_cigarettes", **STANDIN)
-derive("yolact_plus_tiny", name="yolact_plus_tiny_cigarettes", **STANDIN)
+_SMALL = ("yolact_small", "yolact_plus_small", "yolact_plus_tiny")
+for _name in _SMALL:
+    derive(
+        _name,
+        name=f"{_name}_cigarettes",
+        dataset="cigarettes_standin",
+        train=dict(iterations=5_000, warmup_iterations=100, validate_every=500),
+    )
 
-# Microscopy: up to several hundred small objects an image (at 256 px, half of them are under 13
-# px).
-NUCLEI = {
-    "dataset": "nuclei",
-    "eval.max_dets": 300,
-    "eval.top_k": 600,
-    "loss.masks_to_train": 300,
-    "train.iterations": 3_000,
-    "train.warmup_iterations": 100,
-    "train.validate_every": 500,
-}
-derive(
-    "yolact_small", name="yolact_small_nuclei", **{**NUCLEI, "model.anchor_scales": octaves(8, 2)}
-)
-derive(
-    "yolact_plus_small",
-    name="yolact_plus_small_nuclei",
-    **{**NUCLEI, "model.anchor_scales": octaves(8, 2)},
-)
-derive(
-    "yolact_plus_tiny",
-    name="yolact_plus_tiny_nuclei",
-    **{**NUCLEI, "model.anchor_scales": octaves(8, 2)},
-)
+# Microscopy: up to several hundred small objects an image (at 256 px, half of them are under
+# 13 px).
+for _name in _SMALL:
+    derive(
+        _name,
+        name=f"{_name}_nuclei",
+        dataset="nuclei",
+        model=dict(anchor_scales=octaves(8, 2)),
+        eval=dict(max_dets=300, top_k=600),
+        loss=dict(masks_to_train=300),
+        train=dict(iterations=3_000, warmup_iterations=100, validate_every=500),
+    )
 
 # The first command of the README: minutes on two cores. Objects keep their size, so that a short
 # training sees the sizes it is tested on.
 derive(
     "yolact_plus_tiny",
     name="quickstart",
-    **{
-        "dataset": "quickstart",
-        "model.backbone": "resnet10",
-        "model.proto_channels": 32,
-        "model.proto_layers": 1,
-        "model.prototypes": 16,
-        "model.anchor_scales": ((20, 32), (40, 56), (64, 90), (128, 181), (256, 360)),
-        "augment.iou_crop": False,
-        "train.iterations": 1_100,
-        "train.warmup_iterations": 50,
-        "train.validate_every": 550,
-        "train.save_every": 100,
-    },
+    dataset="quickstart",
+    model=dict(
+        backbone="resnet10",
+        proto_channels=32,
+        proto_layers=1,
+        prototypes=16,
+        anchor_scales=((20, 32), (40, 56), (64, 90), (128, 181), (256, 360)),
+    ),
+    augment=dict(iou_crop=False),
+    train=dict(iterations=1_100, warmup_iterations=50, validate_every=550, save_every=100),
 )
 
 
-# -------------------------------------------------------------------------------------------------
-# your configs derive("yolact_plus_small_cigarettes", name="butts_bce_mse", **{"loss.mask": "bce +
-# 0.5*mse"}) derive("yolact_plus_small_cigarettes", name="butts_huber", **{"loss.mask":
-# "huber(delta=0.3)"})
+# ------------------------------------------------------------------------------------- your configs
+
+# derive("yolact_plus_small_cigarettes", name="butts_bce_mse", loss=dict(mask="bce + 0.5*mse"))
+# derive("yolact_plus_small_cigarettes", name="butts_huber", loss=dict(mask="huber(delta=0.3)"))

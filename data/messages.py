@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic_core import ErrorDetails
 
 from layers.names import did_you_mean
 
@@ -24,9 +26,18 @@ def brief(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def reason(item: dict) -> str:
-    """Why pydantic refused a value, from one item of ValidationError.errors()."""
+def choices_of(annotation: Any) -> list[str]:
+    """The values of the Literal types in an annotation."""
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [value for part in get_args(annotation) for value in choices_of(part)]
+
+
+def reason(item: ErrorDetails, annotation: Any = None) -> str:
+    """Why pydantic refused a value, from one item of ValidationError.errors(). annotation: of the
+    setting, for its choices."""
     kind, context = item["type"], item.get("ctx", {})
+    choices = choices_of(annotation)
     bounds = {
         "greater_than": ("gt", ">"),
         "greater_than_equal": ("ge", ">="),
@@ -36,8 +47,7 @@ def reason(item: dict) -> str:
     if kind in bounds:
         name, sign = bounds[kind]
         return f"must be {sign} {context[name]:g}"
-    if kind == "literal_error":
-        choices = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+    if kind == "literal_error" and choices:
         return f"must be one of {', '.join(choices)}{did_you_mean(str(item['input']), choices)}"
     if kind == "value_error":
         return str(context["error"])

@@ -10,51 +10,62 @@ from __future__ import annotations
 
 import hashlib
 import json
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from data import config as user
 from data.messages import brief, reason
 from data.schema import Config
+from data.settings import (
+    KEYS,
+    SECTIONS,
+    ConfigError,
+    flatten,
+    given,
+    may_be_none,
+    type_of,
+    unknown_key,
+)
 from data.yaml_text import read_yaml, write_yaml
-from layers.names import did_you_mean, unknown_name
+from layers.names import unknown_name
 
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
-_SECTIONS = {
-    name: field.annotation
-    for name, field in Config.model_fields.items()
-    if field.annotation is not str
-}
-KEYS = (
-    "name",
-    "dataset",
-    *(f"{section}.{field}" for section, model in _SECTIONS.items() for field in model.model_fields),
-)
-
-
-class ConfigError(ValueError):
-    """A config that cannot be used; the message names the file or override, the key and the reason
-    in one line."""
 
 
 def load_config(
-    name_or_file: str | Path | Mapping, overrides: Iterable[str] = (), *, check_names: bool = True
+    name_or_file: str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    *,
+    check_names: bool = True,
+    dataset: str | None = None,
+    model: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    augment: Mapping[str, Any] | None = None,
+    assign: Mapping[str, Any] | None = None,
+    loss: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    eval: Mapping[str, Any] | None = None,
+    **dotted: Any,
 ) -> Config:
     """The checked config of a name of data/config.py (with or without `_config`), a YAML file, a
     run folder, or a mapping.
 
     overrides are "section.field=value" strings, values in YAML; "dataset=NAME" replaces the whole
-    data section by an entry of DATASETS. check_names=False skips what needs torch: the names,
-    parameters and plugins of losses and assigners. ConfigError for anything a user got wrong.
+    data section by an entry of DATASETS. The keywords say the same in Python: a section as
+    train=dict(lr=1e-3), or a key as **{"train.lr": 1e-3}. check_names=False skips what needs torch:
+    the names, parameters and plugins of losses and assigners. ConfigError for anything a user got
+    wrong.
     """
     values, origin, fixed = _source(name_or_file)
     origins = dict.fromkeys(values, origin)
-    changes = _read_overrides(overrides)
+    sections = dict(model=model, data=data, augment=augment, assign=assign, loss=loss, train=train)
+    keywords = flatten(given(dotted, dataset=dataset, eval=eval, **sections), "load_config")
+    changes = _read_overrides(overrides, keywords)
     _choose_dataset(values, changes)
     values.update(changes)
     origins.update({key: "override" for key in changes})
@@ -152,43 +163,6 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     return values, str(path), fixed
 
 
-def flatten(content: Mapping, origin: str) -> dict[str, Any]:
-    """Nested sections, dotted keys or both -> {dotted key: value}, every key known. ConfigError
-    otherwise."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        key = str(key)
-        if key in _SECTIONS:
-            if isinstance(value, BaseModel):
-                value = value.model_dump()
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{origin}: {key}: is a section of settings, got {value!r}")
-            items = {f"{key}.{field}": item for field, item in value.items()}
-        else:
-            items = {key: value}
-        for name, item in items.items():
-            if name not in KEYS:
-                raise ConfigError(f"{origin}: {_unknown_key(name)}")
-            if name in flat:
-                raise ConfigError(f"{origin}: {name} is set twice")
-            flat[name] = item
-    return flat
-
-
-def _unknown_key(key: str) -> str:
-    hint = did_you_mean(key, KEYS)
-    if not hint:  # the field may be right and its section missing or wrong
-        field = key.rsplit(".", 1)[-1]
-        same = [known for known in KEYS if known.rsplit(".", 1)[-1] == field]
-        near = (
-            same or [known for known in KEYS if did_you_mean(field, [known.rsplit(".", 1)[-1]])][:3]
-        )
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    if not hint and "." not in key:
-        hint = f"; keys are written section.field, with the sections {', '.join(_SECTIONS)}"
-    return f"unknown key {key}{hint}"
-
-
 def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
     """Expand a data set named in `changes` (or else in `values`) in place; other data.* keys of
     `changes` still apply on top."""
@@ -222,7 +196,8 @@ def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------------------------- overrides
 
 
-def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+def _read_overrides(overrides: Iterable[str], keywords: dict[str, Any]) -> dict[str, Any]:
+    """{key: value} of key=value texts, which may repeat a key, and of keywords, which may not."""
     changes: dict[str, Any] = {}
     for text in overrides:
         key, equals, raw = text.partition("=")
@@ -231,27 +206,22 @@ def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"{text!r} is not key=value: write for example train.lr=1e-3")
         if key not in KEYS:
             raise ConfigError(
-                _unknown_section(key) if key in _SECTIONS else f"{text}: {_unknown_key(key)}"
+                _unknown_section(key) if key in SECTIONS else f"{text}: {unknown_key(key)}"
             )
+        if key in keywords:
+            raise ConfigError(f"{text}: {key} is given as a keyword too: give it once")
         changes[key] = _parse_value(key, raw.strip(), text)
-    return changes
+    return changes | keywords
 
 
 def _unknown_section(section: str) -> str:
-    fields = ", ".join(f"{section}.{field}" for field in list(_SECTIONS[section].model_fields)[:4])
+    fields = ", ".join(f"{section}.{field}" for field in list(SECTIONS[section].model_fields)[:4])
     return f"{section} is a section: set its fields one by one, {fields}, ..."
-
-
-def _annotation(key: str) -> Any:
-    if "." not in key:
-        return str
-    section, field = key.split(".")
-    return _SECTIONS[section].model_fields[field].annotation
 
 
 def _parse_value(key: str, raw: str, text: str) -> Any:
     quoted = len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "'\"" and raw[0] not in raw[1:-1]
-    if _annotation(key) is str:  # an expression or a path is taken as it stands
+    if type_of(key) is str:  # an expression or a path is taken as it stands
         return raw[1:-1] if quoted else raw
     try:
         return read_yaml(raw)
@@ -266,11 +236,7 @@ def _validate(values: dict[str, Any], origins: dict[str, str], default_origin: s
     nested: dict[str, Any] = {}
     for key, value in values.items():
         _refuse_bool(key, value, origins.get(key, default_origin))
-        if (
-            isinstance(value, str)
-            and value.lower() == "none"
-            and type(None) in typing.get_args(_annotation(key))
-        ):
+        if isinstance(value, str) and value.lower() == "none" and may_be_none(key):
             value = None
         section, _, field = key.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[field] = value
@@ -286,7 +252,7 @@ def _validate(values: dict[str, Any], origins: dict[str, str], default_origin: s
 
 def _refuse_bool(key: str, value: Any, origin: str) -> None:
     """true for a number would quietly become 1."""
-    if isinstance(value, bool) and _annotation(key) is not bool:
+    if isinstance(value, bool) and type_of(key) is not bool:
         raise ConfigError(
             f"{_prefix(origin)}{key}={str(value).lower()}: this setting is not a switch that is "
             "true or false"
@@ -298,17 +264,17 @@ def _prefix(origin: str) -> str:
 
 
 def _message(
-    item: dict, values: dict[str, Any], origins: dict[str, str], default_origin: str
+    item: ErrorDetails, values: dict[str, Any], origins: dict[str, str], default_origin: str
 ) -> str:
     """One pydantic error in words: `train.lr=-1: must be > 0`."""
     key = ".".join(str(part) for part in item["loc"][:2])
     place = "".join(f"[{part}]" for part in item["loc"][2:] if isinstance(part, int))
-    why = reason(item)
+    why = reason(item, type_of(key) if key in KEYS else None)
     if key in values:
         shown = item["input"] if place else values[key]
         return f"{_prefix(origins.get(key, default_origin))}{key}{place}={brief(shown)}: {why}"
     # a rule about several fields; an override is the likely culprit
-    if key in _SECTIONS or not key:
+    if key in SECTIONS or not key:
         touched = [
             name
             for name, origin in origins.items()

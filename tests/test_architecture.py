@@ -47,6 +47,7 @@ TORCH_FREE = (
     "layers.names",
     "layers.problems",
     "data.messages",
+    "data.settings",
     "data.yaml_text",
     "data.resolve",
     "yolact",

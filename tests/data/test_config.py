@@ -1,9 +1,12 @@
 """data/config.py: the named configs hold the published values, and derive states differences."""
 
+import inspect
+
 import pytest
 
 from data.config import CONFIGS, DATASETS, NOTES, derive
 from data.resolve import load_config
+from data.settings import SECTIONS
 
 PUBLISHED = [
     "yolact_base",
@@ -241,3 +244,63 @@ def test_derive_refuses_to_hide_another_config(own_configs):
     derive("yolact_small", name="mine")  # a notebook cell run twice
     with pytest.raises(ValueError, match="already another config called 'mine'"):
         derive("yolact_small", name="mine", **{"train.lr": 1.0})
+
+
+def test_derive_takes_sections_and_dotted_keys(own_configs):
+    nested = derive(
+        "yolact_plus_small",
+        name="nested",
+        dataset="nuclei",
+        data=dict(label_map=None),
+        loss=dict(mask="bce + dice", box="giou"),
+        train=dict(iterations=5000),
+        **{"eval.nms": "traditional", "data.keep_empty": False},
+    )
+    dotted = derive(
+        "yolact_plus_small",
+        name="dotted",
+        **{
+            "dataset": "nuclei",
+            "data.label_map": None,
+            "loss.mask": "bce + dice",
+            "loss.box": "giou",
+            "train.iterations": 5000,
+            "eval.nms": "traditional",
+            "data.keep_empty": False,
+        },
+    )
+    assert {**nested, "name": ""} == {**dotted, "name": ""}
+    config = load("nested")
+    assert (config.loss.mask, config.loss.box) == ("bce + dice", "giou")
+    assert (config.train.iterations, config.eval.nms) == (5000, "traditional")
+    assert (config.data.class_names, config.data.keep_empty) == (("nucleus",), False)
+    again = derive(nested, name="again", train=dict(iterations=6000))  # what derive returned
+    assert again == {**nested, "name": "again", "train.iterations": 6000}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(loss=dict(maks="bce")), "unknown key loss.maks; did you mean loss.mask"),
+        ({"loss.maks": "bce"}, "unknown key loss.maks; did you mean loss.mask"),
+        (dict(trian=dict(lr=1)), "unknown key trian; did you mean"),
+        (dict(loss="bce"), "loss: is a section of settings, got 'bce'"),
+        (dict(loss=dict(mask="bce"), **{"loss.mask": "mse"}), "loss.mask is set twice"),
+        (dict(loss=dict(mask="bce"), **{"loss.mask": "bce"}), "loss.mask is set twice"),
+    ],
+)
+def test_derive_tells_a_wrong_change_at_once(own_configs, changes, words):
+    before = dict(CONFIGS)
+    with pytest.raises(ValueError, match=words) as caught:
+        derive("yolact_small", name="mine", **changes)
+    assert "derive(..., name='mine')" in str(caught.value) and before == CONFIGS
+
+
+def test_the_sections_of_derive_and_load_config_are_those_of_the_schema():
+    for function in (derive, load_config):
+        keywords = {
+            parameter.name
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        assert keywords - {"name", "note", "check_names"} == {*SECTIONS, "dataset"}

@@ -202,6 +202,36 @@ def test_bad_override(overrides, expected):
     assert expected in refused("yolact_small", *overrides)
 
 
+def test_keywords_say_what_overrides_say():
+    texts = load("quickstart", "train.iterations=100", "loss.mask=dice", "dataset=nuclei")
+    assert texts == load_config(
+        "quickstart",
+        check_names=False,
+        dataset="nuclei",
+        loss=dict(mask="dice"),
+        **{"train.iterations": 100},
+    )
+    assert load_config("quickstart", check_names=False, data=dict(label_map={3: 0})).data.label_map
+    scaled = load_config("yolact_base", train=dict(batch_size=16, lr=5e-4), check_names=False)
+    assert (scaled.train.lr, scaled.train.iterations) == (5e-4, 400_000)
+
+
+@pytest.mark.parametrize(
+    "overrides, keywords, expected",
+    [
+        ([], dict(train=dict(iteratoins=1)), "train.iteratoins; did you mean train.iterations"),
+        ([], dict(train=dict(lr=-1)), "^train.lr=-1: must be > 0"),
+        ([], dict(train=dict(lr=True)), "train.lr=true: this setting is not a switch"),
+        ([], dict(model=dict(backbone="resnet51")), "must be one of resnet10, .* mean resnet50"),
+        ([], dict(train=dict(lr=1), **{"train.lr": 1}), "train.lr is set twice"),
+        (["train.lr=2"], dict(train=dict(lr=1)), "train.lr is given as a keyword too"),
+    ],
+)
+def test_bad_keywords(overrides, keywords, expected):
+    with pytest.raises(ConfigError, match=expected):
+        load_config("yolact_small", overrides, check_names=False, **keywords)
+
+
 def test_max_size_alone_changes_nothing_else():
     changed, base = load("yolact_base", "model.max_size=230"), load("yolact_base")
     assert changed == base.model_copy(

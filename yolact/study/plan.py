@@ -501,7 +501,8 @@ def _message(item: dict) -> str:
     key = ".".join(map(str, path))
     if item["type"] == "extra_forbidden":
         return f"unknown key {key}{did_you_mean(str(path[-1]), _section(path).model_fields)}"
-    why = reason(item)
+    setting = Study.model_fields.get(key)
+    why = reason(item, setting.annotation if setting else None)
     if item["type"] == "missing":
         return (
             f"{key}: {why}: {_section(path).model_fields[path[-1]].description or 'give a value'}"
