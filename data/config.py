@@ -295,7 +295,7 @@ derive(
 )
 
 # Anchor assigners compared at one square anchor a location, as in the ablation of mask-aware IoU
-# (docs/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of the rate,
+# (docs/reference/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of the rate,
 # as maYOLACT.
 ASSIGNERS = {  # name: (assign.name, published mask AP on COCO minival at 400, 550 and 700)
     "max_iou": ("max_iou", ("24.8", "28.5", "29.7")),
@@ -323,7 +323,7 @@ for _name, (_assigner, _published) in ASSIGNERS.items():
             ),
         )
 
-# YOLACT with mask-aware assignment (docs/gmayolact.md): anchors 4 and 4 sqrt(2) times the stride,
+# YOLACT with mask-aware assignment (docs/reference/gmayolact.md): anchors 4 and 4 sqrt(2) times the stride,
 # and every block of C3 to C5 deformable (dcn_layers counts from the last block back, so 23 covers
 # any ResNet).
 derive(
@@ -390,7 +390,7 @@ for _name in ("yolact_plus_base", "yolact_plus_resnet50"):
     )
 
 # Every row of the survey's tables, replayed as its code computed it and in corrected form:
-# docs/survey.md.
+# docs/reference/survey.md.
 for _name, _note, _changes in survey.presets():
     derive(survey.BASE, name=_name, note=_note, **_changes)
 

@@ -96,7 +96,7 @@ def test_every_preset_replays_a_stored_case_or_corrects_one_that_does():
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_is_explained_in_one_line_and_in_the_docs(name):
     assert 10 < len(NOTES[name]) <= 105 and "\n" not in NOTES[name]
-    assert f"`{name}`" in (Path(__file__).parents[2] / "docs" / "survey.md").read_text(
+    assert f"`{name}`" in (Path(__file__).parents[2] / "docs/reference/survey.md").read_text(
         encoding="utf-8"
     )
 
