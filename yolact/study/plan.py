@@ -11,7 +11,7 @@ no torch.
     seeds: 5                                  # 0, 1, 2, 3, 4
     budget: 4000                              # iterations
 
-docs/reference/sweeps.md describes every key. data/arms.py makes arms and configs of it.
+docs/reference/sweeps.md describes every key. arms.py makes arms and configs of it.
 """
 
 from __future__ import annotations

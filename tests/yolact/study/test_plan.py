@@ -574,7 +574,7 @@ def test_shipped_studies_hold(file):
     check_losses(made, arms)
     assert len({run.folder for run in runs_of(made, arms)}) == len(arms) * len(made.seeds)
     table = (
-        (Path(__file__).parents[3] / "docs" / "sweeps.md")
+        (Path(__file__).parents[3] / "docs" / "reference" / "sweeps.md")
         .read_text()
         .partition("## Studies that come along")[2]
     )

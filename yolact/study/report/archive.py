@@ -4,30 +4,46 @@ after runs/ is gone."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yolact.engine.records import FILE
 from yolact.files import writing
-from yolact.study.folder.reading import read_metrics
-from yolact.study.report.data import BENCHMARK, BOUNDARY, Report
-from yolact.study.report.gallery import CHOSEN, keep_detections
+from yolact.study.folder.kept import archive_of, names_in, write_archive
+from yolact.study.folder.layout import (
+    BENCHMARK,
+    BOUNDARY,
+    CHOSEN,
+    CONFIG,
+    ENV,
+    GALLERY,
+    METRICS,
+    RECORDS,
+    RESULTS,
+    RUNS,
+    STUDY,
+)
+from yolact.study.folder.reading import read_metrics, starts_of
+from yolact.study.report.data import Report
+from yolact.study.report.gallery import keep_detections
 from yolact.study.statistics.conditions import Trained
 
-LIMIT = 10 * 2**20  # bytes of all runs of a study
+LIMIT = 10 * 2**20  # bytes of all kept runs of a study
 LINES = 150  # training lines kept of a run
 # of env.json: where it ran is nobody's business, config.yaml says what
 PRIVATE = ("argv", "platform", "threads")
 
 
 def keep(report: Report, target: Path) -> list[Path]:
-    """Copies study.yaml and the finished runs of a study to target/runs/<arm>/<run>: config,
-    environment, thinned metrics, per-image records, the detections of a few images. Runs that are
-    there already stay. Returns the folders that are new.
+    """Keeps study.yaml, tune.json and the finished runs of a study in the folder `target`.
+
+    A run is kept as config, environment, thinned metrics, per-image records, and the detections on
+    a few images. It goes to the end of its arm's archive, runs/<arm>.zip; runs that are there
+    already stay. Returns <archive>/<run> of each new one.
 
     ValueError for a target of another name, and where the runs would take more than 10 MB; then
     nothing is written.
@@ -35,49 +51,63 @@ def keep(report: Report, target: Path) -> list[Path]:
     if target.name != report.study.name:
         raise ValueError(
             f"--keep={target}: sweep.py looks for kept runs by the study's name, so use "
-            f"--keep=docs/studies/{report.study.name}"
+            f"--keep=studies/{report.study.name}"
         )
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".keeping-") as temporary:
-        copies: dict[Path, Path] = {}
-        for i, (arm, seed, run) in enumerate(report.runs):
-            place = target / "runs" / arm.arm.slug / run.folder.name
-            if place.exists() or run.folder.resolve() == place.resolve():
-                continue
-            copies[place] = Path(temporary) / str(i)
-            _copy(run, copies[place], first=seed == report.study.seeds[0])
-        _check_size(target, [*copies.values(), *target.glob("runs/*/*")])
+        scratch, new = Path(temporary), _unkept(report, target)
+        archives: dict[Path, Path] = {}
+        for slug, runs in new.items():
+            copies = {}
+            for name, (seed, run) in runs.items():
+                copies[name] = scratch / slug / name
+                _copy(run, copies[name], first=seed == report.study.seeds[0])
+            archive = archive_of(target, slug)
+            archives[archive] = scratch / archive.name
+            write_archive(archives[archive], archive, copies)
+        _check_size(target, archives)
         with writing(target):
-            for name in ("study.yaml", "tune.json"):
+            for name in (STUDY, CHOSEN):
                 source = report.folder / name
                 if source.is_file() and source.resolve() != (target / name).resolve():
                     shutil.copyfile(source, target / name)
-            for place, copy in copies.items():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                copy.rename(place)
-    return list(copies)
+            for archive, made in archives.items():
+                archive.parent.mkdir(exist_ok=True)
+                os.replace(made, archive)
+    return [archive_of(target, slug) / name for slug, runs in new.items() for name in runs]
+
+
+def _unkept(report: Report, target: Path) -> dict[str, dict[str, tuple[int, Trained]]]:
+    """{arm's folder: {run's folder: (seed, run)}} of the runs that target does not hold yet."""
+    new: dict[str, dict[str, tuple[int, Trained]]] = {}
+    for arm, seed, run in report.runs:
+        slug, name = arm.arm.slug, run.folder.name
+        plain = target / RUNS / slug / name
+        if name not in names_in(archive_of(target, slug)) and not plain.exists():
+            new.setdefault(slug, {})[name] = seed, run
+    return new
 
 
 def _copy(run: Trained, place: Path, *, first: bool) -> None:
-    (place / "results").mkdir(parents=True)
+    (place / RESULTS).mkdir(parents=True)
     with writing(place):
-        shutil.copyfile(run.folder / "config.yaml", place / "config.yaml")
+        shutil.copyfile(run.folder / CONFIG, place / CONFIG)
         public = [
             {key: value for key, value in start.items() if key not in PRIVATE}
-            for start in (run.env, *run.env.get("resumed", ()))
+            for start in starts_of(run.env)
         ]
         record = {**public[0], "resumed": public[1:]} if public[1:] else public[0]
-        (place / "env.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (place / ENV).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         lines = thinned(read_metrics(run.folder))
-        (place / "metrics.jsonl").write_text(
+        (place / METRICS).write_text(
             "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
         )
-        _recompress(run.run.path, place / "results" / FILE)
+        _recompress(run.run.path, place / RECORDS)
         for name in (BENCHMARK, BOUNDARY):
             if (run.folder / name).is_file():
                 shutil.copyfile(run.folder / name, place / name)
         if first:
-            keep_detections(run, place / "results" / CHOSEN)
+            keep_detections(run, place / GALLERY)
 
 
 def _recompress(source: Path, target: Path) -> None:
@@ -91,13 +121,14 @@ def _recompress(source: Path, target: Path) -> None:
             )
 
 
-def _check_size(target: Path, folders: Sequence[Path]) -> None:
-    total = sum(
-        file.stat().st_size
-        for folder in folders
-        for file in folder.rglob("*")
-        if file.is_file() and not file.name.endswith(".resampled.npz")
-    )
+def _check_size(target: Path, archives: Mapping[Path, Path]) -> None:
+    """archives: {its place: what is about to be put there}."""
+    old = [
+        path
+        for path in (target / RUNS).rglob("*")
+        if path.is_file() and path not in archives and not path.name.endswith(".resampled.npz")
+    ]
+    total = sum(file.stat().st_size for file in (*old, *archives.values()))
     if total > LIMIT:
         raise ValueError(
             f"--keep={target}: the runs would take {total / 2**20:.1f} MB without their weights, "

@@ -1,17 +1,21 @@
 """The files of a report, which stand by themselves, and runs that are kept."""
 
 import base64
+import errno
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from tests.yolact.study.report.small_study import SKILLS, place, read_csv, run_report
 from yolact.study.arms import arms_of, runs_of
+from yolact.study.folder.kept import names_in
 from yolact.study.folder.progress import folder_of, is_done
 from yolact.study.folder.reading import read_metrics
 from yolact.study.plan import load_study
@@ -133,11 +137,14 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     lines[3]["skipped"], lines[200]["skipped"] = 2, 1
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.chdir(study.parents[1])
-    kept = Path("docs/studies/small_study")
+    kept = Path("studies/small_study")
     assert run_report(study, "--keep", str(kept)) == 0
-    assert not list(kept.rglob("*.pth")) and not list(kept.rglob("*_detections.json"))
-    assert not any("somebody" in path.read_text() for path in kept.rglob("env.json"))
-    assert len(list(kept.glob("runs/*/*/results/gallery.json"))) == 3  # of the first seed
+    files = {name: text for arm in kept.glob("runs/*") for name, text in read_archive(arm)}
+    assert len(list(kept.glob("runs/*"))) == 3 and len(files) == 9 * 4 + 3
+    assert not any(name.endswith((".pth", "_detections.json")) for name in files)
+    assert not any(b"somebody" in text for name, text in files.items() if name.endswith("env.json"))
+    # of the first seed
+    assert sum(name.endswith("results/gallery.json") for name in files) == 3
     planned = runs_of(load_study(study), arms_of(load_study(study)), root="runs")
     shutil.rmtree(place(study, "dice", 2))
     with monkeypatch.context() as patch:  # a set without large objects has no AP of them
@@ -149,7 +156,7 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     shutil.rmtree("runs")
     for run in planned:
         folder = folder_of(Path("runs"), run)
-        assert folder.is_relative_to(kept) and is_done(folder, run.config)
+        assert folder.is_relative_to(Path("runs") / ".kept") and is_done(folder, run.config)
         thin = read_metrics(folder)
         assert (
             sum(line["kind"] == "train" for line in thin) <= report_archive.LINES
@@ -171,6 +178,48 @@ def test_kept_runs_give_the_same_report_and_count_as_done(study, monkeypatch):
     assert (Path("again") / "gallery.jpg").is_file()
 
 
+def read_archive(path):
+    """(file, its bytes) of an archive of kept runs."""
+    with zipfile.ZipFile(path) as content:
+        return [(f"{path.stem}/{name}", content.read(name)) for name in content.namelist()]
+
+
+def test_seeds_are_appended_to_what_is_kept_whole_or_not_at_all(study, monkeypatch):
+    kept, last = Path("studies/small_study"), {arm: place(study, arm, 2) for arm in SKILLS}
+    for arm, folder in last.items():
+        shutil.move(folder, Path(f"aside-{list(SKILLS).index(arm)}"))
+    report_archive.keep(collect(study), kept)
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    assert len(before) == 1 + 3 and report_archive.keep(collect(study), kept) == []
+    for arm, folder in last.items():
+        shutil.move(Path(f"aside-{list(SKILLS).index(arm)}"), folder)
+    with monkeypatch.context() as patch:
+        written = []
+        patch.setattr(report_archive, "_recompress", lambda *_: written.append(1) or full(written))
+        with pytest.raises(OSError, match="No space left"):
+            report_archive.keep(collect(study), kept)
+    assert before == {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    new = report_archive.keep(collect(study), kept)
+    assert sorted(path.name for path in new) == sorted(folder.name for folder in last.values())
+    for path, old in before.items():
+        if path.suffix == ".zip":
+            entries = path.read_bytes()
+            assert entries.startswith(old[: old.index(b"PK\1\2")]), "older runs keep their bytes"
+            assert len(names_in(path)) == 3
+
+
+def full(written):
+    if len(written) == 2:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_broken_archive_is_named(study):
+    (study / "runs").mkdir()
+    (study / "runs" / "bce.zip").write_text("no zip")
+    with pytest.raises(ValueError, match="runs/bce.zip is no archive of kept runs"):
+        collect(study)
+
+
 def test_boundary_ap_stays_with_the_runs(study, capsys, monkeypatch):
     monkeypatch.chdir(study.parents[1])
     monkeypatch.setattr("yolact.study.statistics.boundary.available", lambda: False)
@@ -182,7 +231,7 @@ def test_boundary_ap_stays_with_the_runs(study, capsys, monkeypatch):
     monkeypatch.setattr(
         "yolact.study.report.data.boundary_of_run", lambda run: {"boundary_ap": 40.0 + run.seed}
     )
-    kept = Path("docs/studies/small_study")
+    kept = Path("studies/small_study")
     assert run_report(study, "--boundary", "--keep", str(kept)) == 0
     shutil.rmtree("runs")
     assert run_report(kept, "--out", "again") == 0
@@ -195,12 +244,12 @@ def test_boundary_ap_stays_with_the_runs(study, capsys, monkeypatch):
 
 def test_too_much_is_not_kept(study, capsys, monkeypatch):
     monkeypatch.setattr(report_archive, "LIMIT", 50_000)
-    assert run_report(study, "--keep", "docs/studies/small_study") == 2
+    assert run_report(study, "--keep", "studies/small_study") == 2
     assert "MB without their weights" in capsys.readouterr().err
-    assert not [path for path in Path("docs").rglob("*") if path.is_file()]
+    assert not [path for path in Path("studies").rglob("*") if path.is_file()]
     assert (
-        run_report(study, "--keep", "docs/studies/other") == 2
-        and "--keep=docs/studies/small_study" in capsys.readouterr().err
+        run_report(study, "--keep", "studies/other") == 2
+        and "--keep=studies/small_study" in capsys.readouterr().err
     )
 
 
