@@ -4,7 +4,7 @@
                              same
   --boundary                 also boundary AP, by faster-coco-eval, of runs that have their
                              mask_detections.json
-  --keep docs/studies/NAME   also keep the finished runs there, without their weights, and write the
+  --keep studies/NAME   also keep the finished runs there, without their weights, and write the
                              report there
   --out FOLDER               write the report there (default: report/ in the study's folder)
 
@@ -46,7 +46,7 @@ def _parser() -> cli.Parser:
         "--keep",
         type=Path,
         metavar="FOLDER",
-        help="keep the finished runs without weights, in docs/studies/<study>",
+        help="keep the finished runs without weights, in studies/<study>",
     )
     flags.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the report")
     return flags

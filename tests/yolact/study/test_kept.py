@@ -1,0 +1,96 @@
+"""The studies that come along: their plans resolve to the runs that are kept, and all count as
+done."""
+
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data.resolve import load_config
+from yolact.commands import sweep
+from yolact.study.arms import arms_of, hash8, runs_of
+from yolact.study.folder.kept import BESIDE, archive_of, kept_arms, kept_runs, kept_study, names_in
+from yolact.study.folder.layout import seed_of
+from yolact.study.folder.progress import folder_of, is_done
+from yolact.study.plan import load_study
+
+ROOT = Path(__file__).parents[3]
+STATUS = {
+    "assigners_nuclei": "12 done",
+    "assigners_small": "12 done",
+    "nuclei_losses": "12 done, 7 waiting",
+    "quick_study": "25 done",
+    "same_loss": "12 done",
+}
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_kept_runs_are_found_and_done_wherever_one_works(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = ROOT / "configs" / "sweeps" / f"{name}.yaml"
+    assert sweep.program([str(plan), "--status"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[-1] == STATUS[name]
+    table = (ROOT / "studies" / name / "report" / "tables.md").read_text(encoding="utf-8")
+    first = next(iter(re.findall(r"\d+\.\d\d", text)))
+    assert f"{float(first):.1f}" in table, "the report that is kept is of these runs"
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_labels_and_hashes_of_kept_runs_are_what_they_were(name):
+    """A run's folder is named by its arm's label and its config's hash, as of when it was trained.
+    The hash changes where the schema grows, so one config is compared with its own text."""
+    folder = ROOT / "studies" / name
+    study = load_study(folder)
+    arms = {arm.slug: arm for arm in arms_of(study)}
+    assert set(kept_arms(folder)) == set(arms)
+    slug, arm = next(iter(arms.items()))
+    planned = {run.seed: run.config for run in runs_of(study, [arm])}
+    for run in kept_runs(folder, slug):
+        config = load_config(run / "config.yaml", check_names=False)
+        seed = seed_of(run)
+        assert config.loss == planned[seed].loss and config.assign == planned[seed].assign
+        assert config.train.lr == planned[seed].train.lr
+
+
+def test_a_study_in_the_working_directory_hides_the_one_beside_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert kept_study("same_loss") == BESIDE / "studies" / "same_loss"
+    shutil.copytree(ROOT / "studies" / "same_loss", "studies/same_loss")
+    assert kept_study("same_loss") == Path("studies") / "same_loss"
+    assert kept_study("none_such") == Path("studies") / "none_such"
+
+
+def test_a_changed_archive_is_unpacked_again_and_the_old_layout_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = Path(shutil.copytree(ROOT / "studies" / "same_loss", "studies/same_loss"))
+    study = load_study(made)
+    run = runs_of(study, arms_of(study))[0]
+    archive = archive_of(made, run.arm.slug)
+    place = folder_of(Path("runs"), run)
+    assert is_done(place, run.config) and place.is_relative_to("runs/.kept")
+    assert {entry.name for entry in archive.parent.iterdir()} == {
+        f"{arm}.zip" for arm in kept_arms(made)
+    }
+    (place / "metrics.jsonl").write_text("")
+    assert not is_done(folder_of(Path("runs"), run), run.config)
+    shutil.rmtree(place)
+    place = folder_of(Path("runs"), run)
+    assert is_done(place, run.config), "what was deleted is unpacked again"
+
+    name = place.name
+    before = archive.stat()
+    with zipfile.ZipFile(archive, "a") as content:
+        content.writestr(f"{name}/note.txt", "more")
+    os.utime(archive, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+    assert (kept_runs(made, run.arm.slug, name)[0] / "note.txt").read_text() == "more"
+
+    plain = made / "runs" / run.arm.slug
+    shutil.copytree(place.parent, plain)
+    archive.unlink()
+    assert names_in(archive) == [] and folder_of(Path("runs"), run) == plain / name
+    assert len(hash8(run.config)) == 8
