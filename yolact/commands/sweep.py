@@ -18,6 +18,7 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.resolve import ConfigError, dump_yaml
@@ -327,7 +328,7 @@ def default_device() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def read_arguments(argv: list[str] | None = None) -> Namespace:
+def read_arguments(argv: Sequence[str] | None = None) -> Namespace:
     """The command line, with the study file as its first plain word."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-") and "=" not in words[0]:
@@ -339,6 +340,6 @@ def read_arguments(argv: list[str] | None = None) -> Namespace:
     return arguments
 
 
-def program() -> int:
-    """Runs the program on the words of the command line; its exit code."""
-    return cli.run(main, read_arguments())
+def program(argv: Sequence[str] | None = None) -> int:
+    """Runs the program on the words of a command line (those of this process); its exit code."""
+    return cli.run(main, read_arguments(argv))
