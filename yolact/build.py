@@ -46,7 +46,7 @@ def build_model(cfg: Config) -> Yolact:
 def _assemble(cfg: Config) -> Yolact:
     m = cfg.model
     if m.backbone == "darknet53":
-        backbone: nn.Module = DarkNet53()
+        backbone: ResNet | DarkNet53 = DarkNet53()
     else:
         backbone = ResNet(
             m.backbone,

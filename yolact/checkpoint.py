@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from yolact.model import Yolact
 
 # see yolact.heads
 CLASS_HEADS = {
@@ -45,7 +47,7 @@ class LoadReport:
 
 
 def load_weights(
-    model: nn.Module,
+    model: Yolact,
     source: str | Path | Mapping[str, Any],
     *,
     reset_heads: bool = False,
@@ -186,9 +188,7 @@ def _state_of(content: Mapping[str, Any], name: str, use_ema: bool) -> dict[str,
     return dict(state)
 
 
-def _without_unused(
-    state: dict[str, Tensor], model: nn.Module
-) -> tuple[dict[str, Tensor], list[str]]:
+def _without_unused(state: dict[str, Tensor], model: Yolact) -> tuple[dict[str, Tensor], list[str]]:
     own = set(model.state_dict())
     levels = len(model.fpn.downsample_layers)
     dropped = []
@@ -207,7 +207,7 @@ def _heads_to_reset(
     """Keys of the model's heads that the file has for another number of classes or another form of
     class logits; none if both agree."""
     theirs, ours = _classes(state), _classes(own)
-    if theirs is None or theirs == ours:
+    if theirs is None or ours is None or theirs == ours:
         return []
     if not allowed:
         raise ValueError(

@@ -60,6 +60,7 @@ class DeformConv2d(nn.Module):
         )
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         nn.init.zeros_(self.conv_offset_mask.weight)
+        assert self.conv_offset_mask.bias is not None
         nn.init.zeros_(self.conv_offset_mask.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,6 +68,7 @@ class DeformConv2d(nn.Module):
         compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):
             conv = self.conv_offset_mask
+            assert conv.bias is not None
             offset_mask = F.conv2d(
                 x.to(compute),
                 conv.weight.to(compute),
@@ -141,7 +143,7 @@ def _mmcv_operator():
 def _grid_sample(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int
 ) -> Tensor:
-    grid = _sampling_grid(offset, x.shape[-2:], stride)
+    grid = _sampling_grid(offset, (x.shape[-2], x.shape[-1]), stride)
     return _SampledConv.apply(x.contiguous(), grid, mask.contiguous(), weight, bias)
 
 

@@ -54,10 +54,9 @@ def colour(index: int) -> tuple[int, int, int]:
     if index < len(_PALETTE):
         return _PALETTE[index]
     hue = (index * 0.61803398875) % 1
-    return tuple(
-        round(255 * c)
-        for c in colorsys.hsv_to_rgb(hue, 0.65 + 0.25 * (index % 2), 0.95 - 0.2 * (index % 3) / 2)
-    )
+    rgb = colorsys.hsv_to_rgb(hue, 0.65 + 0.25 * (index % 2), 0.95 - 0.2 * (index % 3) / 2)
+    red, green, blue = (round(255 * c) for c in rgb)
+    return red, green, blue
 
 
 def draw_detections(
@@ -113,22 +112,24 @@ def draw_targets(
         instances.append(
             _Instance(_pixels(box), _CROWD if crowd else _colour_of(i, label, class_names), text)
         )
-    masks = (
+    carried = (
         targets.masks
         if targets.masks is not None
         else max(targets.reduced.values(), key=lambda m: m.shape[-1], default=None)
     )
+    masks = None
     # (M,S,S) bool -> (M,H,W) bool, one at a time: floats of all at once could be gigabytes
-    if masks is not None:
+    if carried is not None:
         masks = [
             torch.from_numpy(cv2.resize(mask.numpy().astype(np.float32), (width, height)) > 0.5)
-            for mask in masks
+            for mask in carried
         ]
     return _overlay(image, instances, masks, True, alpha)
 
 
 def _pixels(box: Tensor) -> tuple[int, int, int, int]:
-    return tuple(round(v) for v in box.tolist())
+    left, top, right, bottom = (round(v) for v in box.tolist())
+    return left, top, right, bottom
 
 
 def _colour_of(position: int, label: int, class_names: Sequence[str]) -> tuple[int, int, int]:
@@ -183,7 +184,7 @@ def _scale(canvas: np.ndarray) -> float:
 
 def _fill(
     canvas: np.ndarray, mask: np.ndarray, rgb: tuple[int, int, int], alpha: float
-) -> list[np.ndarray]:
+) -> Sequence[np.ndarray]:
     """Blends the colour into the canvas where the mask is set (work inside the mask's extent only);
     returns its contours."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -269,7 +270,8 @@ def _text_tile(text: str, size: int, ink: tuple, paper: tuple, pad: int) -> np.n
     high."""
     font = _font(size)
     top, bottom = font.getbbox("Ap")[1], font.getbbox("Ap")[3]
-    tile = Image.new("RGB", (math.ceil(font.getlength(text)) + 2 * pad, bottom - top + pad), paper)
+    size_of_tile = math.ceil(font.getlength(text)) + 2 * pad, math.ceil(bottom - top) + pad
+    tile = Image.new("RGB", size_of_tile, paper)
     ImageDraw.Draw(tile).text((pad, pad // 2 - top), text, fill=ink, font=font)
     result = np.asarray(tile)
     result.flags.writeable = False
@@ -431,7 +433,7 @@ def _stretched(tiles: Sequence[np.ndarray], size: tuple[int, int]) -> list[np.nd
     ]
 
 
-def _cell(shape: tuple[int, int], side: int) -> tuple[int, int]:
+def _cell(shape: Sequence[int], side: int) -> tuple[int, int]:
     """(width, height) with the longer side as asked."""
     factor = side / max(shape)
     return max(1, round(shape[1] * factor)), max(1, round(shape[0] * factor))

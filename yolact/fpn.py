@@ -59,7 +59,8 @@ class FPN(nn.Module):
         ):
             merged = lateral_norm(lateral(feature))
             if top is not None:
-                merged = merged + self._upsample(top, len(pyramid) - 1, feature.shape[-2:])
+                size = (feature.shape[-2], feature.shape[-1])
+                merged = merged + self._upsample(top, len(pyramid) - 1, size)
             top = merged
             pyramid.append(F.relu(smooth_norm(smooth(merged)), inplace=True))
         pyramid.reverse()

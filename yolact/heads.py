@@ -3,6 +3,8 @@ YOLACT++."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -82,7 +84,7 @@ class PredictionHead(nn.Module):
         (B,A,K) after tanh; A over all levels."""
         levels = []
         for level, x in enumerate(pyramid):
-            norms = self.norms[level if len(self.norms) > 1 else 0]
+            norms = cast(nn.ModuleList, self.norms[level if len(self.norms) > 1 else 0])
             for index, norm in enumerate(norms):
                 x = self.upfeature[2 * index + 1](norm(self.upfeature[2 * index](x)))
             levels.append(x)

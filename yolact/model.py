@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers.anchors import STRIDES, make_anchors
+from yolact.darknet import DarkNet53
 from yolact.fpn import FPN
 from yolact.heads import MaskIoUNet, PredictionHead, prototype_net
 from yolact.outputs import Predictions
+from yolact.resnet import ResNet
 
 # P3 is the input halved three times, rounded up each time; every further level halves once more
 STRIDE_HALVINGS = 3
@@ -27,7 +29,7 @@ class Yolact(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: ResNet | DarkNet53,
         num_classes: int,
         *,
         fpn_channels: int = 256,

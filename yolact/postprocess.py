@@ -63,18 +63,19 @@ def detect(
             f"{len(image_sizes)} image sizes for a batch of {predictions.box_deltas.shape[0]} "
             "images"
         )
-    limits = dict(
-        nms=nms,
-        score_threshold=score_threshold,
-        iou_threshold=iou_threshold,
-        top_k=top_k,
-        max_detections=max_detections,
-        input_size=input_size,
-    )
     found = []
     with torch.autocast(predictions.box_deltas.device.type, enabled=False):
         for image, (height, width) in enumerate(image_sizes):
-            kept = suppress(predictions, image, **limits)
+            kept = suppress(
+                predictions,
+                image,
+                nms=nms,
+                score_threshold=score_threshold,
+                iou_threshold=iou_threshold,
+                top_k=top_k,
+                max_detections=max_detections,
+                input_size=input_size,
+            )
             masks, mask_scores = instance_masks(
                 kept, predictions.prototypes[image], mask_iou_net=mask_iou_net, crop=crop
             )

@@ -76,7 +76,7 @@ class Bottleneck(nn.Module):
         return self.relu(x)
 
 
-LAYOUTS: dict[str, tuple[type[nn.Module], tuple[int, int, int, int]]] = {
+LAYOUTS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
     "resnet14": (Bottleneck, (1, 1, 1, 1)),
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -128,7 +128,8 @@ class ResNet(nn.Module):
                 )
                 channels = (width << stage) * block.expansion
             self.layers.append(nn.Sequential(*blocks))
-        self.channels = tuple((width << stage) * block.expansion for stage in (1, 2, 3))
+        c3, c4, c5 = ((width << stage) * block.expansion for stage in (1, 2, 3))
+        self.channels = (c3, c4, c5)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B,3,S,S) -> [C3, C4, C5]."""
