@@ -12,8 +12,8 @@ Importing this package loads no torch: a name is loaded when it is first used.
 Configs          Config, load_config
 Composing        Yolact, build_model, Criterion, build_criterion, MaskLoss, load_weights
 Own losses       pixel_loss, region_loss
-Own data         Sample, Targets
-Training         train
+Own data         DataSet, Sample, Targets
+Training         train, Run
 Finding          load, Predictor, Predictions, Detections
 """
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from layers.targets import Targets
     from yolact.build import build_criterion, build_model
     from yolact.checkpoint import load_weights
+    from yolact.engine.datasets import DataSet
     from yolact.engine.load import load
     from yolact.engine.predict import Predictor
+    from yolact.engine.run import Run
     from yolact.engine.train import train
     from yolact.model import Yolact
     from yolact.outputs import Detections, Predictions
@@ -42,10 +44,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "Criterion",
+    "DataSet",
     "Detections",
     "MaskLoss",
     "Predictions",
     "Predictor",
+    "Run",
     "Sample",
     "Targets",
     "Yolact",
@@ -63,10 +67,12 @@ __all__ = [
 _HOMES = {
     "Config": "data.schema",
     "Criterion": "layers.losses.criterion",
+    "DataSet": "yolact.engine.datasets",
     "Detections": "yolact.outputs",
     "MaskLoss": "layers.losses.mask",
     "Predictions": "yolact.outputs",
     "Predictor": "yolact.engine.predict",
+    "Run": "yolact.engine.run",
     "Sample": "data.coco",
     "Targets": "layers.targets",
     "Yolact": "yolact.model",

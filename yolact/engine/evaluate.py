@@ -23,6 +23,7 @@ from data.annotations import Id, parse_json
 from data.coco import CocoDataset
 from data.loader import build_dataset, eval_loader
 from data.schema import Config
+from yolact.engine.datasets import OwnItems
 from yolact.engine.metrics import (
     THRESHOLDS,
     CocoRun,
@@ -136,9 +137,11 @@ def evaluate(
     note: Mapping[str, Any] | None = None,
     progress: bool = True,
     split: str = "val",
+    dataset: CocoDataset | OwnItems | None = None,
 ) -> EvalResult:
     """COCO metrics of a model on a split of cfg's data set, with the settings of cfg.eval.
 
+    dataset       evaluate on this one instead; it names its annotation file
     max_images    evaluate the first so many images only; 0 = all
     results_dir   also write bbox_detections.json (class scores) and mask_detections.json (mask
                   scores) there, whole or not at all
@@ -149,7 +152,8 @@ def evaluate(
     The modes of the model and its parts are as before afterwards. Raises ValueError for an empty
     data set or one that cannot be read.
     """
-    dataset = build_dataset(cfg, split, mask_sizes=[], needs_full_masks=False)
+    if dataset is None:
+        dataset = build_dataset(cfg, split, mask_sizes=[], needs_full_masks=False)
     if results_dir is not None:
         result_files = Path(results_dir) / BOX_FILE, Path(results_dir) / MASK_FILE
     for path in (*(result_files or ()), *([Path(records_file)] if records_file else ())):

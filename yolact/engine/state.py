@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from data.schema import Config
+from layers.losses.criterion import Criterion
 from yolact.build import build_criterion, build_model, load_pretrained_backbone
 from yolact.checkpoint import load_weights
 from yolact.engine import distributed
 from yolact.engine.optim import Ema, build_optimizer, build_scheduler, load_optimizer, set_step
+from yolact.model import Yolact
 
 FORMAT = 1
 # images a device: YOLACT's limit under which batch statistics are worse than the pretrained ones
@@ -39,8 +41,8 @@ class TrainState:
     pretrained  whether training started from given backbone weights
     """
 
-    model: nn.Module
-    criterion: nn.Module
+    model: Yolact
+    criterion: Criterion
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
@@ -64,23 +66,31 @@ class TrainState:
 
 
 def build_state(
-    cfg: Config, device: torch.device, checkpoint: dict | None
+    cfg: Config,
+    device: torch.device,
+    checkpoint: dict | None,
+    *,
+    model: Yolact | None = None,
+    criterion: Criterion | None = None,
 ) -> tuple[TrainState, list[str]]:
     """A state ready to train, and lines that say what was loaded. `checkpoint` (from
-    read_checkpoint) resumes a run.
+    read_checkpoint) resumes a run. A given model starts from the weights that it has.
 
     Raises ValueError where given weights or the checkpoint do not fit the config.
     """
-    model = build_model(cfg).to(device)
-    notes = []
-    if checkpoint is None:
-        pretrained = _starting_weights(model, cfg, notes)
-    else:
+    notes: list[str] = []
+    given, model = model is not None, (build_model(cfg) if model is None else model).to(device)
+    if checkpoint is not None:
         pretrained = checkpoint["training"]["pretrained"]
         load_weights(model, checkpoint["model"])
+    elif given:
+        pretrained = False
+        notes.append("weights       those of the given model")
+    else:
+        pretrained = _starting_weights(model, cfg, notes)
     if cfg.train.channels_last:
         model.to(memory_format=torch.channels_last)
-    criterion = build_criterion(cfg, model).to(device)
+    criterion = (build_criterion(cfg, model) if criterion is None else criterion).to(device)
     frozen = freeze_batchnorm(cfg, pretrained, notes)
     model.train()
     model.freeze_batchnorm(frozen)

@@ -6,21 +6,33 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from data.coco import CocoDataset
 from data.doctor.check import check_dataset
-from data.loader import TrainOrder, build_dataset, explain_worker_failure, train_loader
+from data.loader import TrainOrder, explain_worker_failure, train_loader
 from data.schema import Config
+from layers.losses.criterion import Criterion
 from yolact.checkpoint import save_checkpoint
 from yolact.engine import distributed
 from yolact.engine.assignment import prototype_mask_note
-from yolact.engine.evaluate import evaluate
+from yolact.engine.datasets import (
+    DataSet,
+    OwnItems,
+    finds_ap,
+    training_set,
+    validation_set,
+)
+from yolact.engine.evaluate import EvalResult, evaluate
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
 from yolact.engine.predict import write_image
+from yolact.engine.run import Run
 from yolact.engine.rundir import (
     BEST,
     INTERRUPT,
@@ -40,6 +52,7 @@ from yolact.engine.state import (
 )
 from yolact.engine.step import StepRecord, TrainStep, Updater, read
 from yolact.engine.stopping import Interrupted, StopNow, StopRequest, whole_step
+from yolact.model import Yolact
 
 __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 
@@ -47,16 +60,33 @@ __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 def train(
     cfg: Config,
     *,
+    model: Yolact | None = None,
+    criterion: Criterion | None = None,
+    train_set: DataSet | None = None,
+    val_set: DataSet | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
     runs_root: str | Path = "runs",
-) -> Path:
-    """Trains and returns the run's folder, runs_root/<cfg.name>/<n> or `run_dir`.
+) -> Run:
+    """Trains, and returns the run: its folder is runs_root/<cfg.name>/<n>, or `run_dir`.
 
-    resume: a run's folder, one of its checkpoints, or 'latest' for the newest run of cfg.name under
-    runs_root. On one machine with the same settings a resumed run repeats, on the CPU bit for bit,
-    what the uninterrupted one would have done.
+        run = yolact.train(yolact.load_config("quickstart", ["train.iterations=200"]))
+
+    model      what to train, with the weights that it has; None = as cfg says, pretrained too
+    criterion  its loss; None = as cfg says
+    train_set  anything with len() and items, see DataSet; None = the training set of cfg.data
+    val_set    likewise. AP needs a COCO annotation file: without one a run has no AP. With a
+               train_set and no val_set there is no validation
+    on_step    called with (step, losses) at every logged step: means since the last one. It waits
+               for nothing that logging does not wait for
+    resume     a run's folder, one of its checkpoints, or 'latest' for the newest run of cfg.name
+               under runs_root
+    device     None = a GPU where there is one
+
+    On one machine with the same settings a resumed run repeats, on the CPU bit for bit, what the
+    uninterrupted one would have done.
 
     Under torchrun every process calls this. Raises ValueError for what the user can mend (data,
     settings, checkpoints, a non-finite loss under on_nonfinite=stop), OSError where files cannot be
@@ -68,10 +98,12 @@ def train(
         found = distributed.first_run_by_main(lambda: _find(cfg, resume, runs_root))
         checkpoint_path, checkpoint = found or (None, None)
         notes = _differences(cfg, checkpoint) if checkpoint else []
-        notes += distributed.first_run_by_main(lambda: _check_data(cfg)) + _late_validation(cfg)
-        state, loaded = build_state(cfg, device, checkpoint)
+        if train_set is None and val_set is None:
+            notes += distributed.first_run_by_main(lambda: _check_data(cfg))
+        notes += _late_validation(cfg)
+        state, loaded = build_state(cfg, device, checkpoint, model=model, criterion=criterion)
         step = state.step
-        trainset, valset = _datasets(cfg, state)
+        sets = _datasets(cfg, state, train_set, val_set)
         run = distributed.first_run_by_main(
             lambda: _open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root))
         )
@@ -80,12 +112,32 @@ def train(
                 run, cfg, device, distributed.world_size(), step if checkpoint else None
             )
             notes += prototype_mask_note(
-                state.criterion, *state.model.anchors_for(cfg.model.max_size), trainset
+                state.criterion, *state.model.anchors_for(cfg.model.max_size), sets.train
             )
-            _print_summary(cfg, run, state, device, trainset, valset, [*notes, *loaded])
+            _print_summary(cfg, run, state, device, sets, [*notes, *loaded, *sets.notes()])
         with StopRequest() as stop:
-            Trainer(cfg, state, run, device, trainset, valset, stop).run()
-        return run.path
+            Trainer(cfg, state, run, device, sets, stop, on_step).run()
+        return Run(run.path)
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """The data of a run: what is trained on, what AP is found on, and what pictures are drawn of;
+    the last two None without validation."""
+
+    train: CocoDataset | OwnItems
+    val: CocoDataset | OwnItems | None
+    pictures: CocoDataset | OwnItems | None
+
+    def notes(self) -> list[str]:
+        if self.val is None:
+            return ["note: no validation: a train_set was given, and no val_set"]
+        if not finds_ap(self.val):
+            return [
+                "note: the validation set names no annotation_file: there will be pictures, but no "
+                "AP and no best.pth"
+            ]
+        return []
 
 
 class Trainer:
@@ -97,22 +149,16 @@ class Trainer:
         state: TrainState,
         run: RunDir,
         device: torch.device,
-        trainset,
-        valset,
+        sets: _Sets,
         stop: StopRequest,
+        on_step: Callable[[int, dict[str, float]], None] | None = None,
     ):
-        self.cfg, self.state, self.run_dir, self.device, self.valset, self.stop = (
-            cfg,
-            state,
-            run,
-            device,
-            valset,
-            stop,
-        )
+        self.cfg, self.state, self.run_dir, self.device = cfg, state, run, device
+        self.sets, self.stop, self.on_step = sets, stop, on_step
         self.meter = Meter(state.meter)
         self.records: list[StepRecord] = []
         self.update = Updater(state, cfg, device)
-        self.batches = self._batches(trainset)
+        self.batches = self._batches(sets.train)
         self.log = None
         if distributed.is_main():
             self.log = RunLog(
@@ -120,7 +166,7 @@ class Trainer:
                 cfg,
                 step=state.step,
                 validated=state.validated,
-                epoch_images=len(trainset),
+                epoch_images=len(sets.train),
                 device=device,
             )
 
@@ -237,6 +283,8 @@ class Trainer:
                 * self.state.scheduler.lr_lambdas[0](self.state.step - 1),
                 self.state.criterion.mask_loss.changing_weights(self.state.step),
             )
+            if self.on_step is not None:
+                self.on_step(self.state.step, dict(means["losses"]))
 
     def _validate(self) -> bool:
         """By rank 0: AP on the validation set, best.pth where the mask AP is the best so far,
@@ -247,20 +295,7 @@ class Trainer:
         if self.log is not None:
             try:
                 with self.stop.at_once(), random_state_kept():
-                    result = evaluate(
-                        state.best_model,
-                        self.cfg,
-                        device=self.device,
-                        precision=self.cfg.train.precision,
-                        max_images=self.cfg.train.validate_images,
-                        results_dir=self.run_dir.results,
-                        records_file=self.run_dir.records if last else None,
-                        note={"step": state.step, "weights": LAST},
-                        progress=sys.stderr.isatty(),
-                    )
-                    pictures = prediction_pictures(
-                        state.best_model, self.cfg, self.valset, self.device
-                    )
+                    result, pictures = self._look(last)
             except StopNow:
                 finished = False
             except Exception as error:
@@ -277,7 +312,37 @@ class Trainer:
             self._save(LAST)
         return finished
 
-    def _record(self, result, pictures: dict, seconds: float) -> None:
+    def _look(self, last: bool) -> tuple[EvalResult | None, dict[str, np.ndarray]]:
+        """The metrics of a validation, None where the set has no annotation file, and pictures."""
+        sets, model, result = self.sets, self.state.best_model, None
+        if finds_ap(sets.val):
+            result = evaluate(
+                model,
+                self.cfg,
+                dataset=sets.val,
+                device=self.device,
+                precision=self.cfg.train.precision,
+                max_images=self.cfg.train.validate_images,
+                results_dir=self.run_dir.results,
+                records_file=self.run_dir.records if last else None,
+                note={"step": self.state.step, "weights": LAST},
+                progress=sys.stderr.isatty(),
+            )
+        if sets.pictures is None:
+            return result, {}
+        return result, prediction_pictures(model, self.cfg, sets.pictures, self.device)
+
+    def _record(
+        self, result: EvalResult | None, pictures: dict[str, np.ndarray], seconds: float
+    ) -> None:
+        if result is not None:
+            self._record_ap(result, seconds)
+        for name, picture in pictures.items():
+            self.log.picture(self.state.step, name, picture)
+            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+            write_image(self.run_dir.pictures / f"{safe}.jpg", picture)
+
+    def _record_ap(self, result: EvalResult, seconds: float) -> None:
         state = self.state
         # undefined where the validation images hold no instance
         ap = 0.0 if math.isnan(result.mask_ap) else result.mask_ap
@@ -292,10 +357,6 @@ class Trainer:
             state.best_ap = ap
             self._write(BEST, weights_only(state.best_model, state, self.cfg))
         self.log.validation(state.step, result.to_dict(), best=best, seconds=seconds)
-        for name, picture in pictures.items():
-            self.log.picture(state.step, name, picture)
-            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-            write_image(self.run_dir.pictures / f"{safe}.jpg", picture)
 
     def _save(self, name: str) -> None:
         """A whole checkpoint, written by rank 0; every rank must call it, since each adds its
@@ -383,19 +444,14 @@ def _late_validation(cfg: Config) -> list[str]:
     ]
 
 
-def _datasets(cfg: Config, state: TrainState) -> tuple:
-    """The training set with the masks that the criterion needs, and the validation set with full
-    masks, for pictures."""
-    criterion = state.criterion
-    trainset = build_dataset(
-        cfg,
-        "train",
-        mask_sizes=criterion.mask_sizes,
-        needs_full_masks=criterion.needs_full_masks,
-        extras=criterion.extras,
-    )
-    valset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
-    return trainset, valset
+def _datasets(
+    cfg: Config, state: TrainState, train_set: DataSet | None, val_set: DataSet | None
+) -> _Sets:
+    trained = training_set(cfg, train_set, state.criterion)
+    if train_set is not None and val_set is None:
+        return _Sets(trained, None, None)
+    val, pictures = (validation_set(cfg, val_set, masks=masks) for masks in (False, True))
+    return _Sets(trained, val, pictures)
 
 
 def _open_run(
@@ -433,8 +489,7 @@ def _print_summary(
     run: RunDir,
     state: TrainState,
     device: torch.device,
-    trainset,
-    valset,
+    sets: _Sets,
     notes: list[str],
 ) -> None:
     trained = sum(p.numel() for group in state.optimizer.param_groups for p in group["params"])
@@ -454,8 +509,8 @@ def _print_summary(
     for line in (
         f"run           {run.path}",
         f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
-        f"data          {cfg.data.name}: {len(trainset)} training and {len(valset)} validation "
-        f"images, {cfg.num_classes} classes",
+        f"data          {cfg.data.name}: {len(sets.train)} training and "
+        f"{len(sets.val) if sets.val is not None else 0} validation images, {cfg.num_classes} classes",
         f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
         f"losses        box {cfg.loss.box}, class {cfg.loss.classification}, mask {cfg.loss.mask}",
         f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}",

@@ -126,7 +126,7 @@ def test_k_then_k_steps_equal_2k_bit_for_bit(whole_run, tmp_path, monkeypatch, w
         m["step"] for m in metrics(tmp_path / "parts")
     ] == [2, 3, 4]
     parts = train(cfg, device="cpu", resume=tmp_path / "parts")
-    assert parts == tmp_path / "parts"
+    assert parts.path == tmp_path / "parts"
     assert metrics(whole) == metrics(parts) and [m["step"] for m in metrics(parts)] == [
         2,
         3,
@@ -359,7 +359,7 @@ def test_resume_latest_a_folder_or_a_file(data, tmp_path):
     cfg = tiny.config(data, iterations=2)
     first = train(cfg, device="cpu", runs_root=tmp_path)
     second = train(cfg, device="cpu", runs_root=tmp_path)
-    assert (first, second) == (tmp_path / "tiny/1", tmp_path / "tiny/2")
+    assert (first.path, second.path) == (tmp_path / "tiny/1", tmp_path / "tiny/2")
     longer = tiny.config(data, iterations=4)
     assert train(longer, device="cpu", resume="latest", runs_root=tmp_path) == second
     assert checkpoint(second)["step"] == 4 and checkpoint(first)["step"] == 2
@@ -382,7 +382,7 @@ def test_going_back_to_an_older_checkpoint_starts_a_new_folder(data, tmp_path):
     ]
     before = (run / "weights/last.pth").read_bytes()
     other = train(cfg, device="cpu", resume=run / "weights/step_00000002.pth", runs_root=tmp_path)
-    assert other == tmp_path / "tiny/2" and (run / "weights/last.pth").read_bytes() == before
+    assert other.path == tmp_path / "tiny/2" and (run / "weights/last.pth").read_bytes() == before
     assert_same(checkpoint(run)["model"], checkpoint(other)["model"])
 
 

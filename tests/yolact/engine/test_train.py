@@ -42,8 +42,8 @@ def test_a_run_folder_holds_what_it_should(data, tmp_path, capsys):
         loss={"mask": "bce + 0.5*mse"},
     )
     run = train(cfg, device="cpu", runs_root=tmp_path / "runs")
-    assert run == tmp_path / "runs/tiny/1"
-    names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert run.path == tmp_path / "runs/tiny/1"
+    names = {str(p.relative_to(run)) for p in run.path.rglob("*") if p.is_file()}
     assert {
         "config.yaml",
         "env.json",
@@ -229,7 +229,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(data, tmp_path):
         and f"--resume={run}" in said.read_text()
         and "step 4" in said.read_text()
     )
-    assert (run / "weights/last.pth").read_bytes() == before and not list(run.rglob(".*.part"))
+    assert (run / "weights/last.pth").read_bytes() == before and not list(run.path.rglob(".*.part"))
 
 
 def test_a_dead_loader_process(data, tmp_path, monkeypatch):
