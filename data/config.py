@@ -129,7 +129,8 @@ PASCAL_CLASSES = (
 
 
 def cigarettes_layout(root: str) -> dict[str, Any]:
-    """The layout of the Cigarette-butts set: {train,val}/{images,coco_annotations.json}."""
+    """The Cigarette-butts set: {train,val}/{images,coco_annotations.json}. The survey's tables
+    belong to it."""
     return {
         "root": root,
         "train_images": "train/images",
@@ -137,12 +138,15 @@ def cigarettes_layout(root: str) -> dict[str, Any]:
         "val_images": "val/images",
         "val_annotations": "val/coco_annotations.json",
         "class_names": ["cig_butt"],
+        "published": survey.TABLES,
     }
 
 
 # ---------------------------------------------------------------------------------------- data sets
 
-# Paths start from `root`, and `root` from the working directory.
+# An entry holds fields of the data section. Paths start from `root`, and `root` from the working
+# directory. "published" alone is no setting: it names the printed tables that a report shows beside
+# runs on the set.
 
 DATASETS: dict[str, dict[str, Any]] = {
     "coco2017": {
@@ -163,7 +167,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     },
     "cigarettes": cigarettes_layout("data/cig_butts"),
     "cigarettes_standin": cigarettes_layout("data/cig_butts_standin"),
-    "quickstart": cigarettes_layout("runs/quickstart_data"),
+    "quickstart": {**cigarettes_layout("runs/quickstart_data"), "published": ""},
     "nuclei": {
         "root": "data/nuclei",
         "train_images": "images",
@@ -295,8 +299,8 @@ derive(
 )
 
 # Anchor assigners compared at one square anchor a location, as in the ablation of mask-aware IoU
-# (docs/reference/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of the rate,
-# as maYOLACT.
+# (docs/reference/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of
+# the rate, as maYOLACT.
 ASSIGNERS = {  # name: (assign.name, published mask AP on COCO minival at 400, 550 and 700)
     "max_iou": ("max_iou", ("24.8", "28.5", "29.7")),
     "atss_iou": ("atss", ("25.3", "29.3", "30.8")),
@@ -323,9 +327,9 @@ for _name, (_assigner, _published) in ASSIGNERS.items():
             ),
         )
 
-# YOLACT with mask-aware assignment (docs/reference/gmayolact.md): anchors 4 and 4 sqrt(2) times the stride,
-# and every block of C3 to C5 deformable (dcn_layers counts from the last block back, so 23 covers
-# any ResNet).
+# YOLACT with mask-aware assignment (docs/reference/gmayolact.md): anchors 4 and 4 sqrt(2) times the
+# stride, and every block of C3 to C5 deformable (dcn_layers counts from the last block back, so 23
+# covers any ResNet).
 derive(
     "yolact_resnet50",
     name="mayolact_550",

@@ -95,6 +95,12 @@ def list_datasets() -> list[str]:
     return sorted(user.DATASETS)
 
 
+def published_tables(dataset: str) -> str:
+    """The printed tables that belong beside runs on a data set, by the name in its data section;
+    '' where none do."""
+    return user.DATASETS.get(dataset, {}).get("published", "")
+
+
 # ------------------------------------------------------------------------------------------ sources
 
 
@@ -182,9 +188,8 @@ def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
         raise ConfigError(
             f"{unknown_name('data set', name, user.DATASETS)} (--list datasets shows all)"
         )
-    entry = flatten(
-        {"data": {**user.DATASETS[name], "name": name}}, f"data set {name} in data/config.py"
-    )
+    fields = {key: value for key, value in user.DATASETS[name].items() if key != "published"}
+    entry = flatten({"data": {**fields, "name": name}}, f"data set {name} in data/config.py")
     if source is changes:
         for key in [key for key in values if key.startswith("data.")]:
             del values[key]

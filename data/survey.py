@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 PREFIX = "survey/"
+TABLES = "mask-loss survey"  # what `published` says of the data sets that they belong to
 BASE = "yolact_plus_base_cigarettes"
 BATCH = {"train.batch_size": 16}  # of the experiments, by the paper's text
 

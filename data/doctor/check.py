@@ -32,7 +32,7 @@ def check_dataset(
     if isinstance(source, Config):
         data, model = source.data, source.model
     else:
-        data = source if isinstance(source, DataConfig) else DataConfig(**source)
+        data = source if isinstance(source, DataConfig) else _section(source)
         model = ModelConfig(square_anchors=True)  # yolact_base
     found = Findings()
     read = [split for name in splits if (split := read_split(data, name, found)) is not None]
@@ -47,3 +47,7 @@ def check_dataset(
         for split in read:
             check_coverage(split, model, found)
     return list(found)
+
+
+def _section(entry: Mapping[str, Any]) -> DataConfig:
+    return DataConfig(**{key: value for key, value in entry.items() if key != "published"})

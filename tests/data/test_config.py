@@ -5,8 +5,10 @@ import inspect
 import pytest
 
 from data.config import CONFIGS, DATASETS, NOTES, derive
-from data.resolve import load_config
+from data.doctor.check import check_dataset
+from data.resolve import config_hash, load_config, published_tables
 from data.settings import SECTIONS
+from data.survey import TABLES
 
 PUBLISHED = [
     "yolact_base",
@@ -206,6 +208,18 @@ def test_every_data_set_is_a_valid_section(name):
     data = load("yolact_small", f"dataset={name}").data
     assert data.name == name
     assert all((data.train_images, data.train_annotations, data.val_images, data.val_annotations))
+
+
+def test_the_tables_of_a_data_set_are_told_but_are_no_setting(monkeypatch):
+    assert published_tables("cigarettes") == published_tables("cigarettes_standin") == TABLES
+    assert published_tables("coco2017") == published_tables("a set of my own") == ""
+    monkeypatch.setitem(DATASETS, "mine", {**DATASETS["nuclei"], "published": "Table 3"})
+    config = load("yolact_small", "dataset=mine")
+    assert published_tables(config.data.name) == "Table 3"
+    assert config_hash(config) == config_hash(
+        load("yolact_small", "dataset=nuclei", "data.name=mine")
+    )
+    assert check_dataset(DATASETS["mine"], fast=True)  # not there: found, and the entry is read
 
 
 def test_nuclei_keep_more_detections():

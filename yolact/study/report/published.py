@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from data import survey
+from data.resolve import published_tables
 from data.schema import Config
 from layers.losses.expr import Term, parse
 
@@ -42,9 +43,9 @@ class Published:
 
 def published(config: Config, *, batch_sizes: bool = False) -> Published | None:
     """The row of the survey that stands beside a training, or None: with its mask loss, in whatever
-    form, on Cigarette butts or their stand-in. batch_sizes: the row of its batch size instead
-    (Table I), of BCE alone."""
-    if not config.data.name.startswith("cig"):
+    form, on a data set that the survey's tables belong to. batch_sizes: the row of its batch size
+    instead (Table I), of BCE alone."""
+    if published_tables(config.data.name) != survey.TABLES:
         return None
     row = _BY_LOSS.get(_key(config.loss.mask))
     if batch_sizes:

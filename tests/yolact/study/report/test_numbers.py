@@ -335,7 +335,10 @@ def test_published_figures_are_those_of_the_survey():
 def test_which_published_row_stands_beside_a_loss(loss, name):
     config = load_config("yolact_plus_tiny_cigarettes", [f"loss.mask={loss}"])
     assert getattr(published(config), "name", None) == name
-    assert published(load_config("yolact_plus_tiny_nuclei", [f"loss.mask={loss}"])) is None
+    for other in ("yolact_plus_tiny_nuclei", "quickstart"):
+        assert published(load_config(other, [f"loss.mask={loss}"])) is None
+    own = load_config("yolact_plus_tiny_cigarettes", ["data.name=cigars", f"loss.mask={loss}"])
+    assert published(own) is None  # a name alone says nothing
 
 
 def test_published_rows_are_marked(tmp_path):
