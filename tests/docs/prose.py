@@ -16,8 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ITEM = re.compile(r"\s*(?:[-*+]|\d+\.)\s+")
 SKIPPED = ("|", "#", "<", "![", "---")
-END = re.compile(r"(?<=[.!?])[)\"”*]*\s+(?=[\"“(*_]*[A-Z0-9`])")
-NO_END = ("et al.", "e.g.", "i.e.", "cf.", "vs.", "Fig.", "Eq.")
+END = re.compile(r"(?<=[.!?])[)\"”*_]*\s+")
+NO_END = ("et al.", "e.g.", "i.e.", "cf.", "vs.", "Fig.", "Eq.", "...")
 
 
 @dataclass(frozen=True)
