@@ -19,24 +19,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layers.names import unknown_name
-
-_extras: dict[str, Extra] = {}
+from layers.records import Fn, Record, Registry
 
 
 @dataclass(frozen=True)
-class Extra:
-    """What is known about a registered extra.
+class Extra(Record):
+    """What is known about a registered extra: a Record whose function makes masks (M,h,w) bool on
+    the CPU into (M,...), one entry an instance, and
 
-    name      how losses ask for it, by `needs` and a keyword-only parameter
-    summary   one line for listings
-    function  masks (M,h,w) bool on the CPU -> (M,...), one entry an instance
-    dtype     what its values are carried as; floats reach the loss in the type of its logits
+    dtype   what its values are carried as; floats reach the loss in the type of its logits
     """
 
-    name: str
-    summary: str
-    function: Callable[[Tensor], Tensor]
     dtype: torch.dtype = torch.float32
 
     def of(self, masks: Tensor) -> Tensor:
@@ -51,46 +44,23 @@ class Extra:
         return value.to(self.dtype)
 
 
+EXTRAS = Registry("extra", Extra)
+
+
 def extra(
     name: str, summary: str = "", *, dtype: torch.dtype = torch.float32
-) -> Callable[[Callable], Callable]:
-    """Register a function of masks as an extra; the arguments are fields of Extra.
+) -> Callable[[Fn], Fn]:
+    """Register fn(masks) as an extra; losses ask for it by `needs` and a keyword-only parameter of
+    that name. The arguments are fields of Extra.
 
-    The same function may register again, as a cell of a notebook that runs twice does. ValueError
-    if another one has the name."""
-    if not name.isidentifier():
-        raise ValueError(f"{name!r} cannot be an extra: losses take it as a parameter of that name")
-
-    def register(function: Callable) -> Callable:
-        taken = _extras.get(name)
-        if taken is not None and _place(taken.function) != _place(function):
-            raise ValueError(
-                f"the extra {name!r} is made by {'.'.join(_place(taken.function))}: choose another "
-                "name"
-            )
-        _extras[name] = Extra(name, summary, function, dtype)
-        return function
-
-    return register
-
-
-def get_extra(name: str) -> Extra:
-    """The record of an extra; ValueError names the nearest ones."""
-    if name not in _extras:
-        raise ValueError(unknown_name("extra", name, _extras))
-    return _extras[name]
-
-
-def extra_names() -> list[str]:
-    """Sorted names of the registered extras."""
-    return sorted(_extras)
+    One of the same name and module is replaced, as when a notebook's cell runs again. ValueError if
+    another module has the name."""
+    return lambda function: EXTRAS.register(
+        function, ("masks",), name=name, summary=summary, dtype=dtype
+    )
 
 
 def make_extras(needs: Iterable[str], masks: Tensor) -> dict[str, Tensor]:
     """{name: (M,...)} of what a loss needs beside masks (M,h,w) bool. ValueError for an unknown
     name."""
-    return {name: get_extra(name).of(masks) for name in needs}
-
-
-def _place(function: Callable) -> tuple[str, str]:
-    return function.__module__, function.__qualname__
+    return {name: EXTRAS.get(name).of(masks) for name in needs}

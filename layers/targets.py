@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.extras import get_extra
+from layers.extras import EXTRAS
 
 ExtraKey = tuple[str, tuple[int, int]]  # the name of an extra, and the (h, w) of the masks it is of
 
@@ -57,7 +57,7 @@ class Targets:
         carried; also for an unknown name."""
         key = (name, (height, width))
         if key not in self.extras:
-            made_by, masks = get_extra(name), self.mask_at(height, width)
+            made_by, masks = EXTRAS.get(name), self.mask_at(height, width)
             if masks.device.type != "cpu":
                 raise ValueError(
                     f"these targets carry no {name} at {height}x{width}, and it is made on the "

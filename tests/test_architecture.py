@@ -213,7 +213,6 @@ def test_sizes_are_printed(capsys):
         )
 
 
-@pytest.mark.xfail(reason="circles around the registries are still there", strict=True)
 def test_nothing_imports_in_circles():
     """Imports when a module is loaded; what a function imports later cannot close a circle."""
     arrows = {name: at_import(name) & SOURCES.keys() - {name} for name in SOURCES}

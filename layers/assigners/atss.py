@@ -8,11 +8,12 @@ k from every pyramid level.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from layers.assign import (
+from layers.assigners.base import (
     BACKGROUND,
     CHUNK_ELEMENTS,
     IGNORED,
@@ -20,21 +21,24 @@ from layers.assign import (
     Assignment,
     register_assigner,
 )
-from layers.assigners.mask_iou import check_options, mask_overlap
+from layers.assigners.mask_iou import mask_overlap
 from layers.boxes import area, pairwise_intersection, pairwise_iou
-from layers.losses.registry import suggest
+from layers.records import Bound
 
+Measure = Literal["iou", "diou", "giou", "maiou", "gmaiou"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 POLYGON_OF = {"maiou": "box", "gmaiou": "mask"}
-MEASURES = ("iou", "diou", "giou", *POLYGON_OF)
-MASKS = ("full", "prototype")
 NEAR_EDGE = 0.01  # pixels that an anchor's centre must be inside a box by, as in the published code
 LOWEST = torch.iinfo(torch.int64).min
 
 
-@register_assigner("atss")
+@register_assigner(
+    "atss",
+    bounds={"k": Bound("[1, inf)"), "crowd": Bound("[0, 1]")},
+    source="ATSS (Zhang et al., CVPR 2020), algorithm 1; mask-aware IoU as Oksuz et al., BMVC 2021",
+)
 class ATSS(Assigner):
-    """Adaptive training sample selection (Zhang et al. 2020, algorithm 1), optionally with
-    mask-aware IoU as Oksuz et al. 2021 train it.
+    """Adaptive training sample selection: a threshold that each ground truth sets for itself.
 
     The candidates of a ground truth are, on each pyramid level, the k anchors (all, if there are
     fewer) whose centres are nearest to its own. Those are positive whose overlap reaches mean +
@@ -62,20 +66,11 @@ class ATSS(Assigner):
         self,
         *,
         k: int = 9,
-        iou: str = "iou",
-        masks: str = "full",
-        rounding: str = "reference",
+        iou: Measure = "iou",
+        masks: Literal["full", "prototype"] = "full",
+        rounding: Literal["reference", "exact"] = "reference",
         crowd: float = 0.7,
     ):
-        if k < 1:
-            raise ValueError(f"k={k} must be at least 1")
-        if iou not in MEASURES:
-            raise ValueError(f"iou={iou!r} is no known measure{suggest(iou, MEASURES)}")
-        if masks not in MASKS:
-            raise ValueError(f"masks={masks!r} must be 'full' or 'prototype'")
-        check_options("box", rounding)
-        if not 0 <= crowd <= 1:
-            raise ValueError(f"crowd={crowd} must lie between 0 and 1")
         self.needs_masks = iou in POLYGON_OF
         if not self.needs_masks and (masks, rounding) != ("full", "reference"):
             raise ValueError(
@@ -136,7 +131,7 @@ class ATSS(Assigner):
             some = slice(first, first + step)
             real = valid[some] & ~crowd[some]
             found = self._assign(
-                anchors, level_sizes, boxes[some], real, masks[some] if self.needs_masks else None
+                anchors, level_sizes, boxes[some], real, None if masks is None else masks[some]
             )
             if self.crowd < 1:
                 found.gt_index = _ignore_inside(
@@ -173,6 +168,7 @@ class ATSS(Assigner):
         """(b,M,K,4) candidates of boxes (b,M,4) -> (b,M,K)."""
         if not self.needs_masks:
             return _box_overlap(self.iou, rects, boxes)
+        assert masks is not None  # batch() refuses targets without
         # One image at a time: each has its own number of masks, and to bring them side by side
         # would copy them all.
         overlap = rects.new_zeros(rects.shape[:3])

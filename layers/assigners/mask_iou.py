@@ -47,7 +47,9 @@ def gma_iou(
     Anchors and boxes may reach outside the image, where no mask has pixels. An empty mask gives 0.
     ValueError for an unknown option or counts or types that differ.
     """
-    check_options(polygon, rounding)
+    for name, value, known in (("polygon", polygon, POLYGONS), ("rounding", rounding, ROUNDINGS)):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} must be {' or '.join(map(repr, known))}")
     if boxes.shape[0] != masks.shape[0] or masks.dim() != 3:
         raise ValueError(
             f"{boxes.shape[0]} boxes and masks of shape {tuple(masks.shape)}: give one (h,w) mask "
@@ -60,12 +62,6 @@ def gma_iou(
         )
     each = anchors[None].expand(boxes.shape[0], -1, -1)  # (M,A,4)
     return mask_overlap(each, boxes, masks, polygon=polygon, rounding=rounding)
-
-
-def check_options(polygon: str, rounding: str) -> None:
-    for name, value, known in (("polygon", polygon, POLYGONS), ("rounding", rounding, ROUNDINGS)):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} must be {' or '.join(map(repr, known))}")
 
 
 def mask_overlap(

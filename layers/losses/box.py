@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layers.boxes import CENTER_VARIANCE, SIZE_VARIANCE, area, decode, encode
-from layers.losses.calls import CallRegistry, LossCall
-from layers.losses.registry import Bound, LossInfo
+from layers.losses.expr import Call
+from layers.records import Bound, Chosen, Fn, Record, Registry
 
 EPS = 1e-7  # square pixels added to areas that divide, as in torchvision
 # anchor sides by which, and factor by which, a box whose IoU is taken may differ from its anchor
 FARTHEST = 1000.0
 
-_registry = CallRegistry("box loss", ("predicted", "wanted"))
+BOX_LOSSES = Registry("box loss", Record)
 
 
 def box_loss(
@@ -34,16 +34,19 @@ def box_loss(
     *,
     bounds: dict[str, Bound] | None = None,
     source: str = "",
-) -> Callable[[Callable], Callable]:
+) -> Callable[[Fn], Fn]:
     """Register fn(predicted (P,4), wanted (P,4), *, ...) -> (P,n), see above.
 
-    ValueError if the name is taken or the signature is another."""
-    return _registry.register(name, kind, summary, bounds=bounds, source=source)
-
-
-def box_losses() -> list[LossInfo]:
-    """The records of the registered box losses, by name."""
-    return _registry.infos()
+    ValueError if another module has the name or the signature is another."""
+    return lambda function: BOX_LOSSES.register(
+        function,
+        ("predicted", "wanted"),
+        name=name,
+        kind=kind,
+        summary=summary,
+        bounds=bounds,
+        source=source,
+    )
 
 
 class BoxLoss:
@@ -55,19 +58,19 @@ class BoxLoss:
     at that distance, with the gradient there, so that value and gradient are finite for any finite
     offsets and lead back."""
 
-    def __init__(self, call: LossCall):
-        self.call = call
+    def __init__(self, chosen: Chosen[Record]):
+        self.chosen = chosen
 
     @property
     def expression(self) -> str:
-        return self.call.expression
+        return self.chosen.expression
 
     def __call__(self, deltas: Tensor, boxes: Tensor, anchors: Tensor, image_size: int) -> Tensor:
         """deltas (P,4) predicted offsets, boxes (P,4) matched corners and anchors (P,4) centres,
         both relative -> (P,n)."""
-        if self.call.info.kind == "offsets":
-            return self.call(deltas, encode(boxes, anchors))
-        return self.call(decode(_within_reach(deltas), anchors * image_size), boxes * image_size)
+        if self.chosen.record.kind == "offsets":
+            return self.chosen(deltas, encode(boxes, anchors))
+        return self.chosen(decode(_within_reach(deltas), anchors * image_size), boxes * image_size)
 
 
 @torch.no_grad()
@@ -77,10 +80,10 @@ def predicted_iou(deltas: Tensor, boxes: Tensor, anchors: Tensor, image_size: in
     return iou.clamp(0, 1)
 
 
-def build_box_loss(expression: str) -> BoxLoss:
-    """The loss that an expression such as `smooth_l1(beta=0.5)` describes. ValueError names the
-    mistake and the nearest valid name."""
-    return BoxLoss(_registry.read(expression))
+def build_box_loss(expression: str | Call | Chosen[Record]) -> BoxLoss:
+    """The loss that an expression such as `smooth_l1(beta=0.5)` describes; parsed and checked ones
+    are not read again. ValueError names the mistake and the nearest valid name."""
+    return BoxLoss(BOX_LOSSES.read(expression))
 
 
 @box_loss(
@@ -90,7 +93,7 @@ def build_box_loss(expression: str) -> BoxLoss:
     bounds={"beta": Bound("[0, inf)")},
     source="Fast R-CNN (Girshick, ICCV 2015), equation 3; beta = 1 as YOLACT",
 )
-def smooth_l1(predicted: Tensor, wanted: Tensor, *, beta: float = 1.0) -> Tensor:
+def smooth_l1_of_offsets(predicted: Tensor, wanted: Tensor, *, beta: float = 1.0) -> Tensor:
     """d^2 / (2 beta) where |d| < beta, |d| - beta/2 elsewhere, for each of the four offsets:
     (P,4)."""
     return F.smooth_l1_loss(predicted, wanted, reduction="none", beta=beta)

@@ -27,15 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.losses.calls import CallRegistry, LossCall
+from layers.losses.expr import Call
 from layers.losses.rank_sort import rank_sort_loss
-from layers.losses.registry import Bound, LossInfo
+from layers.records import Bound, Chosen, Fn, Record, Registry
 
 NO_LOGIT = -1e4  # p rounds to 0: neither value nor gradient
 # of a positive whose predicted box misses its ground truth: the worst positive, but no negative
 LEAST_QUALITY = 1e-6
 
-_registry = CallRegistry("class loss", ("logits", "rows", "labels", "background"))
+CLASS_LOSSES = Registry("class loss", Record)
 
 
 def class_loss(
@@ -46,16 +46,20 @@ def class_loss(
     bounds: dict[str, Bound] | None = None,
     needs: Iterable[str] = (),
     source: str = "",
-) -> Callable[[Callable], Callable]:
+) -> Callable[[Fn], Fn]:
     """Register fn(logits, rows, labels, background, *, ...) -> 0-d, see above.
 
-    ValueError if the name is taken or the signature is another."""
-    return _registry.register(name, kind, summary, bounds=bounds, needs=needs, source=source)
-
-
-def class_losses() -> list[LossInfo]:
-    """The records of the registered class losses, by name."""
-    return _registry.infos()
+    ValueError if another module has the name or the signature is another."""
+    return lambda function: CLASS_LOSSES.register(
+        function,
+        ("logits", "rows", "labels", "background"),
+        name=name,
+        kind=kind,
+        summary=summary,
+        bounds=bounds,
+        needs=needs,
+        source=source,
+    )
 
 
 class ClassLoss:
@@ -63,25 +67,25 @@ class ClassLoss:
 
     sigmoid  whether it reads sigmoid logits (B,A,C) rather than softmax logits (B,A,1+C)"""
 
-    def __init__(self, call: LossCall):
-        self.call = call
-        self.needs = call.info.needs
-        self.sigmoid = call.info.kind == "sigmoid"
+    def __init__(self, chosen: Chosen[Record]):
+        self.chosen = chosen
+        self.needs = chosen.record.needs
+        self.sigmoid = chosen.record.kind == "sigmoid"
 
     @property
     def expression(self) -> str:
-        return self.call.expression
+        return self.chosen.expression
 
     def __call__(
         self, logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, **extras
     ) -> Tensor:
-        return self.call(logits, rows, labels, background, **extras)
+        return self.chosen(logits, rows, labels, background, **extras)
 
 
-def build_class_loss(expression: str) -> ClassLoss:
-    """The loss that an expression such as `focal(gamma=1.5)` describes. ValueError names the
-    mistake and the nearest valid name."""
-    return ClassLoss(_registry.read(expression))
+def build_class_loss(expression: str | Call | Chosen[Record]) -> ClassLoss:
+    """The loss that an expression such as `focal(gamma=1.5)` describes; parsed and checked ones are
+    not read again. ValueError names the mistake and the nearest valid name."""
+    return ClassLoss(CLASS_LOSSES.read(expression))
 
 
 def negatives_wanted(positives: list[int], anchors: int, *, ratio: float, least: int) -> list[int]:
@@ -116,7 +120,7 @@ def ohem(
     bounds={"alpha": Bound("(0, 1)", "alpha=None weights both by 1"), "gamma": Bound("[0, inf)")},
     source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5",
 )
-def focal(
+def focal_of_classes(
     logits: Tensor,
     rows: Tensor,
     labels: Tensor,

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from layers.assign import BACKGROUND, Assigner, Assignment
 from layers.boxes import area, corners
-from layers.extras import get_extra
+from layers.extras import EXTRAS
 from layers.losses.auxiliary import MaskIoULoss, semantic_loss
 from layers.losses.balance import factor_to, top_probability
 from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
@@ -113,7 +113,7 @@ class Criterion(nn.Module):
     ):
         super().__init__()
         for name in mask_loss.needs:
-            get_extra(name)  # refuses what targets could not carry
+            EXTRAS.get(name)  # refuses what targets could not carry
         self.assigner = assigner
         self.box_loss = box_loss or build_box_loss("smooth_l1")
         self.class_loss = class_loss or build_class_loss("ohem")

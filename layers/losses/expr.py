@@ -8,7 +8,8 @@ evaluated.
 An expression is a sum of terms; a term is a call or a bare name, with an optional positive number
 and `*` in front of it. Parameters are given by name; a value is a number, a string, True, False,
 None, or a call such as a schedule, which alone may have positional arguments. Which names,
-parameters and defaults exist is not known here: see registry.py and mask.py.
+parameters and defaults exist is not known here: see layers/records.py and mask.py. Terms and calls
+keep the text that they came from, so that whoever checks one later can show a mistake's place.
 """
 
 from __future__ import annotations
@@ -31,15 +32,31 @@ class ExpressionError(ValueError):
 
 
 @dataclass(frozen=True)
-class Call:
-    """name(args, key=value, ...). A bare name is a call without arguments. Positions in the text
-    are not compared."""
+class _Placed:
+    """What was read from a text, and where: the text on one line, the position of the name and of
+    each parameter. Values that differ in these alone are equal."""
+
+    text: str = field(default="", compare=False, repr=False, kw_only=True)
+    position: int = field(default=0, compare=False, repr=False, kw_only=True)
+    param_positions: dict[str, int] = field(
+        default_factory=dict, compare=False, repr=False, kw_only=True
+    )
+
+    def mistake(self, message: str, parameter: str | None = None) -> ExpressionError:
+        """The error to raise for a mistake in the name, or in a parameter."""
+        place = self.position if parameter is None else self.param_positions.get(parameter)
+        return ExpressionError(
+            message, self.text or str(self), self.position if place is None else place
+        )
+
+
+@dataclass(frozen=True)
+class Call(_Placed):
+    """name(args, key=value, ...). A bare name is a call without arguments."""
 
     name: str
     args: tuple[Value, ...] = ()
     params: dict[str, Value] = field(default_factory=dict)
-    position: int = field(default=0, compare=False, repr=False)
-    param_positions: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         parts = [format_value(value) for value in self.args]
@@ -48,14 +65,12 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Term:
+class Term(_Placed):
     """coefficient * name(params)."""
 
     name: str
     coefficient: float = 1.0
     params: dict[str, Value] = field(default_factory=dict)
-    position: int = field(default=0, compare=False, repr=False)
-    param_positions: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         call = str(Call(self.name, (), self.params))
@@ -139,7 +154,7 @@ def _tree(text: str) -> tuple[str, ast.expr]:
         ) from None
 
 
-def _at(text: str, node: ast.AST) -> int:
+def _at(text: str, node: ast.expr | ast.keyword) -> int:
     return len(text.encode()[: node.col_offset].decode(errors="ignore"))  # ast counts bytes
 
 
@@ -157,7 +172,14 @@ def _term(text: str, node: ast.expr) -> Term:
         coefficient = _coefficient(text, node.left)
         node = node.right
     call = _named_call(text, node)
-    return Term(call.name, coefficient, call.params, call.position, call.param_positions)
+    return Term(
+        call.name,
+        coefficient,
+        call.params,
+        text=text,
+        position=call.position,
+        param_positions=call.param_positions,
+    )
 
 
 def _coefficient(text: str, node: ast.expr) -> float:
@@ -182,7 +204,7 @@ def _coefficient(text: str, node: ast.expr) -> float:
 def _named_call(text: str, node: ast.expr) -> Call:
     """A call at the top of a term: parameters by name only."""
     if isinstance(node, ast.Name):
-        return Call(node.id, position=_at(text, node))
+        return Call(node.id, text=text, position=_at(text, node))
     if not isinstance(node, ast.Call):
         raise ExpressionError(
             "expected a name, or a name with parameters: mse(region='image')", text, _at(text, node)
@@ -201,7 +223,8 @@ def _call(text: str, node: ast.Call) -> Call:
     if not isinstance(node.func, ast.Name):
         raise ExpressionError("only a plain name can be called", text, _at(text, node))
     args = tuple(_value(text, arg) for arg in node.args)
-    params, positions = {}, {}
+    params: dict[str, Value] = {}
+    positions: dict[str, int] = {}
     for keyword in node.keywords:
         if keyword.arg is None:
             raise ExpressionError(
@@ -211,7 +234,9 @@ def _call(text: str, node: ast.Call) -> Call:
             raise ExpressionError(f"{keyword.arg} is given twice", text, _at(text, keyword))
         params[keyword.arg] = _value(text, keyword.value)
         positions[keyword.arg] = _at(text, keyword)
-    return Call(node.func.id, args, params, _at(text, node), positions)
+    return Call(
+        node.func.id, args, params, text=text, position=_at(text, node), param_positions=positions
+    )
 
 
 def _value(text: str, node: ast.expr) -> Value:
@@ -224,23 +249,17 @@ def _value(text: str, node: ast.expr) -> Value:
         if not isinstance(node, ast.Constant) or type(node.value) not in (int, float):
             raise ExpressionError("a sign belongs in front of a number", text, _at(text, node))
     if isinstance(node, ast.Name):  # as weight=learned
-        return Call(node.id, position=_at(text, node))
-    if not isinstance(node, ast.Constant) or type(node.value) not in (
-        int,
-        float,
-        str,
-        bool,
-        type(None),
-    ):
+        return Call(node.id, text=text, position=_at(text, node))
+    value = node.value if isinstance(node, ast.Constant) else ...
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if not isinstance(value, (int, float)):
         raise ExpressionError(
             "a value is a number, a 'word', True, False, None or a call", text, _at(text, node)
         )
-    value = node.value
-    if type(value) in (int, float):
-        value = sign * value
-        if not _finite(value):
-            raise ExpressionError("numbers must be finite", text, _at(text, node))
-    return value
+    if not _finite(value):
+        raise ExpressionError("numbers must be finite", text, _at(text, node))
+    return sign * value
 
 
 def _finite(value: int | float) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from layers.losses.expr import ExpressionError, Term, format_terms, parse, unordered
 from layers.losses.gradients import GradientMatch
 from layers.losses.plugins import load_plugins
-from layers.losses.registry import RESERVED, LossInfo, Param, ParameterError, check_params, get
+from layers.losses.registry import MASK_LOSSES, RESERVED, LossInfo, Param, ParameterError, get
 from layers.losses.schedule import Schedule, read_weight
 from layers.losses.selection import Selection, read_sampling
 from layers.masks import box_window
@@ -309,7 +309,7 @@ def _build(term: Term) -> tuple[MaskTerm, Term]:
     """The checked term and its canonical form."""
     info = get(term.name)
     own = {name: value for name, value in term.params.items() if name not in RESERVED}
-    params = check_params(info, own)
+    params = MASK_LOSSES.check(info, own)
     options = {
         p.name: p.check(term.params[p.name]) if p.name in term.params else p.default
         for p in OPTIONS

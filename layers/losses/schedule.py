@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass, replace
 
 from layers.losses.expr import Call, Value, format_value
-from layers.losses.registry import ParameterError, suggest
+from layers.names import did_you_mean, unknown_name
+from layers.records import ParameterError
 
 LEARNED = "learned"
 SHAPES = {
@@ -94,10 +95,7 @@ def read_weight(value: Value) -> Schedule:
             )
         return Schedule(1.0, 1.0, LEARNED)
     if value.name not in SHAPES:
-        raise ParameterError(
-            f"there is no schedule {value.name!r}{suggest(value.name, [*SHAPES, LEARNED])}",
-            "weight",
-        )
+        raise ParameterError(unknown_name("schedule", value.name, [*SHAPES, LEARNED]), "weight")
     usage = f"{value.name}(first, last, start=0, end=step)"
     if len(value.args) > 2:
         raise ParameterError(
@@ -112,7 +110,9 @@ def read_weight(value: Value) -> Schedule:
     for name, step in value.params.items():
         if name not in ("start", "end"):
             raise ParameterError(
-                f"{value.name} has no parameter {name!r}{suggest(name, ('start', 'end'))}", "weight"
+                f"{value.name} has no parameter {name!r}"
+                f"{did_you_mean(name, ('start', 'end'), most=2)}",
+                "weight",
             )
         if type(step) is not int or step < 0:
             raise ParameterError(

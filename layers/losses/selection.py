@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from layers.losses.expr import Call, Value, format_value
-from layers.losses.registry import ParameterError, suggest
+from layers.names import unknown_name
+from layers.records import ParameterError
 
 OVERSAMPLING = 3  # candidates drawn for each point
 UNSURE_SHARE = 0.75  # of the points that are the least sure candidates; the others are drawn anew
@@ -42,9 +43,7 @@ def read_sampling(value: Value) -> Selection:
             f"sampling={format_value(value)} must be hardest(share) or points(n)", "sampling"
         )
     if value.name not in _CHOICES:
-        raise ParameterError(
-            f"there is no sampling {value.name!r}{suggest(value.name, _CHOICES)}", "sampling"
-        )
+        raise ParameterError(unknown_name("sampling", value.name, _CHOICES), "sampling")
     number = value.args[0] if len(value.args) == 1 and not value.params else None
     if value.name == "hardest" and type(number) in (int, float) and 0 < number <= 1:
         call = Call("hardest", (float(number),))

@@ -272,10 +272,10 @@ def test_data_set_by_name_in_a_file(tmp_path):
         ("loss.plugins=[not_there.py]", "not_there.py"),
         (
             "loss.box=guio",
-            r"^loss.box=guio: there is no box loss 'guio'; did you mean giou\? \(column 1\)$",
+            r"^loss.box=guio: no box loss is called 'guio'; did you mean giou\? \(column 1\)$",
         ),
         ("loss.box=smooth_l1(beta=-1)", "beta=-1.0 is outside"),
-        ("loss.classification=focall", "there is no class loss .*did you mean focal"),
+        ("loss.classification=focall", "no class loss is called .*did you mean focal"),
         (
             "loss.classification=focal(gama=2)",
             r"no parameter 'gama'; did you mean gamma\? \(column 7\)$",
@@ -435,7 +435,7 @@ def test_hash_ignores_the_name_only():
     ],
 )
 def test_a_plugin_loss_is_tried_before_any_data_is_read(tmp_path, monkeypatch, body, message):
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
     plugin = tmp_path / "own.py"
     plugin.write_text(
         "from layers.losses.registry import pixel_loss\n\n"
@@ -477,7 +477,7 @@ def test_a_weight_that_is_0_in_the_whole_training_is_refused():
     ],
 )
 def test_a_plugin_that_fails_is_named(tmp_path, monkeypatch, text, message):
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config("quickstart", [f"loss.plugins={tmp_path / 'own.py'}", "loss.mask=own"])

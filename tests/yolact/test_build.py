@@ -69,7 +69,7 @@ def test_a_sigmoid_class_loss_decides_on_the_head():
 
 
 def test_an_unknown_class_loss_is_named():
-    with pytest.raises(ValueError, match="there is no class loss 'fokal'; did you mean focal"):
+    with pytest.raises(ValueError, match="no class loss is called 'fokal'; did you mean focal"):
         build_model(config(loss={"classification": "fokal"}))
 
 

@@ -14,7 +14,7 @@ from data.cigarettes.generate import generate
 from data.loader import build_dataset, train_loader
 from data.resolve import load_config
 from data.transforms import normalize
-from layers.extras import extra_names
+from layers.extras import EXTRAS
 from layers.losses.checks.contract import variants
 from layers.losses.rank_sort import rank_sort_loss
 from layers.losses.registry import names
@@ -145,7 +145,7 @@ class Bench:
             tuple(predictions.prototypes.shape[1:3]),
             tuple(predictions.semantic_logits.shape[-2:]),
         ]
-        extras = [(name, sizes[0]) for name in extra_names()]
+        extras = [(name, sizes[0]) for name in EXTRAS.names()]
         targets = [
             t.to("cpu").reduce(sizes, keep_full=True, extras=extras).to(self.device)
             for t in targets

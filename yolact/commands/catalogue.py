@@ -49,14 +49,14 @@ def _datasets() -> None:
 
 
 def _losses() -> None:
-    from layers.losses import registry
-    from layers.losses.box import box_losses
-    from layers.losses.classification import class_losses
+    from layers.losses.box import BOX_LOSSES
+    from layers.losses.classification import CLASS_LOSSES
+    from layers.losses.registry import MASK_LOSSES
 
     groups = {
-        "loss.mask, a sum of": [registry.get(name) for name in registry.names()],
-        "loss.box, one of": box_losses(),
-        "loss.classification, one of": class_losses(),
+        "loss.mask, a sum of": MASK_LOSSES.records(),
+        "loss.box, one of": BOX_LOSSES.records(),
+        "loss.classification, one of": CLASS_LOSSES.records(),
     }
     width = max(len(info.signature) for losses in groups.values() for info in losses)
     for index, (title, losses) in enumerate(groups.items()):
@@ -66,11 +66,11 @@ def _losses() -> None:
 
 
 def _assigners() -> None:
-    from layers.assign import assigner_signatures
+    from layers.assign import ASSIGNERS
 
-    signatures = assigner_signatures()
-    for signature, summary in signatures.items():
-        print(f"{signature:{max(map(len, signatures))}} {summary}")
+    width = max(len(info.signature) for info in ASSIGNERS.records())
+    for info in ASSIGNERS.records():
+        print(f"{info.signature:{width}} {info.summary}")
 
 
 def main(arguments: Namespace) -> None:

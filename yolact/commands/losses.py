@@ -114,8 +114,8 @@ def _refuse_what_is_no_mask_loss(text: str) -> None:
     """ValueError for the name of a config, and of a box or class loss, which are chosen
     elsewhere."""
     from data.config import CONFIGS
-    from layers.losses.box import box_losses
-    from layers.losses.classification import class_losses
+    from layers.losses.box import BOX_LOSSES
+    from layers.losses.classification import CLASS_LOSSES
     from layers.losses.registry import names
 
     name = text.strip()
@@ -126,21 +126,18 @@ def _refuse_what_is_no_mask_loss(text: str) -> None:
             f"{name} is a config (train.py --config {name}); its mask loss is "
             f'"{load_config(name).loss.mask}"'
         )
-    for kind, key, infos in (
-        ("box", "loss.box", box_losses()),
-        ("class", "loss.classification", class_losses()),
-    ):
-        if name.partition("(")[0] in {info.name for info in infos} - set(names()):
+    for key, registry in (("loss.box", BOX_LOSSES), ("loss.classification", CLASS_LOSSES)):
+        if name.partition("(")[0] in set(registry.names()) - set(names()):
             raise ValueError(
-                f"{name} is a {kind} loss ({key}={name}); this program is about mask losses"
+                f"{name} is a {registry.what} ({key}={name}); this program is about mask losses"
             )
 
 
 def show_list() -> int:
     """The mask losses as train.py --list losses shows them, and where each comes from."""
-    from layers.losses import registry
+    from layers.losses.registry import MASK_LOSSES
 
-    losses = [registry.get(name) for name in registry.names()]
+    losses = MASK_LOSSES.records()
     width = max(len(info.signature) for info in losses)
     for info in losses:
         print(f"{info.signature:{width}} {info.kind:8} {info.summary}")

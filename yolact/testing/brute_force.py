@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def gma_iou(
+def gma_iou_by_pixels(
     anchors: Tensor, boxes: Tensor, masks: Tensor, *, polygon: str, rounding: str = "reference"
 ) -> Tensor:
     """(A,4), (M,4) pixels, (M,h,w) bool -> (M,A): |P| / |m| * |b and m| / |b or P|."""

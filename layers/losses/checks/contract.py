@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from layers.extras import extra_names, make_extras
+from layers.extras import EXTRAS, make_extras
 from layers.losses.expr import Term
 from layers.losses.mask import PADDING, LossError, MaskLoss, build_mask_loss
 from layers.losses.registry import get
@@ -60,12 +60,12 @@ class Instances:
 
     def apply(self, loss: MaskLoss, logits: Tensor | None = None) -> Tensor:
         """(N,) value, at other logits if given."""
-        unknown = sorted(set(loss.needs) - set(extra_names()))
+        unknown = sorted(set(loss.needs) - set(EXTRAS.names()))
         if unknown:
             raise LossError(
                 loss.expression,
                 f"needs {', '.join(unknown)}, but no function is registered that makes it "
-                f"(layers.extras.extra); there is {', '.join(extra_names())}",
+                f"(layers.extras.extra); there is {', '.join(EXTRAS.names())}",
             )
         # a loss that samples pixels draws the same in every call
         generator = torch.Generator().manual_seed(0)

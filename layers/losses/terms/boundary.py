@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from layers.extras import extra
-from layers.losses.registry import Bound, pixel_loss, region_loss
+from layers.losses.decorators import pixel_loss, region_loss
 from layers.losses.terms.stable import absolute_error, cross_max, mean, ratio
 from layers.masks import signed_distance_map
+from layers.records import Bound
 
 EROSIONS = 10  # patches of errors count no deeper, as in the published code of the erosion form
 

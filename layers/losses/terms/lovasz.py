@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from layers.losses.registry import region_loss
+from layers.losses.decorators import region_loss
 from layers.losses.terms.stable import absolute_error, ratio
 
 

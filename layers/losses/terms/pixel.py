@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.losses.registry import Bound, pixel_loss
+from layers.losses.decorators import pixel_loss
 from layers.losses.terms.stable import focal_bce, log_cosh
+from layers.records import Bound
 
 
 @pixel_loss("bce", "binary cross-entropy", source="YOLACT (Bolya et al., ICCV 2019), section 3.1")

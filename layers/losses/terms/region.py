@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.losses.registry import Bound, region_loss
+from layers.losses.decorators import region_loss
 from layers.losses.terms.stable import absolute_error, focal_bce, log_cosh, mean, power, ratio
+from layers.records import Bound
 
 SMOOTH = Bound("[0, inf)")
 FACTOR = Bound("(0, inf)", "at 0 errors of that kind would cost nothing")

@@ -16,8 +16,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.losses.registry import Bound, pixel_loss
+from layers.losses.decorators import pixel_loss
 from layers.losses.terms.stable import clamped_bce, log_cosh
+from layers.records import Bound
 
 SMOOTH = 0.1
 SOURCE = "YolactLossSurvey, commit 2d73b33"

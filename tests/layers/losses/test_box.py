@@ -6,7 +6,7 @@ import torch
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
 from layers.boxes import decode, encode
-from layers.losses.box import box_losses, build_box_loss
+from layers.losses.box import BOX_LOSSES, build_box_loss
 from tests.layers.losses.inputs import make_criterion, make_predictions, make_targets
 
 TORCHVISION = {
@@ -14,7 +14,7 @@ TORCHVISION = {
     "diou": distance_box_iou_loss,
     "ciou": complete_box_iou_loss,
 }
-EVERY = [info.name for info in box_losses()]
+EVERY = [info.name for info in BOX_LOSSES.records()]
 ANCHORS = torch.tensor([[0.5, 0.5, 0.1, 0.2], [0.3, 0.6, 0.05, 0.05], [0.9, 0.1, 0.4, 0.3]])
 BOXES = torch.tensor([[0.45, 0.42, 0.56, 0.60], [0.28, 0.59, 0.31, 0.64], [0.60, 0.05, 0.95, 0.40]])
 DELTAS = torch.tensor([[0.5, -1.0, 0.3, -0.7], [2.0, 0.1, -1.5, 1.5], [-3.0, 2.0, 0.8, 0.2]])
@@ -136,7 +136,7 @@ def test_the_criterion_sums_it_over_the_positives(name):
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("guio", r"there is no box loss 'guio'; did you mean giou\?"),
+        ("guio", r"no box loss is called 'guio'; did you mean giou\?"),
         ("smooth_l1(bta=1)", "box loss 'smooth_l1' has no parameter 'bta'; did you mean beta"),
         ("giou(eps=1)", "no parameter 'eps'; known: none"),
         ("smooth_l1(beta=-1)", r"beta=-1.0 is outside \[0, inf\)"),

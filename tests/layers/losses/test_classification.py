@@ -5,8 +5,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from layers.losses.calls import CallRegistry
-from layers.losses.classification import build_class_loss, class_losses
+from layers.losses.classification import CLASS_LOSSES, build_class_loss
 from tests.layers.losses.inputs import CLASSES, make_criterion, make_predictions, make_targets
 
 IMAGES, ANCHORS = 3, 40
@@ -85,7 +84,7 @@ def test_the_criterion_divides_it_by_the_positives_and_leaves_ignored_anchors_ou
 
 
 def test_each_loss_says_which_head_it_reads():
-    assert {info.name: build_class_loss(info.name).sigmoid for info in class_losses()} == {
+    assert {name: build_class_loss(name).sigmoid for name in CLASS_LOSSES.names()} == {
         "focal": True,
         "ohem": False,
         "rank_sort": True,
@@ -96,7 +95,7 @@ def test_each_loss_says_which_head_it_reads():
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("focl", r"there is no class loss 'focl'; did you mean focal\?"),
+        ("focl", r"no class loss is called 'focl'; did you mean focal\?"),
         ("focal(gama=2)", "no parameter 'gama'; did you mean gamma"),
         ("ohem(negatives=3)", "no parameter 'negatives'; known: none"),
         ("focal(gamma=-1)", r"outside \[0, inf\)"),
@@ -113,17 +112,3 @@ def test_mistakes_are_named(expression, message):
 def test_canonical_expressions():
     assert build_class_loss("focal(gamma=2, alpha=0.25)").expression == "focal"
     assert build_class_loss("focal(gamma=1, alpha=None)").expression == "focal(alpha=None, gamma=1)"
-
-
-def test_a_registry_refuses_what_it_could_not_call():
-    registry = CallRegistry("toy loss", ("a", "b"))
-
-    @registry.register("one", "toy", "a toy")
-    def one(a, b, *, k=1.0):
-        return k * a * b
-
-    assert registry.read("one(k=3)")(2, 5) == 30
-    with pytest.raises(ValueError, match="there is a toy loss 'one' already"):
-        registry.register("one", "toy", "again")(one)
-    with pytest.raises(ValueError, match=r"def two\(a, b, \*, parameter=default"):
-        registry.register("two", "toy", "another signature")(lambda a: a)

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layers.boxes import encode
-from layers.losses.box import box_losses, build_box_loss
-from layers.losses.classification import build_class_loss, class_losses
+from layers.losses.box import BOX_LOSSES, build_box_loss
+from layers.losses.classification import CLASS_LOSSES, build_class_loss
 from layers.losses.criterion import Normalizers
 from layers.losses.registry import names
 from layers.masks import box_window, signed_distance_map
@@ -187,8 +187,8 @@ def test_the_counter_sees_what_waits(monkeypatch):
     [
         {},
         {"masks_to_train": 2, "ohem_min_negatives": 4},
-        *({"box_loss": build_box_loss(info.name)} for info in box_losses()),
-        *({"class_loss": build_class_loss(info.name)} for info in class_losses()),
+        *({"box_loss": build_box_loss(info.name)} for info in BOX_LOSSES.records()),
+        *({"class_loss": build_class_loss(info.name)} for info in CLASS_LOSSES.records()),
     ],
 )
 def test_at_most_one_wait_for_the_device(monkeypatch, options):
@@ -426,7 +426,7 @@ def test_masks_at_a_size_that_targets_do_not_carry_are_refused():
 def test_a_mask_loss_whose_needs_nobody_meets_is_refused(monkeypatch):
     from layers.losses import registry
 
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
 
     @registry.pixel_loss("far", "needs a map that targets do not have", needs=("unheard_of",))
     def far(logits, target, *, unheard_of):

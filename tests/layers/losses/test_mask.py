@@ -16,7 +16,7 @@ BOX = torch.tensor([[0.25, 0.25, 0.75, 0.75]])  # on 8 x 8: 4 x 4 pixels, 6 x 6 
 
 @pytest.fixture
 def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
 
 
 def instance(inside=True):

@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from layers.losses import plugins, registry
-from layers.losses.box import box_losses
-from layers.losses.classification import class_losses
+from layers.losses.box import BOX_LOSSES
+from layers.losses.classification import CLASS_LOSSES
 from layers.losses.mask import build_mask_loss
 from layers.losses.plugins import load_plugins
 from layers.losses.registry import (
     Bound,
     Param,
     ParameterError,
-    check_params,
     get,
     names,
     pixel_loss,
@@ -21,12 +20,14 @@ from layers.losses.registry import (
 from layers.losses.schedule import LEARNED, SHAPES
 from layers.losses.selection import _CHOICES
 
+check_params = registry.MASK_LOSSES.check
+
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch):
     """Each test registers into a copy."""
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
-    monkeypatch.setattr(plugins, "_loaded_files", set())
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
+    monkeypatch.setattr(plugins, "_loaded_files", {})
 
 
 def test_built_in_losses_are_there_on_import():
@@ -147,6 +148,51 @@ def test_taken_names_are_refused():
             return logits
 
 
+@pytest.mark.parametrize("decorator", [pixel_loss, region_loss])
+@pytest.mark.parametrize("called", [False, True])
+def test_a_plain_decorator_takes_name_and_summary_from_the_function(decorator, called):
+    weight = ", weight" if decorator is region_loss else ""
+    scope = {}
+    exec(f"def own(logits, target{weight}, *, k=2.0):\n '''First line.\n\n Second.'''", scope)
+    function = (decorator() if called else decorator)(scope["own"])
+    assert function is scope["own"]
+    info = get("own")
+    assert (info.name, info.summary, info.function) == ("own", "First line", function)
+    assert info.kind == ("region" if weight else "pixel") and info.defaults == {"k": 2.0}
+
+
+@pytest.mark.parametrize("decorator", [pixel_loss, pixel_loss(source="a paper")])
+def test_a_plain_decorator_wants_a_docstring(decorator):
+    def own(logits, target):
+        return logits
+
+    with pytest.raises(ValueError, match="mask loss 'own' has no summary: write a docstring"):
+        decorator(own)
+    assert "own" not in names()
+
+
+def test_a_plain_decorator_wants_a_name():
+    with pytest.raises(ValueError, match="no mask loss can be called '<lambda>'"):
+        pixel_loss(lambda logits, target: logits)
+
+
+def test_a_notebook_cell_that_runs_twice_replaces_its_loss():
+    cell = """
+from layers.losses.registry import pixel_loss
+
+@pixel_loss
+def own(logits, target):
+    "A loss of one's own."
+    return (logits.sigmoid() - target).abs() * FACTOR
+"""
+    inputs = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.tensor([[0.0, 0, 1, 1]])
+    for factor in (1, 3):
+        exec(cell, {"__name__": "__main__", "FACTOR": factor})
+        assert build_mask_loss("own")(*inputs).item() == 0.5 * factor
+    with pytest.raises(ValueError, match="'own' of elsewhere.own: .* taken by __main__.own"):
+        exec(cell, {"__name__": "elsewhere"})
+
+
 def test_words_are_those_that_weight_and_sampling_know():
     assert set(registry.WORDS) == {*SHAPES, LEARNED, *_CHOICES}
 
@@ -155,7 +201,7 @@ def test_words_are_those_that_weight_and_sampling_know():
     "name", [*registry.RESERVED, *registry.WORDS, "None", "True", "lambda", "in"]
 )
 def test_reserved_names_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name}.*cannot be a loss name.*choose another"):
+    with pytest.raises(ValueError, match=f"no mask loss can be called '{name}': .*choose another"):
         pixel_loss(name, "x")(lambda logits, target: logits)
     assert name not in names()
 
@@ -219,6 +265,39 @@ def test_a_plugin_file_adds_a_loss(tmp_path):
     )
 
 
+def test_a_plugin_file_that_has_changed_is_run_again(tmp_path):
+    path = tmp_path / "my_losses.py"
+    inputs = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.tensor([[0.0, 0, 1, 1]])
+    for power, value in ((1, 0.5), (2, 0.25)):  # of one length and, for a file system, one time
+        path.write_text(PLUGIN.replace("= 1.0", f"= {power}.0"))
+        assert build_mask_loss("linear", plugins=[str(path)])(*inputs).item() == value
+    kept = get("linear")
+    path.write_text(PLUGIN + "\n1/0\n")
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        load_plugins([str(path)])
+    assert get("linear") is kept
+
+
+def test_two_plugins_with_one_loss_are_refused_by_both_names(tmp_path):
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(PLUGIN)
+    load_plugins([str(tmp_path / "one.py")])
+    with pytest.raises(ValueError, match=r"two.py: mask loss 'linear' of .*two.py\).*one.py\)"):
+        load_plugins([str(tmp_path / "two.py")])
+
+
+def test_a_failing_plugin_leaves_nothing_in_any_registry(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(
+        "from layers.losses.box import box_loss\n\n@box_loss('l1', 'offsets', 'plain')\n"
+        "def l1(predicted, wanted):\n    return (predicted - wanted).abs()\n\n1/0\n"
+    )
+    before = BOX_LOSSES.names()
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        load_plugins([str(path)])
+    assert BOX_LOSSES.names() == before
+
+
 def test_a_plugin_module_is_imported(tmp_path, monkeypatch):
     (tmp_path / "loss_plugin_for_test.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
@@ -272,7 +351,7 @@ def test_a_path_without_its_ending_is_explained(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "info",
-    [*(get(name) for name in names()), *box_losses(), *class_losses()],
+    [*registry.MASK_LOSSES.records(), *BOX_LOSSES.records(), *CLASS_LOSSES.records()],
     ids=lambda info: info.name,
 )
 def test_formula_and_source_are_in_the_docstring(info):

@@ -28,7 +28,7 @@ def raising(logits, target, weight):
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN)
     return str(path)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from data.loader import build_dataset, train_loader
-from layers import extras
-from layers.extras import make_extras
+from layers.extras import EXTRAS, make_extras
 from layers.losses import plugins, registry
 from layers.losses.checks.contract import refuse_broken
 from yolact.engine.state import build_state
@@ -34,9 +33,9 @@ def rare(logits, target, *, rarity):
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
-    monkeypatch.setattr(extras, "_extras", dict(extras._extras))
-    monkeypatch.setattr(plugins, "_loaded_files", set())
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
+    monkeypatch.setattr(EXTRAS, "by_name", dict(EXTRAS.by_name))
+    monkeypatch.setattr(plugins, "_loaded_files", {})
     path = tmp_path / "rare.py"
     path.write_text(PLUGIN)
     return str(path)
@@ -66,4 +65,4 @@ def test_a_failing_plugin_leaves_no_extra(tmp_path, plugin):
     broken.write_text(PLUGIN + "\nnot_there\n")
     with pytest.raises(ValueError, match="not_there"):
         refuse_broken("bce", (str(broken),))
-    assert "rarity" not in extras.extra_names() and "rare" not in registry.names()
+    assert "rarity" not in EXTRAS.names() and "rare" not in registry.names()

@@ -7,7 +7,7 @@ from layers.losses.registry import pixel_loss
 
 @pytest.fixture
 def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_losses", dict(registry._losses))
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""Decorators that make a function a mask loss, and the records of all mask losses.
+
+    @pixel_loss
+    def linear(logits, target):                             # (N,H,W), (N,H,W) in {0,1} -> (N,H,W)
+        "Absolute error of probabilities."
+        ...
+
+    @pixel_loss("huber", "...", bounds={"delta": Bound("(0, 1)")})
+    def huber(logits, target, *, delta=0.5): ...            # keyword-only: what expressions set
+
+    @region_loss("dice", "...")
+    def dice(logits, target, weight, *, smooth=1.0): ...    # + weight (N,H,W) in [0,1] -> (N,)
+
+This module imports no loss; registry.py imports them all. layers/records.py says how parameters are
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
+
+from layers.records import Bound, Fn, Record, Registry
+
+Kind = Literal["pixel", "region"]
+# options of every term, see mask.py
+RESERVED = ("weight", "region", "match", "sampling", "balance", "outside", "rescale")
+# that expressions know as values of weight and sampling
+WORDS = ("ramp", "cosine", "learned", "hardest", "points")
+
+
+@dataclass(frozen=True)
+class LossInfo(Record):
+    """What is known about a mask loss: a Record of kind "pixel" -> (N,H,W) or "region" -> (N,),
+    whose `needs` are (N,...) tensors, and
+
+    signed          True where the value may be negative and is not 0 at a perfect mask
+    signed_when     parameter values of which one must be set for that; empty = always
+    pooled_when     parameter values of which each makes instances depend on one another, on purpose
+    spans           parameters in prototype pixels, which must be below the sides of the prototypes
+    whole_when      parameter values of which each makes a pixel loss read its whole target, pixels
+                    outside the region included
+    """
+
+    signed: bool = False
+    signed_when: dict[str, Any] = field(default_factory=dict)
+    pooled_when: dict[str, Any] = field(default_factory=dict)
+    spans: tuple[str, ...] = ()
+    whole_when: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for given in ("signed_when", "pooled_when", "whole_when", "spans"):
+            absent = sorted(set(getattr(self, given)) - {p.name for p in self.params})
+            if absent:
+                raise ValueError(
+                    f"mask loss {self.name!r} names {', '.join(absent)} in {given}, but has no "
+                    "such parameter"
+                )
+
+    def is_signed(self, params: dict[str, Any]) -> bool:
+        """Whether the loss with these parameters (all of them) may be negative."""
+        return self.signed and (
+            not self.signed_when
+            or any(params[name] == value for name, value in self.signed_when.items())
+        )
+
+    def is_pooled(self, params: dict[str, Any]) -> bool:
+        """Whether the value of an instance depends on the others with these parameters (all of
+        them)."""
+        return any(params[name] == value for name, value in self.pooled_when.items())
+
+    def reads_whole_target(self, params: dict[str, Any]) -> bool:
+        """Whether a pixel's value depends on the target at others with these parameters (all of
+        them)."""
+        return any(params[name] == value for name, value in self.whole_when.items())
+
+
+MASK_LOSSES = Registry("mask loss", LossInfo, options=RESERVED, words=WORDS)
+
+
+@overload
+def pixel_loss(name: Fn, /) -> Fn: ...
+
+
+@overload
+def pixel_loss(
+    name: str | None = None,
+    summary: str | None = None,
+    *,
+    bounds: dict[str, Bound] | None = None,
+    needs: Iterable[str] = (),
+    signed: bool = False,
+    signed_when: dict[str, Any] | None = None,
+    pooled_when: dict[str, Any] | None = None,
+    spans: Iterable[str] = (),
+    whole_when: dict[str, Any] | None = None,
+    source: str = "",
+) -> Callable[[Fn], Fn]: ...
+
+
+def pixel_loss(
+    name: Any = None,
+    summary: str | None = None,
+    *,
+    bounds: dict[str, Bound] | None = None,
+    needs: Iterable[str] = (),
+    signed: bool = False,
+    signed_when: dict[str, Any] | None = None,
+    pooled_when: dict[str, Any] | None = None,
+    spans: Iterable[str] = (),
+    whole_when: dict[str, Any] | None = None,
+    source: str = "",
+) -> Any:
+    """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, *, ...) -> (N,H,W): a loss per pixel,
+    neither cropped nor reduced.
+
+    Without arguments, `@pixel_loss`, the name is the function's and the summary its docstring's
+    first line. The other arguments are fields of LossInfo; the source is added to the docstring.
+    A loss of the same name and module is replaced, as when a notebook's cell runs again. ValueError
+    if another module has the name, if it is reserved, without a summary, or if the signature is not
+    this one."""
+    fields = {
+        "kind": "pixel",
+        "bounds": bounds,
+        "needs": tuple(needs),
+        "signed": signed,
+        "signed_when": signed_when or {},
+        "pooled_when": pooled_when or {},
+        "spans": tuple(spans),
+        "whole_when": whole_when or {},
+        "source": source,
+    }
+    return _decorator(name, summary, ("logits", "target"), fields)
+
+
+@overload
+def region_loss(name: Fn, /) -> Fn: ...
+
+
+@overload
+def region_loss(
+    name: str | None = None,
+    summary: str | None = None,
+    *,
+    bounds: dict[str, Bound] | None = None,
+    needs: Iterable[str] = (),
+    signed: bool = False,
+    signed_when: dict[str, Any] | None = None,
+    pooled_when: dict[str, Any] | None = None,
+    spans: Iterable[str] = (),
+    source: str = "",
+) -> Callable[[Fn], Fn]: ...
+
+
+def region_loss(
+    name: Any = None,
+    summary: str | None = None,
+    *,
+    bounds: dict[str, Bound] | None = None,
+    needs: Iterable[str] = (),
+    signed: bool = False,
+    signed_when: dict[str, Any] | None = None,
+    pooled_when: dict[str, Any] | None = None,
+    spans: Iterable[str] = (),
+    source: str = "",
+) -> Any:
+    """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, weight (N,H,W) in [0,1], *, ...) ->
+    (N,): a scale-free loss per instance.
+
+    Pixels of weight 0 must not matter. Otherwise as pixel_loss."""
+    fields = {
+        "kind": "region",
+        "bounds": bounds,
+        "needs": tuple(needs),
+        "signed": signed,
+        "signed_when": signed_when or {},
+        "pooled_when": pooled_when or {},
+        "spans": tuple(spans),
+        "source": source,
+    }
+    return _decorator(name, summary, ("logits", "target", "weight"), fields)
+
+
+def _decorator(
+    name: Any, summary: str | None, arguments: tuple[str, ...], fields: dict[str, Any]
+) -> Any:
+    """The function, registered, where `name` is one; otherwise a decorator."""
+    if callable(name):
+        return MASK_LOSSES.register(name, arguments, **fields)
+    return lambda function: MASK_LOSSES.register(
+        function, arguments, name=name, summary=summary, **fields
+    )
