@@ -21,6 +21,7 @@ changes a config.
 from __future__ import annotations
 
 from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.config import DATASETS
@@ -34,7 +35,7 @@ ASSIGNERS = ("max_iou", "atss", "atss(iou='maiou')", "atss(iou='gmaiou')")
 FALLBACK = "yolact_base"  # whose anchors and input size a data set alone is seen with
 
 
-def parse(argv: list[str] | None = None) -> Namespace:
+def _read(argv: Sequence[str] | None) -> Namespace:
     flags = Arguments(
         description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -77,7 +78,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
     return flags.parse_intermixed_args(argv)
 
 
-def main(arguments: Namespace) -> None:
+def _main(arguments: Namespace) -> None:
     sources = [word for word in arguments.sources if "=" not in word]
     changes = [word for word in arguments.sources if "=" in word]
     if not sources:
@@ -89,20 +90,20 @@ def main(arguments: Namespace) -> None:
         raise ValueError(f"--weights belongs to one config, but {len(sources)} sources are given")
     if min(arguments.images, arguments.annotated) < 0:
         raise ValueError("--images and --annotated are numbers of images; 0 = all")
-    configs = {name: resolve(name, changes) for name in sources}
+    configs = {name: source_config(name, changes) for name in sources}
     from layers.assign import build_assigner
 
     for text in arguments.assigners:  # a mistake in one shows before anything is read
         build_assigner(text)
-    from yolact.analysis.assignment.report import Report
+    from yolact.analysis.assignment.report import AssignmentReport
 
-    report = Report(arguments)
+    report = AssignmentReport(arguments)
     for name, cfg in configs.items():
-        report.add(label(name), cfg)
+        report.add(_label(name), cfg)
     print("\n".join(["", *map(str, report.finish())]))
 
 
-def resolve(source: str, changes: list[str]) -> Config:
+def source_config(source: str, changes: list[str]) -> Config:
     """The config of a name, file or run folder; of a data set, yolact_base on it. ConfigError for a
     wrong one."""
     if source in DATASETS and source not in list_configs():
@@ -115,13 +116,13 @@ def resolve(source: str, changes: list[str]) -> Config:
     return load_config(source, changes)
 
 
-def label(source: str) -> str:
+def _label(source: str) -> str:
     """A name for legends and files: a file's own, of a folder the last two parts, as in NAME_1 for
     a run."""
     path = Path(source)
     return path.stem if path.suffix in (".yaml", ".yml") else "_".join(path.parts[-2:])
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    return cli.run(main, parse())
+    return cli.run(_main, _read(argv))

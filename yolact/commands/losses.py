@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class Arguments(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+def _read(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Arguments(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,7 +64,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def main(arguments: argparse.Namespace) -> int:
+def _main(arguments: argparse.Namespace) -> int:
     from layers.losses.expr import ExpressionError
     from layers.losses.plugins import load_plugins
 
@@ -92,7 +92,7 @@ def _command(command: str, expressions: list[str], out: Path) -> int:
     if len(expressions) < least or (most is not None and len(expressions) > most):
         raise ValueError(f"{command} takes {what}; got {len(expressions)}")
     if command == "list":
-        return show_list()
+        return _list()
     for text in expressions:
         _refuse_what_is_no_mask_loss(text)
     if command in ("compare", "plot"):  # check finds this, and more, and goes on
@@ -101,13 +101,13 @@ def _command(command: str, expressions: list[str], out: Path) -> int:
         for text in expressions:
             refuse_broken(text)
     if command == "compare":
-        return show_comparison(*expressions)
+        return _compare(*expressions)
     if command == "plot":
         from yolact.analysis.losses.plot import plot
 
         print(plot(expressions, out))
         return 0
-    return check(expressions)
+    return _check(expressions)
 
 
 def _refuse_what_is_no_mask_loss(text: str) -> None:
@@ -133,7 +133,7 @@ def _refuse_what_is_no_mask_loss(text: str) -> None:
             )
 
 
-def show_list() -> int:
+def _list() -> int:
     """The mask losses as train.py --list losses shows them, and where each comes from."""
     from layers.losses.registry import MASK_LOSSES
 
@@ -146,7 +146,7 @@ def show_list() -> int:
     return 0
 
 
-def show_comparison(first: str, second: str) -> int:
+def _compare(first: str, second: str) -> int:
     """1 where they are one loss, or train alike."""
     from layers.losses.checks.compare import compare
 
@@ -155,7 +155,7 @@ def show_comparison(first: str, second: str) -> int:
     return int(found.factor is not None and not found.except_at)
 
 
-def expand(asked: Iterable[str]) -> list[str]:
+def expressions_of(asked: Iterable[str]) -> list[str]:
     """The canonical expressions to check: of a name with every switch, of `all` every name.
     ValueError for what is no expression."""
     from layers.losses.checks.contract import variants
@@ -169,14 +169,14 @@ def expand(asked: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(build_mask_loss(text).expression for text in found))
 
 
-def check(asked: list[str]) -> int:
+def _check(asked: list[str]) -> int:
     """The table of the contract, costs and copies. 1 if a check failed."""
     from layers.losses.checks.compare import copies
     from layers.losses.checks.contract import CHECKS, notes
     from layers.losses.checks.contract import run as run_contract
     from yolact.analysis.losses.cost import cost
 
-    expressions, rows, lines, failed = expand(asked), [], [], 0
+    expressions, rows, lines, failed = expressions_of(asked), [], [], 0
     for expression in tqdm(expressions, desc="check", leave=False, disable=not sys.stderr.isatty()):
         results = run_contract(expression)
         wrong = [result for result in results if result.failed]
@@ -204,7 +204,7 @@ def check(asked: list[str]) -> int:
         "backward on 64 maps of 69x69, relative to bce;\nmemory is what is kept for backward\n"
     )
     print(*lines, sep="\n", end="\n" if lines else "")
-    for pair in copies(expressions, among=expand(["all"])):
+    for pair in copies(expressions, among=expressions_of(["all"])):
         print(f"COPY   {pair}" if pair.same else f"alike  {pair}")
     print(f"{failed} of {len(rows)} fail" if failed else f"{len(rows)} checked, all sound")
     return int(failed > 0)
@@ -214,11 +214,11 @@ def _together(results: Iterable[Result]) -> list[str]:
     """Each message once, with the checks that gave it."""
     checks: dict[str, list[str]] = {}
     for result in results:
-        checks.setdefault(result.message, []).append(result.check)
+        checks.setdefault(result.message or "", []).append(result.check)
     return [f"{message} (check: {', '.join(found)})" for message, found in checks.items()]
 
 
-def _ratios(cost, expression: str) -> tuple[str, str]:
+def _ratios(cost: Callable[[str], tuple[float, float]], expression: str) -> tuple[str, str]:
     try:
         time, memory = cost(expression)
     except Exception:  # a user's loss may raise anything; the contract has said so
@@ -226,7 +226,6 @@ def _ratios(cost, expression: str) -> tuple[str, str]:
     return f"{time:.1f}x", f"{memory:.1f}x"
 
 
-def program() -> int:
+def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    arguments = parse()
-    return run(main, arguments)
+    return run(_main, _read(argv))

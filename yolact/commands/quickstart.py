@@ -25,7 +25,7 @@ GALLERY_PICTURES = 12
 def main(arguments: Namespace) -> None:
     from data.cigarettes.generate import ANNOTATION_FILE, generate
     from data.resolve import load_config
-    from yolact.commands.plot_run import plot
+    from yolact.analysis.curves import draw_curves
     from yolact.engine.train import train
 
     start = time.perf_counter()
@@ -45,7 +45,7 @@ def main(arguments: Namespace) -> None:
     run = train(cfg)
     print(f"     {(time.perf_counter() - trained) / 60:.1f} minutes")
     print("3/4  drawing the curves")
-    curves = plot([run], run / "curves.png")
+    curves = draw_curves([run], run / "curves.png")
     print("4/4  drawing predictions beside ground truth")
     pictures = draw_gallery(cfg, run)
     print(

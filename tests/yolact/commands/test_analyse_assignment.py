@@ -22,8 +22,7 @@ from yolact.analysis.assignment.data import (
 )
 from yolact.build import build_model
 from yolact.checkpoint import save_checkpoint
-from yolact.cli import run
-from yolact.commands.analyse_assignment import main, parse
+from yolact.commands.analyse_assignment import program
 from yolact.testing import tiny
 
 SMALL = [
@@ -43,7 +42,7 @@ SMALL = [
 
 
 def call(*words):
-    return run(main, parse(list(map(str, words))))
+    return program(list(map(str, words)))
 
 
 def coco_words():

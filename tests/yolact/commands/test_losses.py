@@ -6,7 +6,6 @@ from layers.losses import registry
 from layers.losses.mask import build_mask_loss
 from layers.losses.plugins import load_plugins
 from yolact.analysis.losses import plot as plot_losses
-from yolact.cli import run
 from yolact.commands import losses
 
 PLUGIN = """
@@ -37,7 +36,7 @@ def plugin(tmp_path, monkeypatch):
 @pytest.fixture
 def call(capsys):
     def call(*words):
-        code = run(losses.main, losses.parse([*words]))
+        code = losses.program([*words])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -110,13 +109,13 @@ def test_a_loss_that_raises_is_one_line(command, call, plugin, tmp_path):
 
 def test_nothing_asked_shows_the_commands(capsys):
     with pytest.raises(SystemExit, match="2"):
-        losses.parse([])
+        losses.program([])
     assert "losses.py compare" in capsys.readouterr().err
 
 
 def test_all_means_every_name(plugin):
     load_plugins([plugin])
-    expressions = losses.expand(["all"])
+    expressions = losses.expressions_of(["all"])
     assert {text.split("(")[0] for text in expressions} == set(registry.names())
     assert "raising" in expressions and "lovasz(kind='softmax')" in expressions
 
@@ -194,5 +193,5 @@ def test_a_mistake_is_one_line_with_the_fix(words, fix, call):
 
 def test_an_unknown_flag_is_one_line(capsys):
     with pytest.raises(SystemExit, match="2"):
-        losses.parse(["list", "--foo"])
+        losses.program(["list", "--foo"])
     assert len(capsys.readouterr().err.splitlines()) == 1

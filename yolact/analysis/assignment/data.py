@@ -99,7 +99,7 @@ def instances(dataset: CocoDataset, indices: Sequence[int]) -> Iterator[tuple[Te
                     targets.boxes[kept],
                     targets.labels[kept],
                     targets.crowd[kept],
-                    targets.masks[kept],
+                    whole_masks(targets)[kept],
                 ),
             )
 
@@ -112,7 +112,7 @@ def pairs(anchors: Tensor, size: int, samples: Iterator[tuple[Tensor, Targets]])
         boxes = targets.boxes * size
         overlap = pairwise_iou(boxes, rects)  # (M,A)
         by_box, by_mask = (
-            gma_iou(rects, boxes, targets.masks, polygon=polygon, rounding="exact")
+            gma_iou(rects, boxes, whole_masks(targets), polygon=polygon, rounding="exact")
             for polygon in ("box", "mask")
         )
         touching = (overlap > 0).nonzero()
@@ -172,7 +172,14 @@ def anchor_losses(model, cfg: Config, samples: Iterator[tuple[Tensor, Targets]])
     return AnchorLosses(iou, ratio, {"class": label, "box": box, "mask": mask})
 
 
+def whole_masks(targets: Targets) -> Tensor:
+    """(M,S,S) bool at network input size. ValueError for targets that carry reduced masks only."""
+    if targets.masks is None:
+        raise ValueError("the analysis needs masks at network input size, not reduced ones")
+    return targets.masks
+
+
 def _ratio(targets: Targets, size: int) -> Tensor:
     """(M,) mask pixels / box area at network input size."""
     sides = (targets.boxes[:, 2:] - targets.boxes[:, :2]) * size
-    return targets.masks.sum((1, 2)) / sides.prod(1).clamp(min=1e-6)
+    return whole_masks(targets).sum((1, 2)) / sides.prod(1).clamp(min=1e-6)

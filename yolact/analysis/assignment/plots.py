@@ -14,14 +14,14 @@ from matplotlib.patches import Rectangle  # noqa: E402
 
 from layers.assign import Assignment  # noqa: E402
 from layers.targets import Targets  # noqa: E402
-from yolact.analysis.assignment.data import LEAST_IOU, AnchorLosses, Pairs  # noqa: E402
+from yolact.analysis.assignment.data import LEAST_IOU, AnchorLosses, Pairs, whole_masks  # noqa: E402
 from yolact.files import writing  # noqa: E402
 
 RATIO = "mask pixels / box area"
 IOU_BINS = ((LEAST_IOU, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 1.0))
 RATIO_BINS = np.linspace(0, 1, 11)
 LEAST_COUNT = 30  # anchors behind a point of a curve
-PALETTE = plt.get_cmap("tab10").colors
+PALETTE = [plt.get_cmap("tab10")(i) for i in range(10)]
 
 
 def ratio_histogram(ratios: dict[str, np.ndarray], out: Path) -> Path:
@@ -130,7 +130,7 @@ def loss_by_ratio(name: str, found: AnchorLosses, out: Path) -> Path:
     return _figure(out, (13, 3.9), 3, draw)
 
 
-def side_by_side(
+def positives_panels(
     image: np.ndarray,
     targets: Targets,
     anchors: np.ndarray,
@@ -144,7 +144,7 @@ def side_by_side(
     def draw(figure, axes) -> None:
         for each, (name, found) in zip(axes, assigned.items(), strict=False):
             each.imshow(0.55 * image / 255 + 0.45)  # pale, so that thin lines show
-            for i, mask in enumerate(targets.masks.numpy()):
+            for i, mask in enumerate(whole_masks(targets).numpy()):
                 if mask.any():
                     each.contour(mask, [0.5], colors=[PALETTE[i % 10]], linewidths=1.6)
             index = found.gt_index.numpy()

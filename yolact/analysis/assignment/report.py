@@ -26,8 +26,8 @@ from yolact.analysis.assignment.data import (
 from yolact.analysis.assignment.plots import (
     loss_by_ratio,
     overlap_scatter,
+    positives_panels,
     ratio_histogram,
-    side_by_side,
 )
 from yolact.build import build_criterion, build_model
 from yolact.checkpoint import load_weights
@@ -35,7 +35,7 @@ from yolact.engine.assignment import changed_by_prototype_masks
 from yolact.model import Yolact
 
 
-class Report:
+class AssignmentReport:
     """The figures of a call; ratios of all sources share one."""
 
     def __init__(self, arguments: Namespace):
@@ -110,7 +110,8 @@ class Report:
             f"{'assigner':<{width}}{'positives/object':>18}{'objects without':>18}   "
             f"{len(anchors)} anchors at {cfg.model.max_size} px"
         )
-        for text, (found, objects, without, changed, compared) in rows.items():
+        for text, row in rows.items():
+            found, objects, without, changed, compared = (int(count) for count in row)
             note = (
                 f"   masks of {cfg.model.prototype_size} px change {changed} of {compared}"
                 if compared
@@ -141,12 +142,13 @@ class Report:
         dataset: CocoDataset,
         chosen: list[int],
     ) -> None:
-        image, targets = next(instances(dataset, chosen), (None, None))
-        if targets is None:
+        found = next(instances(dataset, chosen), None)
+        if found is None:
             raise ValueError(
                 f"image {self.arguments.picture} of {dataset.annotation_file} has no instance: "
                 "choose another --picture"
             )
+        image, targets = found
         criteria = self._criteria(cfg, model)
         assigned = {
             text: criterion.assign(anchors, level_sizes, [targets]).image(0)
@@ -155,7 +157,7 @@ class Report:
         pixels = image.permute(1, 2, 0).clamp(0, 255).byte().numpy()
         rects = (corners(anchors) * cfg.model.max_size).numpy()
         out = self.out / f"{name}_positives_{self.arguments.picture}.png"
-        self.written.append(side_by_side(pixels, targets, rects, assigned, out))
+        self.written.append(positives_panels(pixels, targets, rects, assigned, out))
 
 
 def _chosen(dataset: CocoDataset, image_id: str) -> list[int]:

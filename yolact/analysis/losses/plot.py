@@ -63,7 +63,7 @@ def plot(expressions: Iterable[str], out: Path) -> Path:
     if pixel:
         probability_row([figure.add_subplot(grid[0, column]) for column in range(4)], pixel, styles)
     for top, (name, mask) in zip(range(bool(pixel), len(heights), 2), masks.items(), strict=True):
-        picture(figure.add_subplot(grid[top : top + 2, 0]), name, mask)
+        draw_mask(figure.add_subplot(grid[top : top + 2, 0]), name, mask)
         mask_rows(
             [
                 [figure.add_subplot(grid[row, column]) for column in (1, 2, 3)]
@@ -126,7 +126,7 @@ def at_probability(loss: MaskLoss, p: torch.Tensor, target: int) -> tuple[np.nda
     return value.detach().numpy(), gradient[:, 0, 0].numpy()
 
 
-def picture(axes: plt.Axes, name: str, mask: np.ndarray) -> None:
+def draw_mask(axes: plt.Axes, name: str, mask: np.ndarray) -> None:
     depth = depth_of(mask)
     axes.imshow(mask, cmap="Greys", vmax=2.5)
     for prediction, color in (
@@ -163,13 +163,13 @@ def mask_rows(
         ),
         (
             SHIFTS,
-            [shifted(mask, by) for by in SHIFTS],
+            [shifted(mask, int(by)) for by in SHIFTS],
             "the mask is shifted",
             "pixels to the right",
         ),
         (
             GROWTHS,
-            [grown(depth, by) for by in GROWTHS],
+            [grown(depth, int(by)) for by in GROWTHS],
             "the mask is eroded or dilated",
             "pixels (below 0: eroded)",
         ),

@@ -41,6 +41,13 @@ class Published:
     computed: str
 
 
+NOTE = (  # what the reader of a table with such rows must know
+    "Published: github.com/selamikarakas/YolactLossSurvey and its paper, one training a row on the "
+    "real Cigarette-butts set, 200 test images; its absolute figures are not comparable with those "
+    "of another set, size or length. docs/reference/survey.md says what each row computed."
+)
+
+
 def published(config: Config, *, batch_sizes: bool = False) -> Published | None:
     """The row of the survey that stands beside a training, or None: with its mask loss, in whatever
     form, on a data set that the survey's tables belong to. batch_sizes: the row of its batch size

@@ -20,6 +20,7 @@ from yolact.study.report.data import ArmReport, Report, mean_quality, seeds_of, 
 from yolact.study.report.published import (
     ALL,
     BASELINE,
+    NOTE,
     SOME,
     Published,
     baseline,
@@ -360,14 +361,7 @@ def _published_row(
 
 
 def _published_note(rows: Sequence[Row]) -> list[str]:
-    if not any(row.kind == "published" for row in rows):
-        return []
-    return [
-        "Published: github.com/selamikarakas/YolactLossSurvey and its paper, one training a row "
-        "on the real Cigarette-butts set, 200 test images; its absolute figures are not "
-        "comparable with those of another set, size or length. docs/reference/survey.md says what "
-        "each row computed."
-    ]
+    return [NOTE] if any(row.kind == "published" for row in rows) else []
 
 
 def _verdict(report: Report) -> tuple[str, str, str]:

@@ -461,7 +461,9 @@ def test_tuned_settings_are_part_of_what_is_meant(tmp_path):
     # one of the grid, as far as can be known
     assert not any(load_runs(folder, resamples=DRAWS).unfinished.values())
     (folder / "tune.json").write_text(
-        json.dumps({"chosen": {arm: {"train.lr": 0.02} for arm in ("bce", "dice", "mse")}})
+        json.dumps(
+            {"plan": {}, "chosen": {arm: {"train.lr": 0.02} for arm in ("bce", "dice", "mse")}}
+        )
     )
     unfinished = load_runs(folder, resamples=DRAWS).unfinished
     assert (
