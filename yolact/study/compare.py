@@ -49,7 +49,7 @@ def compare(
     margin  difference in AP points below which the two count as equivalent
 
     Read .verdict, .interval and .sentence of what it returns. The formulas are in
-    docs/statistics.md. ValueError for what does not exist or cannot be compared.
+    docs/reference/statistics.md. ValueError for what does not exist or cannot be compared.
     """
     found = compare_paths([Path(a), Path(b)], gt, metric=metric, margin=margin)
     (comparison,) = found.comparisons
