@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import cv2
 import numpy as np
@@ -38,12 +39,19 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+Picture: TypeAlias = str | os.PathLike[str] | np.ndarray
+
+
 class Predictor:
     """A model in evaluation mode with its preprocessing and detection settings (cfg.eval).
 
-    predictor(image) takes an (h,w,3) uint8 RGB image of any size and returns its Detections;
-    predictor.batch takes several at once. precision is the autocast type of the forward pass;
-    detection itself is float32.
+    predictor(picture) returns its Detections. A picture is a path, or an (h,w,3) uint8 RGB array of
+    any size. predictor([picture, ...]) returns a list of them, from one forward pass.
+    precision is the autocast type of the forward pass; detection itself is float32.
+
+        predictor = yolact.load("runs/quickstart/1")
+        found = predictor("a.jpg")
+        both = predictor(["a.jpg", "b.jpg"])
     """
 
     def __init__(
@@ -59,8 +67,32 @@ class Predictor:
         self.model = model.to(self.device).eval()
         self.transform = eval_transform(cfg)
 
-    def __call__(self, image: np.ndarray) -> Detections:
-        return self.batch([image])[0]
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What labels are called."""
+        return self.cfg.data.class_names
+
+    @overload
+    def __call__(self, picture: Picture) -> Detections: ...
+
+    @overload
+    def __call__(self, picture: Sequence[Picture]) -> list[Detections]: ...
+
+    def __call__(self, picture: Picture | Sequence[Picture]) -> Detections | list[Detections]:
+        """Detections of a picture, or of each of a list. They keep the picture, for .draw().
+
+        Files are turned as their EXIF orientation says. ValueError names a file that cannot be
+        read, or an array that is no (h,w,3) uint8.
+        """
+        if isinstance(picture, (str, os.PathLike, np.ndarray)):
+            return self([picture])[0]
+        images = [p if isinstance(p, np.ndarray) else read_upright(Path(p)) for p in picture]
+        if not images:
+            return []
+        return [
+            replace(found, class_names=self.class_names, image=image)
+            for found, image in zip(self.batch(images), images)
+        ]
 
     def batch(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections of each (h,w,3) uint8 RGB image, from one forward pass. The images may differ

@@ -505,12 +505,13 @@ def _print_summary(
         f"{plan.iterations} steps of {plan.batch_size} "
         f"images{split}{f', from step {state.step}' if state.step else ''}"
     )
+    validated = 0 if sets.val is None else len(sets.val)
+    images = f"{len(sets.train)} training and {validated} validation images"
     parameters = f"{total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)"
     for line in (
         f"run           {run.path}",
         f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
-        f"data          {cfg.data.name}: {len(sets.train)} training and "
-        f"{len(sets.val) if sets.val is not None else 0} validation images, {cfg.num_classes} classes",
+        f"data          {cfg.data.name}: {images}, {cfg.num_classes} classes",
         f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
         f"losses        box {cfg.loss.box}, class {cfg.loss.classification}, mask {cfg.loss.mask}",
         f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}",
