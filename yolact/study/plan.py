@@ -17,11 +17,13 @@ docs/reference/sweeps.md describes every key. arms.py makes arms and configs of 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from data.messages import brief, reason
 from data.resolve import ConfigError, flatten
@@ -307,7 +309,7 @@ class Study(Section):
     @field_validator("arms", "settings", "exclude", "tune", "search", "init_from", mode="before")
     @classmethod
     def _known_settings(cls, value, info: ValidationInfo):
-        return _READERS[info.field_name](value)
+        return _READERS[str(info.field_name)](value)
 
 
 # ------------------------------------------------------------------------ what may be written short
@@ -488,10 +490,15 @@ def dump_study(study: Study) -> str:
 
 # of a union: how pydantic calls what a mapping was not meant to be
 _OTHER_FORM = re.compile(r"str$|list\[")
-_PARTS = {"tune": Tune, "search": Search, "init_from": InitRun, "arms": ArmEntry}
+_PARTS: dict[str, type[Section]] = {
+    "tune": Tune,
+    "search": Search,
+    "init_from": InitRun,
+    "arms": ArmEntry,
+}
 
 
-def _message(item: dict) -> str:
+def _message(item: ErrorDetails) -> str:
     """One pydantic error in words: `margin=0: must be > 0`."""
     path = [
         part
@@ -504,9 +511,8 @@ def _message(item: dict) -> str:
     setting = Study.model_fields.get(key)
     why = reason(item, setting.annotation if setting else None)
     if item["type"] == "missing":
-        return (
-            f"{key}: {why}: {_section(path).model_fields[path[-1]].description or 'give a value'}"
-        )
+        field = _section(path).model_fields[str(path[-1])]
+        return f"{key}: {why}: {field.description or 'give a value'}"
     return (
         why
         if not key or why.startswith(key)
@@ -520,8 +526,8 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float))
 
 
-def _section(path: list) -> type[Section]:
+def _section(path: Sequence[int | str]) -> type[Section]:
     """Whose key the last of a path is."""
-    return (
-        Study if len(path) == 1 else Range if path[:2] == ["search", "space"] else _PARTS[path[0]]
-    )
+    if len(path) == 1:
+        return Study
+    return Range if path[:2] == ["search", "space"] else _PARTS[str(path[0])]

@@ -160,7 +160,7 @@ def _merged(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     losses = [line["losses"] for line in lines if line.get("losses")]
     names = [name for name in (losses[-1] if losses else ()) if all(name in one for one in losses)]
     means = {name: sum(one[name] for one in losses) / len(losses) for name in names}
-    kept = {
+    kept: dict[str, Any] = {
         key: last[key]
         for key in ("kind", "step", "epoch", "lr", "images_per_s", "time", "memory_mb")
         if key in last

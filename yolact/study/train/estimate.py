@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from data.messages import brief
 from data.schema import Config
@@ -173,7 +174,7 @@ def estimate_cost(
         step, validation, validations = time_run(first.config, device)
         total += START + step * first.config.train.iterations + validation * validations
         parts.append("the shared start")
-    if trials:
+    if trials and study.tune is not None:
         share = (study.tune.budget or study.budget) / study.budget
         total += share * trials * sum(seconds.values()) / len(seconds)
         parts.append(f"{trials} tuning trials")
@@ -190,7 +191,8 @@ def time_run(config: Config, device: str) -> tuple[float, float, int]:
     data."""
     import torch
 
-    from data.loader import build_dataset, train_loader
+    from data.loader import Batch, build_dataset, train_loader
+    from layers.losses.criterion import Criterion
     from yolact.engine.evaluate import evaluate
     from yolact.engine.state import build_state
     from yolact.engine.step import Updater, read
@@ -204,20 +206,22 @@ def time_run(config: Config, device: str) -> tuple[float, float, int]:
     )
     target = torch.device(device)
     state, _ = build_state(config, target, None)
+    criterion = cast(Criterion, state.criterion)
     data = build_dataset(
         config,
         "train",
-        mask_sizes=state.criterion.mask_sizes,
-        needs_full_masks=state.criterion.needs_full_masks,
-        extras=state.criterion.extras,
+        mask_sizes=criterion.mask_sizes,
+        needs_full_masks=criterion.needs_full_masks,
+        extras=criterion.extras,
     )
-    update, batches, times = Updater(state, config, target), iter(train_loader(config, data)), []
-    for _ in range(WARM_UP + TIMED_STEPS):
-        began = time.perf_counter()
-        # waits for the device
-        read([update([next(batches) for _ in range(config.train.accumulate)])])
-        times.append(time.perf_counter() - began)
-    batches.close()
+    update, times = Updater(state, config, target), []
+    loader = cast(Generator[Batch, None, None], iter(train_loader(config, data)))
+    with closing(loader) as batches:
+        for _ in range(WARM_UP + TIMED_STEPS):
+            began = time.perf_counter()
+            # waits for the device
+            read([update([next(batches) for _ in range(config.train.accumulate)])])
+            times.append(time.perf_counter() - began)
     images = len(build_dataset(config, "val", mask_sizes=[], needs_full_masks=False))
     tested = min(TIMED_IMAGES, images)
     found = evaluate(

@@ -77,7 +77,7 @@ class Driver:
         own_session: bool = True,
         code: str | None = None,
     ) -> None:
-        """own_session: see sweep_worker.start. code: digest of the code, where finished runs of
+        """own_session: see worker.start. code: digest of the code, where finished runs of
         other studies may be used."""
         self.root, self.slots, self.tick, self.say, self.own_session, self.code = (
             root,
@@ -134,7 +134,7 @@ class Driver:
 
     def _fill(self, waiting: list[PlannedRun], free: list[Slot]) -> list[PlannedRun]:
         """Starts what can be started; returns what still waits, also for other processes."""
-        left = []
+        left: list[PlannedRun] = []
         for index, run in enumerate(waiting):
             if not free:
                 return left + waiting[index:]
@@ -219,9 +219,8 @@ class Driver:
         if state == "done":
             self.say(f"done         {name}")
         else:
-            error = read_note(worker.folder).get("error", "")
-            self.failed[run.folder] = error
-            self.say(f"failed       {name}: {error}")
+            self.failed[run.folder] = why = read_note(worker.folder).get("error", "")
+            self.say(f"failed       {name}: {why}")
         return []
 
     def _signal(self, *_) -> None:

@@ -13,7 +13,7 @@ from yolact.study.folder.layout import JOURNAL, SEARCH_FOLDER
 from yolact.study.folder.locks import is_held
 from yolact.study.folder.progress import folder_of
 from yolact.study.folder.reading import final_validation, metric
-from yolact.study.plan import Range, Study
+from yolact.study.plan import Range, Search, Study
 from yolact.study.train.local import Driver
 from yolact.study.train.stages import Plan
 from yolact.study.tuning import Trial, search_run, write_splits
@@ -23,16 +23,12 @@ BEST = 5  # trials shown at the end
 
 def search(plan: Plan, driver: Driver, say: Callable[[str], None]) -> int:
     """Runs trials until search.trials are finished. 0, or 1 where trials failed."""
-    study = plan.study
-    if study.search is None:
-        raise ConfigError(
-            f"{study.name}: --search needs a search: section with settings: and space:"
-        )
+    study, part = plan.study, _part(plan.study)
     write_splits(
         study,
-        [config_of(study, plan.arms[0], study.search.seed, root=plan.root)],
+        [config_of(study, plan.arms[0], part.seed, root=plan.root)],
         plan.root,
-        study.search,
+        part,
         SEARCH_FOLDER,
     )
     optuna, journal = open_journal(study, plan.root)
@@ -59,6 +55,14 @@ def search(plan: Plan, driver: Driver, say: Callable[[str], None]) -> int:
     return 1 if failed else 0
 
 
+def _part(study: Study) -> Search:
+    if study.search is None:
+        raise ConfigError(
+            f"{study.name}: --search needs a search: section with settings: and space:"
+        )
+    return study.search
+
+
 def open_journal(study: Study, root: Path) -> tuple[Any, Any]:
     """(optuna, its study in runs/<study>/_search/journal.log). ValueError where Optuna is not
     installed."""
@@ -78,26 +82,28 @@ def open_journal(study: Study, root: Path) -> tuple[Any, Any]:
     # processes that start together must not draw the same: seeded by how much is known, and told of
     # what the others try
     journal.sampler = optuna.samplers.TPESampler(
-        seed=study.search.seed + len(journal.trials), constant_liar=True
+        seed=_part(study).seed + len(journal.trials), constant_liar=True
     )
     return optuna, journal
 
 
 def adopted(optuna: Any, journal: Any, study: Study, root: Path) -> list[tuple[int, Trial]]:
     """Trials whose process has ended before they did: they go on where they stopped."""
+    space = _part(study).space
     running = journal.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
     found = [
         (trial.number, search_run(study, trial.params, root))
         for trial in running
-        if set(trial.params) == set(study.search.space)
+        if set(trial.params) == set(space)
     ]
     return [(number, trial) for number, trial in found if not is_held(root, trial.run)]
 
 
 def ask(optuna: Any, journal: Any, study: Study, root: Path, count: int) -> list[tuple[int, Trial]]:
     """Up to `count` new trials, as far as search.trials allows."""
-    left = study.search.trials - sum(
-        set(trial.params) == set(study.search.space) for trial in journal.get_trials(deepcopy=False)
+    space = _part(study).space
+    left = _part(study).trials - sum(
+        set(trial.params) == set(space) for trial in journal.get_trials(deepcopy=False)
     )
     trials = [journal.ask() for _ in range(max(0, min(count, left)))]
     return [
@@ -105,10 +111,7 @@ def ask(optuna: Any, journal: Any, study: Study, root: Path, count: int) -> list
             trial.number,
             search_run(
                 study,
-                {
-                    name: draw_value(trial, name, space)
-                    for name, space in study.search.space.items()
-                },
+                {name: draw_value(trial, name, values) for name, values in space.items()},
                 root,
             ),
         )
@@ -117,6 +120,7 @@ def ask(optuna: Any, journal: Any, study: Study, root: Path, count: int) -> list
 
 
 def draw_value(trial: Any, name: str, space: Range | list) -> Any:
+    """A value that Optuna draws for one placeholder or setting."""
     if isinstance(space, list):
         return trial.suggest_categorical(name, space)
     if isinstance(space.low, int) and isinstance(space.high, int):

@@ -4,6 +4,7 @@ prints, so it resumes what is there."""
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,11 @@ from data.yaml_text import read_yaml
 from yolact.files import write_whole
 from yolact.study.arms import PlannedRun
 from yolact.study.folder.layout import SLURM_FOLDER
+from yolact.study.train.launch import python_path
 from yolact.study.train.stages import Plan
 
 JOBS = "jobs.json"
 DAY = 24 * 60  # minutes: a job's limit where the options set none
-ROOT = Path(__file__).resolve().parents[3]
 QUEUED = {"PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING"}
 
 
@@ -162,10 +163,10 @@ def _executor(submitit: Any, folder: Path, plan: Plan, parameters: dict[str, Any
     except RuntimeError as error:
         raise ConfigError(f"--slurm: {error}") from None
     given = {"job_name": plan.study.name, "time": DAY, **parameters}
+    path = python_path()
+    setup = [f"export PYTHONPATH={shlex.quote(path)}"] if path else []
     try:
-        executor.update_parameters(
-            **given, setup=[f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"]
-        )
+        executor.update_parameters(**given, setup=setup)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--sbatch: {error}") from None
     return executor

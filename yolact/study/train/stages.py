@@ -68,10 +68,10 @@ class Plan:
     def due(self) -> list[PlannedRun]:
         """Those, behind the shared start while it is missing and one of them is still to be
         trained."""
-        missing = (
-            self.start is not None and not self.done(self.start) and bool(self.open(self.current))
-        )
-        return [*([self.start] if missing else []), *self.current]
+        start = self.start
+        if start is None or self.done(start) or not self.open(self.current):
+            return self.current
+        return [start, *self.current]
 
 
 def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:

@@ -1,4 +1,4 @@
-"""One run of a study as a train.py process: its folder, its command, and what its end means.
+"""One run of a study as a `yolact train` process: its folder, its command, and what its end means.
 Imports no torch."""
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,8 +18,8 @@ from yolact.study.folder.layout import CONFIG, LOG, NOTE
 from yolact.study.folder.locks import release
 from yolact.study.folder.progress import is_done
 from yolact.study.folder.reading import has_checkpoint, write_note
+from yolact.study.train.launch import python_path, yolact_command
 
-TRAIN = Path(__file__).resolve().parents[3] / "train.py"
 KEPT = {LOG, NOTE}  # of a run that left no checkpoint
 
 
@@ -58,14 +57,11 @@ def start(
     folder = root / run.folder
     try:
         command = prepare_run(folder, run, device)
-        environment = {
-            **os.environ,
-            **(
-                {"OMP_NUM_THREADS": str(threads)}
-                if threads and "OMP_NUM_THREADS" not in os.environ
-                else {}
-            ),
-        }
+        environment = dict(os.environ)
+        if path := python_path():
+            environment["PYTHONPATH"] = path
+        if threads:
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
         write_note(folder, state="running", host=os.uname().nodename, device=device)
         with writing(folder / LOG):
             log = (folder / LOG).open("ab")
@@ -101,7 +97,7 @@ def prepare_run(folder: Path, run: PlannedRun, device: str) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
     write_whole(config, dump_yaml(run.config))
     where = ["--resume", str(folder)] if resume else ["--run_dir", str(folder)]
-    return [sys.executable, str(TRAIN), "--config", str(config), *where, "--device", device]
+    return yolact_command("train", "--config", str(config), *where, "--device", device)
 
 
 def finish(worker: Worker) -> str:

@@ -1,8 +1,8 @@
 import pytest
 
 from data.resolve import dump_yaml
-from tests.yolact.study.train.stubbed import STUB
-from yolact.commands import sweep
+from tests.yolact.study.train.stubbed import stub_command
+from yolact.study import handle
 from yolact.study.train import local as sweep_local
 from yolact.study.train import worker as sweep_worker
 from yolact.testing import tiny
@@ -13,11 +13,11 @@ def folder(tmp_path, monkeypatch):
     """A working directory with a study of 4 runs of 6 steps; trainings are the stub's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STUB_JOURNAL", str(tmp_path / "journal"))
-    monkeypatch.setattr(sweep_worker, "TRAIN", STUB)
+    monkeypatch.setattr(sweep_worker, "yolact_command", stub_command)
     monkeypatch.setattr(sweep_local, "POLL_OTHERS", 0.1)
     monkeypatch.setattr(sweep_local, "POLL", 0.02)
-    monkeypatch.setattr(sweep, "check_losses", lambda *_: [])
-    monkeypatch.setattr(sweep, "code_of_today", lambda: "stub")
+    monkeypatch.setattr(handle, "check_losses", lambda *_: [])
+    monkeypatch.setattr(handle, "code_of_today", lambda: "stub")
     (tmp_path / "s.yaml").write_text(
         "base: quickstart\narms: [bce, dice]\nbaseline: bce\nseeds: 2\nbudget: 6\n"
     )

@@ -16,18 +16,24 @@ DRIVER = f"""
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
+from tests.yolact.study.train.stubbed import stub_command
 from yolact.commands import sweep
-from yolact.study.train import local as sweep_local
-from yolact.study.train import worker as sweep_worker
-sweep_worker.TRAIN, sweep.check_losses = Path({str(STUB)!r}), lambda *_: []
-sweep_local.POLL_OTHERS = 0.3
-sweep.code_of_today = lambda: "stub"
-sys.exit(sweep.cli.run(sweep.main, sweep.read_arguments(sys.argv[1:])))
+from yolact.study import handle
+from yolact.study.train import local, worker
+worker.yolact_command, handle.check_losses, local.POLL_OTHERS = stub_command, lambda *_: [], 0.3
+handle.code_of_today = lambda: "stub"
+sys.exit(sweep.program(sys.argv[1:]))
 """
 
 
+def stub_command(name, *words):
+    """What stands in for `yolact train`."""
+    assert name == "train"
+    return [sys.executable, str(STUB), *words]
+
+
 def run(*words):
-    return sweep.cli.run(sweep.main, sweep.read_arguments(["s.yaml", "--device=cpu", *words]))
+    return sweep.program(["s.yaml", "--device=cpu", *words])
 
 
 def driver(*words):
