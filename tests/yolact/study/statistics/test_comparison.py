@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from data.resolve import dump_yaml, load_config
 from yolact.engine.records import read_records, write_records
@@ -115,6 +116,23 @@ def test_verdicts_in_words():
     assert "sign-flip p 0.0156 on these images" in text
     assert [line.split()[0] for line in text.splitlines()[1:]] == list(arms)
     assert "mask_ap50" in others_table(list(records.values()))
+
+
+def test_a_line_of_the_table_has_its_own_arms_numbers():
+    arms = {"base": runs(BASE[:3]), "up": plus(2, count=3), "down": plus(-2, count=3)}
+    lines = main_table(compare_arms(arms, "base", margin=1), arms).splitlines()
+    noise = np.random.default_rng(3).normal(0, 0.1, 7)[:3]
+    half = stats.t.ppf(0.975, 2) * noise.std(ddof=1) / 3**0.5
+    base = np.mean(BASE[:3])
+    assert lines[1].split() == ["base", f"{base:.2f}", "3", "baseline"]
+    for line, name, d in zip(lines[2:], ("up", "down"), (2, -2)):
+        mean = d + noise.mean()
+        ends = f"[{mean - half:+.2f}, {mean + half:+.2f}]"
+        label, ap, count, gap, *span, p, sd, image, verdict = line.split()
+        assert (label, ap, count) == (name, f"{base + mean:.2f}", "3")
+        assert (gap, " ".join(span)) == (f"{mean:+.2f}", ends)
+        assert (sd, image) == (f"{noise.std(ddof=1):.2f}", "0.00")
+        assert verdict == ("better" if d > 0 else "worse") and 0 < float(p) < 0.05
 
 
 @pytest.mark.parametrize("count, verdict", [(1, "no verdict"), (2, "no verdict"), (3, "better")])
