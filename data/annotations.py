@@ -191,7 +191,7 @@ def _first_problem(
 ) -> Problem | None:
     name = f"annotation {annotation.get('id', '(without id)')!r}"
     image, category = annotation.get("image_id"), annotation.get("category_id")
-    if image not in images:
+    if image is None or image not in images:
         return Problem(
             f"belongs to image {image!r}, which is not listed under images"
             f"{other_type(image, images)}",

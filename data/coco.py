@@ -60,16 +60,14 @@ class CocoDataset(Dataset):
         keep_empty: bool = False,
         transform: TrainTransform | EvalTransform | None = None,
         seed: int = 0,
-        mask_sizes: list[tuple[int, int]] = (),
+        mask_sizes: Sequence[tuple[int, int]] = (),
         needs_full_masks: bool = True,
         extras: Sequence[ExtraKey] = (),
     ) -> None:
         self.images_dir, self.annotation_file = Path(images_dir), Path(annotation_file)
         self.class_names, self.transform, self.seed = tuple(class_names), transform, seed
-        self.mask_sizes, self.needs_full_masks = (
-            [tuple(size) for size in mask_sizes],
-            needs_full_masks,
-        )
+        self.mask_sizes = [(height, width) for height, width in mask_sizes]
+        self.needs_full_masks = needs_full_masks
         self.extras = tuple(extras)
         self.table = read_table(
             annotation_file, self.class_names, label_map=label_map, keep_empty=keep_empty
@@ -161,7 +159,7 @@ class CocoDataset(Dataset):
                 Viewport.of(height, width).as_subclass(Tensor),
                 (height, width),
             )
-        if not self.transform.random:
+        if isinstance(self.transform, EvalTransform):
             return self.transform.view(image, boxes)
         with _own_randomness(self.seed, epoch, index), _one_thread():
             return self.transform(image, boxes)

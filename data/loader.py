@@ -77,11 +77,13 @@ class Batch:
 def join_targets(targets: list[Targets]) -> Targets:
     """The instances of several images, which carry the same masks and extras, one after another."""
     first = targets[0]
+    masks = [t.masks for t in targets if t.masks is not None]
+    assert len(masks) in (0, len(targets)), "every image carries masks, or none does"
     return Targets(
         torch.cat([t.boxes for t in targets]),
         torch.cat([t.labels for t in targets]),
         torch.cat([t.crowd for t in targets]),
-        None if first.masks is None else torch.cat([t.masks for t in targets]),
+        torch.cat(masks) if masks else None,
         {size: torch.cat([t.reduced[size] for t in targets]) for size in first.reduced},
         {key: torch.cat([t.extras[key] for t in targets]) for key in first.extras},
     )
@@ -94,7 +96,9 @@ def split_targets(joined: Targets, counts: list[int]) -> list[Targets]:
         joined.labels.split(counts),
         joined.crowd.split(counts),
     )
-    masks = [None] * len(counts) if joined.masks is None else joined.masks.split(counts)
+    masks: Sequence[Tensor | None] = (
+        [None] * len(counts) if joined.masks is None else joined.masks.split(counts)
+    )
     reduced = {size: maps.split(counts) for size, maps in joined.reduced.items()}
     extras = {key: values.split(counts) for key, values in joined.extras.items()}
     return [
@@ -131,11 +135,13 @@ class _Guarded(Dataset):
             return Failure(str(error))
 
 
-def collate(samples: list[Sample | Failure]) -> Batch | Failure:
+def collate(read: list[Sample | Failure]) -> Batch | Failure:
     """Stacks samples of equal size; the first Failure among them takes the place of the batch."""
-    failure = next((s for s in samples if isinstance(s, Failure)), None)
-    if failure is not None:
-        return failure
+    samples: list[Sample] = []
+    for sample in read:
+        if isinstance(sample, Failure):
+            return sample
+        samples.append(sample)
     targets = [s.targets for s in samples]
     return Batch(
         torch.stack([s.image for s in samples]),
@@ -254,7 +260,7 @@ def build_dataset(
     cfg: Config,
     split: str,
     *,
-    mask_sizes: list[tuple[int, int]] = (),
+    mask_sizes: Sequence[tuple[int, int]] = (),
     needs_full_masks: bool = False,
     extras: Sequence[ExtraKey] = (),
 ) -> CocoDataset:

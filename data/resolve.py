@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +332,9 @@ def _check_expressions(config: Config, *, names: bool) -> None:
             refuse_broken(config.loss.mask, config.loss.plugins, config.train.iterations)
     except ValueError as error:
         raise ConfigError(f"loss.mask={config.loss.mask}: {_first_line(error)}") from None
-    checks = {"loss.box": parse_call, "loss.classification": parse_call, "assign.name": parse_call}
+    checks: dict[str, Callable[[str], object]] = dict.fromkeys(
+        ("loss.box", "loss.classification", "assign.name"), parse_call
+    )
     if names:
         from layers.assign import build_assigner
         from layers.losses.box import build_box_loss

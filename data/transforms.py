@@ -90,8 +90,6 @@ class TrainTransform:
     """Photometric distortion, zoom-out, IoU crop, flip, resize: the order of SSD and YOLACT. Draws
     from torch's default CPU generator."""
 
-    random = True
-
     def __init__(self, cfg: Config) -> None:
         augment, self.size = cfg.augment, cfg.model.max_size
         mean = cfg.model.pixel_mean if any(cfg.model.pixel_mean) else PUBLISHED_MEAN
@@ -128,8 +126,6 @@ class TrainTransform:
 class EvalTransform:
     """One bilinear resize of the float image to S x S (YOLACT's FastBaseTransform before
     normalising, which does not antialias)."""
-
-    random = False
 
     def __init__(self, size: int, antialias: bool = False) -> None:
         self.size, self.antialias = size, antialias
@@ -240,10 +236,11 @@ def _constants(
     # Cached, because a copy to the device in every step would wait for it; outside inference mode,
     # so that training may use them.
     with torch.inference_mode(False):
-        return tuple(
+        offset, divisor = (
             torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
             for values in (mean, std)
         )
+    return offset, divisor
 
 
 def normalize(

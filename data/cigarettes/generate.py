@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -165,7 +166,8 @@ def _write_split(
         seed=seed,
         max_instances=max_instances,
     )
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     made = _in_order(make, count, min(workers, count))
     for image, objects in tqdm(made, total=count, desc=split, unit="img", disable=not progress):
         images.append(image)

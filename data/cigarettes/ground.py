@@ -100,7 +100,7 @@ def cells(
     return label[pad:-pad, pad:-pad] - 1, distance[pad:-pad, pad:-pad]
 
 
-def tint(value: np.ndarray, *colours: tuple[float, float, float]) -> np.ndarray:
+def tint(value: np.ndarray, *colours: tuple[float, ...]) -> np.ndarray:
     """Colour ramp: value (h, w), about -2..2, through the given RGB colours (0..255) -> (h, w, 3)
     in 0..1."""
     ramp = np.array(colours, np.float32) / 255

@@ -49,7 +49,9 @@ def _check_files(split: Split, found: Findings, progress: Progress) -> dict[str,
     images = [image for image in split.images.values() if image["file_name"] not in split.missing]
     by_hash: dict[str, list[str]] = {}
     broken: list[Problem] = []
-    swapped, other_size, dim = [], [], []
+    swapped: list[str] = []
+    other_size: list[str] = []
+    dim: list[str] = []
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
         results = pool.map(lambda image: _inspect(split.file(image)), images)
         for done, (image, seen) in enumerate(zip(images, results, strict=True), 1):
