@@ -331,7 +331,7 @@ def _check_expressions(config: Config, *, names: bool) -> None:
 
             refuse_broken(config.loss.mask, config.loss.plugins, config.train.iterations)
     except ValueError as error:
-        raise ConfigError(f"loss.mask={config.loss.mask}: {_first_line(error)}") from None
+        raise ConfigError(f"loss.mask={config.loss.mask}: {_one_line(error)}") from None
     checks: dict[str, Callable[[str], object]] = dict.fromkeys(
         ("loss.box", "loss.classification", "assign.name"), parse_call
     )
@@ -351,10 +351,13 @@ def _check_expressions(config: Config, *, names: bool) -> None:
         try:
             read(text)
         except ValueError as error:
-            raise ConfigError(f"{key}={text}: {_first_line(error)}") from None
+            raise ConfigError(f"{key}={text}: {_one_line(error)}") from None
 
 
-def _first_line(error: ValueError) -> str:
+def _one_line(error: ValueError) -> str:
     """The message without the picture of the place that ExpressionError draws under it."""
-    position = getattr(error, "position", None)
-    return str(error).split("\n")[0] + (f" (column {position + 1})" if position is not None else "")
+    from layers.losses.expr import ExpressionError
+
+    if isinstance(error, ExpressionError):
+        return f"{error.message} (column {error.position + 1})"
+    return str(error)

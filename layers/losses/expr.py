@@ -23,12 +23,11 @@ Value = Union[int, float, str, bool, None, "Call"]
 
 
 class ExpressionError(ValueError):
-    """A mistake in an expression; the message shows the text with a caret under the place."""
+    """A mistake in an expression: `message` alone; as text, with a caret under the place."""
 
     def __init__(self, message: str, text: str, position: int):
         super().__init__(f"{message}\n    {text}\n    {' ' * position}^")
-        self.text = text
-        self.position = position
+        self.message, self.text, self.position = message, text, position
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,9 @@ def _main(arguments: argparse.Namespace) -> int:
     try:
         return _command(arguments.command, arguments.expressions, arguments.out)
     except ExpressionError as error:  # its caret under the text needs three lines
-        message = str(error).splitlines()[0]
-        raise ValueError(f"{message} (character {error.position + 1} of {error.text!r})") from error
+        raise ValueError(
+            f"{error.message} (character {error.position + 1} of {error.text!r})"
+        ) from error
 
 
 def _command(command: str, expressions: list[str], out: Path) -> int:
