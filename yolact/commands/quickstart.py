@@ -1,7 +1,7 @@
 """The whole way in minutes on a plain CPU: make a small set, train YOLACT++ on it, evaluate, and
 draw what it learned.
 
-    python scripts/quickstart.py [key=value ...]
+    yolact quickstart [key=value ...]
 
 Generates 256 px pictures of cigarette butts (runs/quickstart_data), trains the config `quickstart`
 (deformable convolutions and mask re-scoring included) and leaves everything in runs/quickstart/<n>:
@@ -31,18 +31,19 @@ def main(arguments: Namespace) -> None:
     start = time.perf_counter()
     cfg = load_config("quickstart", arguments.overrides)
     data = Path(cfg.data.root)
+    images = {"train": arguments.train_images, "val": arguments.val_images}
     if (data / "train" / ANNOTATION_FILE).is_file():  # written last
-        check_pictures(data)
+        check_pictures(data, images)
         print(f"1/4  pictures are in {data} already")
     else:
         print(
-            f"1/4  making {IMAGES['train']} training and {IMAGES['val']} validation pictures in "
+            f"1/4  making {images['train']} training and {images['val']} validation pictures in "
             f"{data}"
         )
-        generate(data, **IMAGES, size=SIZE, max_instances=MAX_INSTANCES)
+        generate(data, **images, size=SIZE, max_instances=MAX_INSTANCES)
     print("2/4  training and evaluating")
     trained = time.perf_counter()
-    run = train(cfg)
+    run = train(cfg).path
     print(f"     {(time.perf_counter() - trained) / 60:.1f} minutes")
     print("3/4  drawing the curves")
     curves = draw_curves([run], run / "curves.png")
@@ -50,12 +51,12 @@ def main(arguments: Namespace) -> None:
     pictures = draw_gallery(cfg, run)
     print(
         f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes; look at\n  {pictures}\n  "
-        f"{curves}\n  {run / 'metrics.jsonl'}\n  tensorboard --logdir {run}\nnext: python eval.py "
+        f"{curves}\n  {run / 'metrics.jsonl'}\n  tensorboard --logdir {run}\nnext: yolact eval "
         f"--trained_model={run / 'weights' / 'best.pth'} --image=IN.jpg:OUT.jpg"
     )
 
 
-def check_pictures(data: Path) -> None:
+def check_pictures(data: Path, images: dict[str, int]) -> None:
     """ValueError unless `data` holds the pictures that this script makes: their number, size, and
     most objects in one."""
     from collections import Counter
@@ -63,7 +64,7 @@ def check_pictures(data: Path) -> None:
     from data.annotations import read_coco
     from data.cigarettes.generate import ANNOTATION_FILE
 
-    content = {split: read_coco(data / split / ANNOTATION_FILE) for split in IMAGES}
+    content = {split: read_coco(data / split / ANNOTATION_FILE) for split in images}
     counts = {split: len(part["images"]) for split, part in content.items()}
     sizes = {
         (image.get("width"), image.get("height"))
@@ -73,10 +74,10 @@ def check_pictures(data: Path) -> None:
     in_each = Counter(
         (split, a.get("image_id")) for split, part in content.items() for a in part["annotations"]
     )
-    if (counts, sizes, max(in_each.values(), default=0)) != (IMAGES, {(SIZE, SIZE)}, MAX_INSTANCES):
+    if (counts, sizes, max(in_each.values(), default=0)) != (images, {(SIZE, SIZE)}, MAX_INSTANCES):
         raise ValueError(
-            f"{data} holds other pictures than the quickstart's ({IMAGES['train']} + "
-            f"{IMAGES['val']} of {SIZE} px, with up to {MAX_INSTANCES} butts): delete that folder "
+            f"{data} holds other pictures than the quickstart's ({images['train']} + "
+            f"{images['val']} of {SIZE} px, with up to {MAX_INSTANCES} butts): delete that folder "
             "to make them anew, or name another with data.root=FOLDER; to train on these, use "
             f"train.py --config=quickstart data.root={data}"
         )
@@ -105,8 +106,15 @@ def draw_gallery(cfg, run: Path) -> Path:
     return out
 
 
+def parser() -> cli.Parser:
+    flags = cli.Parser(usage="%(prog)s [flags] [key=value ...]", description=__doc__)
+    for split, count in IMAGES.items():
+        flags.add_argument(
+            f"--{split}_images", type=int, default=count, help=f"pictures to make (default {count})"
+        )
+    return flags
+
+
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    return cli.run(
-        main, cli.Parser(usage="%(prog)s [key=value ...]", description=__doc__).parse(argv)
-    )
+    return cli.run(main, parser().parse(argv))
