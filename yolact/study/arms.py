@@ -14,7 +14,8 @@ from typing import Any
 
 from data.resolve import AUTOSCALE_BATCH, ConfigError, config_hash, load_config
 from data.schema import Config
-from data.yaml_text import write_yaml
+from data.settings import type_of
+from data.yaml_text import read_yaml, write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
 from yolact.study.folder.layout import ASIDE, INIT_FOLDER, LAST, run_folder
@@ -127,11 +128,15 @@ def runs_of(
 ) -> list[PlannedRun]:
     """The reported runs, seed by seed so that every arm advances together. chosen: {label: tuned
     settings}. root: of all runs."""
-    arms = list(arms)
+    first = study.seeds[0]
+    configs = [
+        (arm, config_of(study, arm, first, extra=(chosen or {}).get(arm.label, {}), root=root))
+        for arm in arms
+    ]
     runs = []
     for seed in (*study.seeds, *study.added_seeds):
-        for arm in arms:
-            config = config_of(study, arm, seed, extra=(chosen or {}).get(arm.label, {}), root=root)
+        for arm, one in configs:
+            config = at_seed(study, arm, one, seed)
             runs.append(
                 PlannedRun(
                     arm, seed, config, Path(study.name) / arm.slug / run_folder(seed, hash8(config))
@@ -153,7 +158,7 @@ def config_of(
     study's.
 
     Iterations and learning rate follow the study's budget, equal and lr_rule; a learning rate of
-    the arm itself stays as it is. Arms that are not paired train with seeds of their own.
+    the arm itself stays as it is.
     """
     changes = {**arm.changes, **(extra or {})}
     base = changes.pop("base", study.base)
@@ -166,18 +171,21 @@ def config_of(
         )
         iterations = max(1, round(iterations * reference.train.batch_size / batch))
     start = {"train.init_from": init_checkpoint(study, root)} if study.init_from else {}
-    own = seed if study.paired else seed + SEED_STRIDE * arm.number
     fixed = {
         "name": f"{study.name}/{arm.slug}",
-        "train.seed": own,
+        "train.seed": seed,
         "train.iterations": iterations,
         "train.autoscale": False,
     }
-    return _load(
-        base,
-        {**_study_settings(study), **schedule, **start, **changes, **fixed},
-        f"{study.name}: {arm.label}",
-    )
+    settings = {**_study_settings(study), **schedule, **start, **changes, **fixed}
+    return at_seed(study, arm, _load(base, settings, f"{study.name}: {arm.label}"), seed)
+
+
+def at_seed(study: Study, arm: Arm, config: Config, seed: int) -> Config:
+    """The config of a run of the arm, for another seed. Arms that are not paired train with seeds
+    of their own."""
+    own = seed if study.paired else seed + SEED_STRIDE * arm.number
+    return config.model_copy(update={"train": config.train.model_copy(update={"seed": own})})
 
 
 def hash8(config: Config) -> str:
@@ -401,11 +409,20 @@ def _schedule(
 
 def _load(base: str, settings: Mapping[str, Any], where: str) -> Config:
     try:
-        return load_config(
-            base, [f"{key}={_text(value)}" for key, value in settings.items()], check_names=False
-        )
+        values = {key: _value(key, value) for key, value in settings.items()}
+        return load_config(base, check_names=False, **values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _value(key: str, value: Any) -> Any:
+    """A setting as the schema takes it: a number that is written as a word is read here, once."""
+    if not isinstance(value, str) or type_of(key) is str:
+        return value
+    try:
+        return read_yaml(value)
+    except ValueError as error:
+        raise ConfigError(f"{key}={value}: {error}") from None
 
 
 def _text(value: Any) -> str:

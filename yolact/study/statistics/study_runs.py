@@ -13,7 +13,15 @@ from tqdm import tqdm
 
 from data.resolve import load_config
 from data.schema import Config
-from yolact.study.arms import arms_of, baseline_of, combos, config_differences, config_of, identity
+from yolact.study.arms import (
+    arms_of,
+    at_seed,
+    baseline_of,
+    combos,
+    config_differences,
+    config_of,
+    identity,
+)
 from yolact.study.folder.kept import archive_of, kept_arms, kept_runs, kept_study
 from yolact.study.folder.layout import (
     ANY_SEED,
@@ -78,13 +86,10 @@ def load_runs(folder: str | Path, *, resamples: int = RESAMPLES) -> StudyRuns:
         for place in (*own, *elsewhere):
             seed = seed_of(place)
             places.setdefault(-1 if seed is None else seed, []).append(place)
-        settings = [tuned[arm.label]] if arm.label in tuned else list(combos(arm.tune))
+        settings = [tuned[arm.label]] if arm.label in tuned else combos(arm.tune)
+        planned = [config_of(study, arm, study.seeds[0], extra=chosen) for chosen in settings]
         for seed in (*study.seeds, *study.added_seeds):
-            wanted = (
-                [config_of(study, arm, seed, extra=chosen) for chosen in settings]
-                if seed in places
-                else []
-            )
+            wanted = [at_seed(study, arm, config, seed) for config in planned]
             _one_of(places.pop(seed, []), arm.label, seed, wanted, found, resamples)
         found.strays.update(
             (place, NO_ARM) for others in places.values() for place in others if place in own
