@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yolact.study.folder.kept import is_archive
 from yolact.study.statistics import (
     Comparison,
     FinishedRun,
@@ -121,6 +122,8 @@ def _load(paths: Sequence[Path], gt: str | Path | None) -> tuple[Arms, list[str]
             if gt is None:
                 raise ValueError(f"{path}: results need their ground truth: --gt=ANNOTATIONS.json")
             arms[name] = {0: load_results(path, gt)}
+        elif is_archive(path):
+            arms[name] = load_arm(path)
         elif path.is_file() or (path / "results").is_dir() or (path / "weights").is_dir():
             run = load_run(path)
             arms[name] = {run.seed: run}

@@ -13,6 +13,7 @@ import pytest
 from data.resolve import load_config
 from yolact.commands import sweep
 from yolact.study.arms import arms_of, hash8, runs_of
+from yolact.study.compare import compare
 from yolact.study.folder.kept import BESIDE, archive_of, kept_arms, kept_runs, kept_study, names_in
 from yolact.study.folder.layout import seed_of
 from yolact.study.folder.progress import folder_of, is_done
@@ -98,3 +99,10 @@ def test_a_changed_archive_is_unpacked_again_and_the_old_layout_is_read(tmp_path
     archive.unlink()
     assert names_in(archive) == [] and folder_of(Path("runs"), run) == plain / name
     assert len(hash8(run.config)) == 8
+
+
+def test_archives_of_two_arms_are_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = ROOT / "studies" / "same_loss" / "runs"
+    found = compare(runs / "survey_huber-delta=1.zip", runs / "survey_huber-delta=2.zip")
+    assert len(found.by_seed) == 4 and round(found.interval.difference, 2) == -0.70

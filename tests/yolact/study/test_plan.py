@@ -8,6 +8,7 @@ import pytest
 
 from data.resolve import ConfigError, load_config
 from data.yaml_text import read_yaml
+from yolact.study import arms as arms_module
 from yolact.study.arms import (
     arms_of,
     change_label,
@@ -607,3 +608,31 @@ def test_the_hybrids_are_those_of_table_3(name):
     }
     pairs = (("mse", "bce"), ("mse", "huber"), ("huber", "bce"))
     assert labels_ == {"bce"} | {f"{a}*{x} + {y}" for a in ("0.5", "2", "3") for x, y in pairs}
+
+
+def test_settings_travel_as_values():
+    """Numbers keep every digit, words that are numbers are read once, and expressions stay text."""
+    third = 1 / 3
+    made = study(settings={"train.lr": "1e-3", "loss.mask_weight": third, "train.ema_decay": 0})
+    for arm in arms_of(made):
+        config = config_of(made, arm, 0)
+        assert config.loss.mask_weight == third and config.train.lr == 0.001
+        assert config.loss.mask == arm.label
+    with pytest.raises(ConfigError, match="s: train.lr=fast: must be a number"):
+        arms_of(study(settings={"train.lr": "fast"}))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_an_arm_is_resolved_once_for_all_of_its_seeds(paired, monkeypatch):
+    made = study(paired=paired, seeds=[4, 2, 7])
+    arms = arms_of(made)
+    loaded = []
+    real = arms_module.load_config
+    monkeypatch.setattr(
+        arms_module, "load_config", lambda *a, **k: loaded.append(1) or real(*a, **k)
+    )
+    runs = runs_of(made, arms)
+    assert len(loaded) == 2 * len(arms), "the base, and the arm"
+    for run in runs:
+        assert run.config == config_of(made, run.arm, run.seed)
+    assert len({run.config.train.seed for run in runs}) == (3 if paired else 6)

@@ -63,6 +63,11 @@ def archive_of(folder: Path, arm: str) -> Path:
     return folder / RUNS / f"{arm}.zip"
 
 
+def is_archive(path: Path) -> bool:
+    """Whether this is an archive of kept runs, runs/<arm>.zip."""
+    return path.suffix == ".zip" and path.is_file()
+
+
 def kept_anywhere(name: str) -> Iterator[Path]:
     """Kept runs of any study whose folder has a name like this pattern."""
     for folder in kept_studies().values():

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from data.annotations import parse_json
 from data.resolve import load_config
 from yolact.engine.records import Records, read_records, records_of_results
+from yolact.study.folder.kept import is_archive, runs_in
 from yolact.study.folder.layout import CONFIG, RECORDS, seed_of
 from yolact.study.folder.reading import skipped_steps
 from yolact.study.statistics.resample import RESAMPLES, Resampled, cached_resample, resample
@@ -91,10 +92,12 @@ def load_results(
 
 
 def load_arm(folder: str | Path, *, resamples: int = RESAMPLES) -> dict[int, FinishedRun]:
-    """{seed: run} of the finished runs in a folder of run folders. ValueError for none, or for two
-    runs of one seed."""
+    """{seed: run} of the finished runs in a folder of run folders, or in an archive of kept runs.
+    ValueError for none, or for two runs of one seed."""
     runs: dict[int, FinishedRun] = {}
-    places = sorted(path for path in Path(folder).iterdir() if (path / RECORDS).is_file())
+    folder = Path(folder)
+    found = runs_in(folder) if is_archive(folder) else sorted(folder.iterdir())
+    places = [path for path in found if (path / RECORDS).is_file()]
     for place in tqdm(
         places, desc=f"resampling {Path(folder).name}", unit="run", leave=False, disable=None
     ):
