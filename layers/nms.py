@@ -130,7 +130,8 @@ def _greedy(boxes: np.ndarray, iou_threshold: float, limit: int) -> list[int]:
     ones cannot be among the best."""
     x1, y1, x2, y2 = boxes.T
     areas = (x2 - x1 + 1) * (y2 - y1 + 1)
-    remaining, kept = np.arange(len(boxes)), []
+    remaining = np.arange(len(boxes))
+    kept: list[int] = []
     while remaining.size and len(kept) < limit:
         first, rest = remaining[0], remaining[1:]
         kept.append(int(first))

@@ -149,7 +149,10 @@ def _sorting(
     def rising(below_low: Tensor, below_high: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         ramp = below_high - below_low
         sums = total - below_high + ramp / 2
-        return (sums[:, :2] + slope * (ramp[:, 2:] - scores[:, None] * ramp[:, :2])).unbind(1)
+        mass, error = (sums[:, :2] + slope * (ramp[:, 2:] - scores[:, None] * ramp[:, :2])).unbind(
+            1
+        )
+        return mass, error
 
     sums = F.pad(table.cumsum(0), (0, 0, 1, 0))
     found, current = rising(sums[low], sums[high], sums[-1:])
