@@ -1,3 +1,5 @@
+import os
+import sys
 from typing import Literal
 
 import pytest
@@ -193,6 +195,21 @@ def own(logits, target):
         exec(cell, {"__name__": "elsewhere"})
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"signed_when": {"delta": 1}},
+        {"pooled_when": {"delta": 1}},
+        {"whole_when": {"delta": 1}},
+        {"spans": ("delta",)},
+    ],
+)
+def test_parameters_that_a_record_speaks_of_must_be_there(given):
+    with pytest.raises(ValueError, match=f"mask loss 'own' names delta in {next(iter(given))}"):
+        pixel_loss("own", "mine", **given)(lambda logits, target: logits)
+    assert "own" not in names()
+
+
 def test_words_are_those_that_weight_and_sampling_know():
     assert set(registry.WORDS) == {*SHAPES, LEARNED, *_CHOICES}
 
@@ -265,11 +282,13 @@ def test_a_plugin_file_adds_a_loss(tmp_path):
     )
 
 
-def test_a_plugin_file_that_has_changed_is_run_again(tmp_path):
+def test_a_plugin_file_that_has_changed_is_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "my_losses.py"
     inputs = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.tensor([[0.0, 0, 1, 1]])
-    for power, value in ((1, 0.5), (2, 0.25)):  # of one length and, for a file system, one time
+    for power, value in ((1, 0.5), (2, 0.25)):  # files of one length and one time
         path.write_text(PLUGIN.replace("= 1.0", f"= {power}.0"))
+        os.utime(path, (1e9, 1e9))
         assert build_mask_loss("linear", plugins=[str(path)])(*inputs).item() == value
     kept = get("linear")
     path.write_text(PLUGIN + "\n1/0\n")
