@@ -149,9 +149,9 @@ def _list() -> int:
 
 def _compare(first: str, second: str) -> int:
     """1 where they are one loss, or train alike."""
-    from layers.losses.checks.compare import compare
+    from layers.losses.checks.compare import compare_losses
 
-    found = compare(first, second)
+    found = compare_losses(first, second)
     print(found)
     return int(found.factor is not None and not found.except_at)
 

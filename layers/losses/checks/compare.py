@@ -65,7 +65,7 @@ class Print:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LossComparison:
     """first = factor * second.
 
     factor      None where the gradients are not proportional on ordinary inputs, or where they
@@ -110,11 +110,11 @@ class Comparison:
 def same_up_to_factor(a: str, b: str, plugins: Iterable[str] = ()) -> float | None:
     """f where a = f * b in values and gradients on all inputs, None where they differ. ValueError
     for expressions that cannot be built."""
-    found = compare(a, b, plugins)
+    found = compare_losses(a, b, plugins)
     return found.factor if found.same else None
 
 
-def compare(a: str, b: str, plugins: Iterable[str] = ()) -> Comparison:
+def compare_losses(a: str, b: str, plugins: Iterable[str] = ()) -> LossComparison:
     """How two expressions relate. ValueError for expressions that cannot be built."""
     first, second = (build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in (a, b))
     steps = _steps(first, second)
@@ -125,7 +125,7 @@ def compare(a: str, b: str, plugins: Iterable[str] = ()) -> Comparison:
 
 def copies(
     expressions: Iterable[str], among: Iterable[str] = (), plugins: Iterable[str] = ()
-) -> list[Comparison]:
+) -> list[LossComparison]:
     """Proportional pairs: of two of the expressions, and of one of them and one of `among`. Losses
     that raise are left out."""
     losses = [build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in expressions]
@@ -152,22 +152,26 @@ def _manner(part: MaskTerm) -> Manner:
     return Manner(part.schedule.learned, bool(part.match), part.balance, part.pooled, part.rescale)
 
 
-def _compare(first: str, one: Print, second: str, two: Print) -> Comparison:
+def _compare(first: str, one: Print, second: str, two: Print) -> LossComparison:
     if one.manners != two.manners:
-        return Comparison(first, second, None, why=_difference(one.manners, two.manners))
+        return LossComparison(first, second, None, why=_difference(one.manners, two.manners))
     a, b = one.inputs, two.inputs
     factor = _ratio(a[ORDINARY][1], b[ORDINARY][1])
     if factor is None:
-        return Comparison(first, second, None, why="their gradients have no common ratio above 0")
+        return LossComparison(
+            first, second, None, why="their gradients have no common ratio above 0"
+        )
     values, gradients = (
         {kind: _deviation(a[kind][i], factor * b[kind][i], _floor(a, factor, b, i)) for kind in a}
         for i in (0, 1)
     )
     shifted = values[ORDINARY] > TOLERANCE
     if gradients[ORDINARY] > TOLERANCE:
-        return Comparison(first, second, None, deviation=max(values[ORDINARY], gradients[ORDINARY]))
+        return LossComparison(
+            first, second, None, deviation=max(values[ORDINARY], gradients[ORDINARY])
+        )
     if any(manner.learned for manner in one.manners) and abs(factor - 1) > TOLERANCE:
-        return Comparison(
+        return LossComparison(
             first,
             second,
             None,
@@ -178,7 +182,7 @@ def _compare(first: str, one: Print, second: str, two: Print) -> Comparison:
         for kind in a
         if gradients[kind] > TOLERANCE or (values[kind] > TOLERANCE and not shifted)
     }
-    return Comparison(
+    return LossComparison(
         first,
         second,
         factor,

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from layers.losses.checks.compare import compare, same_up_to_factor
+from layers.losses.checks.compare import compare_losses, same_up_to_factor
 from layers.losses.gradients import GradientMatch, shares
 from layers.losses.mask import build_mask_loss
 from tests.layers.losses.inputs import (
@@ -338,4 +338,4 @@ def test_what_only_training_shows_is_not_taken_for_a_copy():
         "mse(balance='equal')", "survey_huber(balance='equal')"
     ) == pytest.approx(2)
     assert same_up_to_factor("bce", "bce(sampling=hardest(1))") == pytest.approx(1)
-    assert compare("bce", "bce(sampling=hardest(0.5))").factor is None
+    assert compare_losses("bce", "bce(sampling=hardest(0.5))").factor is None

@@ -1,7 +1,7 @@
 import pytest
 
 from layers.losses import registry
-from layers.losses.checks.compare import compare, copies, same_up_to_factor
+from layers.losses.checks.compare import compare_losses, copies, same_up_to_factor
 from layers.losses.registry import pixel_loss
 
 
@@ -56,7 +56,7 @@ def test_different_losses(a, b):
 
 
 def test_the_same_gradient_with_another_value_is_said():
-    found = compare("boundary", "boundary(constant=False)")
+    found = compare_losses("boundary", "boundary(constant=False)")
     assert found.shifted and not found.same and found.factor == pytest.approx(1)
     assert "train alike" in str(found)
     assert same_up_to_factor("boundary", "boundary(constant=False)") is None
@@ -109,7 +109,7 @@ def test_options_belong_to_their_terms(a, b, factor):
     ],
 )
 def test_an_option_that_makes_the_difference_is_named(other, what):
-    found = compare("bce(region='image')", other)
+    found = compare_losses("bce(region='image')", other)
     assert not found.same and str(found).endswith(
         f"are different losses: their terms differ in {what}"
     )
@@ -121,16 +121,16 @@ def test_a_difference_at_sure_logits_only_is_said(own_registry):
     def clamped_bce(logits, target):
         return registry.get("bce").function(logits.clamp(-40, 40), target)
 
-    found = compare("clamped_bce", "bce")
+    found = compare_losses("clamped_bce", "bce")
     assert found.factor == pytest.approx(1) and not found.same and not found.shifted
     assert "rounds to 0 or 1" in str(found)
 
 
 def test_sentences():
-    assert str(compare("survey_huber", "mse")) == "survey_huber = 0.5 * mse"
-    assert str(compare("mse + bce", "bce + mse")) == "mse + bce = bce + mse"
-    assert "different" in str(compare("bce", "mse"))
-    assert str(compare("bce + mse", "2*bce + 2*mse")) == "bce + mse = 0.5 * (2*bce + 2*mse)"
+    assert str(compare_losses("survey_huber", "mse")) == "survey_huber = 0.5 * mse"
+    assert str(compare_losses("mse + bce", "bce + mse")) == "mse + bce = bce + mse"
+    assert "different" in str(compare_losses("bce", "mse"))
+    assert str(compare_losses("bce + mse", "2*bce + 2*mse")) == "bce + mse = 0.5 * (2*bce + 2*mse)"
 
 
 def test_copies_finds_pairs_within_and_among_and_skips_what_raises(own_registry):
@@ -157,4 +157,4 @@ def test_mistakes_are_named(own_registry):
         return depth * (logits - target) ** 2
 
     with pytest.raises(ValueError, match="no extra is called .depth.*known: distance"):
-        compare("depth_loss", "bce")
+        compare_losses("depth_loss", "bce")

@@ -141,6 +141,7 @@ def test_one_set_has_one_set_of_weights():
     weights = image_weights(ids, 400)
     assert (weights == image_weights(ids, 400)).all() and (weights.sum(1) == 5).all()
     order = [4, 0, 2, 1, 3]
+    assert weights.mean(0) == pytest.approx(1, abs=0.2)  # the last image as often as the first
     # a property of the image, not of its place
     assert (image_weights([ids[i] for i in order], 400) == weights[:, order]).all()
     assert (image_weights((3, 1, "b", "a", 21), 400) != weights).any()
