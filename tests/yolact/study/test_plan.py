@@ -613,11 +613,12 @@ def test_the_hybrids_are_those_of_table_3(name):
 def test_settings_travel_as_values():
     """Numbers keep every digit, words that are numbers are read once, and expressions stay text."""
     third = 1 / 3
-    made = study(settings={"train.lr": "1e-3", "loss.mask_weight": third, "train.ema_decay": 0})
+    words = {"train.lr": "1e-3", "train.lr_steps": "[30, 40]"}
+    made = study(settings={**words, "loss.mask_weight": third, "train.ema_decay": 0})
     for arm in arms_of(made):
         config = config_of(made, arm, 0)
         assert config.loss.mask_weight == third and config.train.lr == 0.001
-        assert config.loss.mask == arm.label
+        assert config.loss.mask == arm.label and config.train.lr_steps == (30, 40)
     with pytest.raises(ConfigError, match="s: train.lr=fast: must be a number"):
         arms_of(study(settings={"train.lr": "fast"}))
 

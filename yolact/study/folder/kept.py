@@ -34,7 +34,7 @@ def kept_studies() -> dict[str, Path]:
     """{study: its folder} of all kept studies; one in the working directory hides another."""
     found: dict[str, Path] = {}
     for place in (*PLACES, *(BESIDE / place for place in PLACES)):
-        for folder in sorted(place.glob("*/")):
+        for folder in sorted(path for path in place.glob("*") if path.is_dir()):
             found.setdefault(folder.name, folder)
     return found
 

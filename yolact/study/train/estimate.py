@@ -192,7 +192,6 @@ def time_run(config: Config, device: str) -> tuple[float, float, int]:
     import torch
 
     from data.loader import Batch, build_dataset, train_loader
-    from layers.losses.criterion import Criterion
     from yolact.engine.evaluate import evaluate
     from yolact.engine.state import build_state
     from yolact.engine.step import Updater, read
@@ -206,7 +205,7 @@ def time_run(config: Config, device: str) -> tuple[float, float, int]:
     )
     target = torch.device(device)
     state, _ = build_state(config, target, None)
-    criterion = cast(Criterion, state.criterion)
+    criterion = state.criterion
     data = build_dataset(
         config,
         "train",
