@@ -38,7 +38,13 @@ ARROWS["yolact.__main__"] = {"yolact", "yolact.commands", "layers"}
 ARROWS["scripts"] = ARROWS["train"] = ARROWS["eval"] = {"yolact", "yolact.commands"}
 
 # Public names that two modules define, and why
-DEFINED_TWICE: dict[str, str] = {}
+DEFINED_TWICE = {
+    "program": "every program has one",
+    "parser": "every program has one",
+    "main": "every program has one",
+    "cases": "every kind of reference numbers has them",
+    "load": "yolact.load opens a model, yolact.study.load a study: the package says which",
+}
 
 PREFIXES = {"prepare": "one program a data set"}
 TORCH_FREE = (

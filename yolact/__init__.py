@@ -15,6 +15,7 @@ Own losses       pixel_loss, region_loss
 Own data         DataSet, Sample, Targets
 Training         train, Run
 Finding          load, Predictor, Predictions, Detections
+Comparing        compare, study
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from layers.losses.mask import MaskLoss
     from layers.losses.registry import pixel_loss, region_loss
     from layers.targets import Targets
+    from yolact import study
     from yolact.build import build_criterion, build_model
     from yolact.checkpoint import load_weights
     from yolact.engine.datasets import DataSet
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from yolact.engine.train import train
     from yolact.model import Yolact
     from yolact.outputs import Detections, Predictions
+    from yolact.study.compare import compare
 
 __version__ = "0.1.0"
 
@@ -55,11 +58,13 @@ __all__ = [
     "Yolact",
     "build_criterion",
     "build_model",
+    "compare",
     "load",
     "load_config",
     "load_weights",
     "pixel_loss",
     "region_loss",
+    "study",
     "train",
 ]
 
@@ -78,11 +83,13 @@ _HOMES = {
     "Yolact": "yolact.model",
     "build_criterion": "yolact.build",
     "build_model": "yolact.build",
+    "compare": "yolact.study.compare",
     "load": "yolact.engine.load",
     "load_config": "data.resolve",
     "load_weights": "yolact.checkpoint",
     "pixel_loss": "layers.losses.registry",
     "region_loss": "layers.losses.registry",
+    "study": "yolact",
     "train": "yolact.engine.train",
 }
 
@@ -92,6 +99,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if _HOMES[name] == __name__:  # a package in this one
+        return import_module(f"{__name__}.{name}")
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -40,7 +40,7 @@ def program() -> int:
     set_cfg(f"{args.config}_config")
     cfg.mask_proto_debug = False
 
-    work = {"forward": forward, "detect": detect, "criterion": criterion, "step": step}[
+    work = {"forward": forward, "detect": detection, "criterion": criterion, "step": step}[
         args.section
     ](torch, cfg)
     print(json.dumps({"times": time_calls(work, float(args.seconds)), "peak_mb": peak_memory_mb()}))
@@ -57,21 +57,21 @@ def network(torch, cfg):
     return net
 
 
-def batch(torch, cfg, count):
+def pictures(torch, cfg, count):
     return torch.from_numpy(inputs.images(count, cfg.max_size))
 
 
 def forward(torch, cfg):
-    net, x = network(torch, cfg), batch(torch, cfg, 1)
+    net, x = network(torch, cfg), pictures(torch, cfg, 1)
     net.eval()  # returns nothing in this code
     net.detect = lambda predictions, _: predictions
     return lambda: _without_grad(torch, net, x)
 
 
-def detect(torch, cfg):
+def detection(torch, cfg):
     from layers.output_utils import postprocess
 
-    net, x = network(torch, cfg), batch(torch, cfg, 1)
+    net, x = network(torch, cfg), pictures(torch, cfg, 1)
     net.eval()  # returns nothing in this code
     detector, net.detect = net.detect, lambda predictions, _: predictions
     with torch.no_grad():
@@ -91,7 +91,7 @@ def criterion(torch, cfg):
     net.train(), net.freeze_bn()
     truths = _truths(torch, cfg)
     with torch.no_grad():
-        predictions = net(batch(torch, cfg, 2))
+        predictions = net(pictures(torch, cfg, 2))
     leaves = {
         key: value.detach().requires_grad_(key != "priors") for key, value in predictions.items()
     }
@@ -109,7 +109,7 @@ def step(torch, cfg):
     net, loss_of, x, truths = (
         network(torch, cfg),
         _loss(cfg),
-        batch(torch, cfg, 2),
+        pictures(torch, cfg, 2),
         _truths(torch, cfg),
     )
     net.train(), net.freeze_bn()

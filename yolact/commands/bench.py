@@ -110,7 +110,7 @@ def orchestrate(args) -> int:
     results = []
     print(
         f"{'config':<24}{'section':<12}{'ms':>10}{'original':>10}{'ratio':>7}{'MB':>8}"
-        f"{'original':>10}   device: {device_name(args)}"
+        f"{'original':>10}   device: {device_label(args)}"
     )
     for config in args.config.split(","):
         # workers run in a folder of their own
@@ -159,12 +159,12 @@ def orchestrate(args) -> int:
                             ]
                         )
                     )
-            results.append(summarise(config, section, ours, theirs))
+            results.append(figures(config, section, ours, theirs))
             print(line(results[-1]), flush=True)
     if args.json:
         args.json.write_text(
             json.dumps(
-                {"device": device_name(args), "precision": args.precision, "results": results},
+                {"device": device_label(args), "precision": args.precision, "results": results},
                 indent=1,
             )
             + "\n"
@@ -186,7 +186,7 @@ def call(arguments: list[str]) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def summarise(config: str, section: str, ours: list[dict], theirs: list[dict]) -> dict:
+def figures(config: str, section: str, ours: list[dict], theirs: list[dict]) -> dict:
     result = {
         "config": config,
         "section": section,
@@ -226,7 +226,7 @@ def line(result: dict) -> str:
     return "".join(cells) + ("   " + detail if detail else "") + "".join(rows)
 
 
-def device_name(args) -> str:
+def device_label(args) -> str:
     if args.device == "cpu":
         return f"CPU, {args.threads or 'default'} threads"
     import torch

@@ -51,7 +51,7 @@ def main(arguments: Namespace) -> None:
     if arguments.list:
         catalogue.show(arguments.list)
         return
-    legacy_flags.explain(arguments, legacy_flags.TRAIN, quiet=not is_main())
+    legacy_flags.explain(arguments, legacy_flags.TRAIN, quiet=not speaks())
     root = arguments.save_folder or Path("runs")
     resume, changes = legacy_flags.resumed(arguments.resume, arguments.start_iter)
     changes = [*changes, *legacy_flags.train_settings(arguments), *arguments.overrides]
@@ -95,14 +95,14 @@ def explain_autoscale(config: Config, source: str | Path, changes: list[str]) ->
         for key in ("lr", "iterations")
         if getattr(plain, key) != getattr(config.train, key)
     ]
-    if scaled and is_main():
+    if scaled and speaks():
         cli.note(
             f"scaled for batch {config.train.batch_size} (--no_autoscale leaves them): "
             f"{', '.join(scaled)}"
         )
 
 
-def is_main() -> bool:
+def speaks() -> bool:
     """Whether this process speaks for all of a torchrun."""
     return os.environ.get("RANK", "0") == "0"
 

@@ -136,7 +136,7 @@ def cases(root: Path) -> list[Case]:
     return found
 
 
-def expression(name: str, flags: dict) -> str:
+def combination(name: str, flags: dict) -> str:
     """The mask term of a stored case, in the published form outside boxes."""
     if name.startswith("shipped/"):
         post, _, pre = SHIPPED[name.removeprefix("shipped/")].partition("+")
@@ -180,7 +180,7 @@ def _setting(source: str, name: str, stored: dict) -> Setting | None:
         source,
         name,
         stored["fixture"],
-        expression(name, flags),
+        combination(name, flags),
         stored["masks_to_train"],
         flags.get("discard_mask_area", 25),
     )

@@ -76,7 +76,7 @@ EXPRESSIONS = [
 
 
 @dataclass(frozen=True)
-class Inputs:
+class StoredInputs:
     """float64 logits, target and probabilities, each (N,H,W), and signed distances (N,H,W) by
     convention."""
 
@@ -151,7 +151,7 @@ def _gradients(folder: Path) -> dict[str, np.ndarray]:
 
 
 @cache
-def _inputs(folder: Path) -> dict[str, Inputs]:
+def _inputs(folder: Path) -> dict[str, StoredInputs]:
     arrays = np.load(folder / "inputs.npz")
     found = {}
     for name in dict.fromkeys(
@@ -169,7 +169,7 @@ def _inputs(folder: Path) -> dict[str, Inputs]:
             for key in arrays.files
             if key.startswith(f"{name}/{DISTANCES}")
         }
-        found[name] = Inputs(
+        found[name] = StoredInputs(
             name,
             logits.double(),
             torch.from_numpy(arrays[f"{name}/target"]).double(),
@@ -179,7 +179,7 @@ def _inputs(folder: Path) -> dict[str, Inputs]:
     return found
 
 
-def _apply(loss: MaskLoss, given: Inputs, stored: str, logits: Tensor) -> Tensor:
+def _apply(loss: MaskLoss, given: StoredInputs, stored: str, logits: Tensor) -> Tensor:
     """(N,) values; NaN if the inputs lack the distances that the stored value was made from."""
     convention = stored.rpartition("_")[2] if stored.startswith("boundary_") else "monai"
     if "distance" in loss.needs and convention not in given.distances:
@@ -194,7 +194,7 @@ def _apply(loss: MaskLoss, given: Inputs, stored: str, logits: Tensor) -> Tensor
     )
 
 
-def _smooth(folder: Path, stored: str) -> list[Inputs]:
+def _smooth(folder: Path, stored: str) -> list[StoredInputs]:
     """The inputs without probabilities of exactly 0 or 1 that have a value of this loss."""
     # an artefact there, see the reference's README
     full = ("full_target", "empty_normal_full") if stored == "boundary_liviaets" else ()

@@ -75,7 +75,7 @@ def cases(root: Path) -> list[Case]:
 
 
 @dataclass
-class Run:
+class NetRun:
     """A network with the recipe's weights, its stored numbers, and what it computes from the stored
     input."""
 
@@ -99,7 +99,7 @@ def recipe_model(root: Path, name: str, max_size: int) -> Yolact:
 
 
 @lru_cache(maxsize=1)
-def _run(root: Path, name: str) -> Run:
+def _run(root: Path, name: str) -> NetRun:
     stored = dict(np.load(root / "net" / f"net_{name}.npz"))
     facts = json.loads((root / "net" / f"net_{name}.json").read_text())
     image = torch.from_numpy(_shared_array(root, name, "input_q512").astype(np.float32) / 512)
@@ -121,7 +121,7 @@ def _run(root: Path, name: str) -> Run:
         trained = model.train()(image)
     for hook in hooks:
         hook.remove()
-    return Run(model, name, stored, facts, image, trained, evaluated, features)
+    return NetRun(model, name, stored, facts, image, trained, evaluated, features)
 
 
 def _shared_array(root: Path, name: str, key: str) -> np.ndarray:
@@ -252,7 +252,7 @@ def _anchor_error(root: Path, name: str) -> float:
     return _difference(run.train.anchors, run.stored["priors"])
 
 
-def _detections(run: Run, **arguments) -> Detections:
+def _detections(run: NetRun, **arguments) -> Detections:
     size = (run.facts["orig_h"], run.facts["orig_w"])
     return detect(
         run.eval,
@@ -294,7 +294,7 @@ def _detection_error(root: Path, name: str, variant: str) -> float:
     )
 
 
-def _shown(root: Path, name: str, nms: str, crop: bool = True) -> tuple[Run, Detections]:
+def _shown(root: Path, name: str, nms: str, crop: bool = True) -> tuple[NetRun, Detections]:
     """What the original's postprocess keeps above its display threshold."""
     run = _run(root, name)
     found = _detections(run, nms={"fast": "fast", "trad": "traditional"}[nms], crop=crop)
