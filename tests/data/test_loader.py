@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 
+from data.coco import _own_randomness
 from data.loader import (
     TrainOrder,
     build_dataset,
@@ -356,3 +357,19 @@ def test_a_sample_is_augmented_on_one_thread_whatever_the_process_uses():
         assert seen == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    "seed, epoch, order", [(0, 0, [7, 4, 0, 3, 5, 6, 2, 1]), (7, 3, [4, 3, 2, 7, 0, 1, 6, 5])]
+)
+def test_the_order_of_a_seed_is_that_of_earlier_runs(seed, epoch, order):
+    """Written by the first version of this loader: a resumed run goes on in its order."""
+    keys = TrainOrder(8, seed=seed, batch_size=8)
+    assert [keys.key(8 * epoch + place) for place in range(8)] == [(epoch, i) for i in order]
+
+
+def test_the_augmentation_of_a_sample_is_that_of_earlier_runs():
+    with _own_randomness(0, 3, 5):
+        drawn = torch.rand(3)
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(1544404041809230231))
+    assert torch.equal(drawn, expected)
