@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
+from layers.losses.expr import ExpressionError
 from layers.names import did_you_mean
 
 _WORDS = {  # by the first word of pydantic's error type
@@ -50,5 +51,12 @@ def reason(item: ErrorDetails, annotation: Any = None) -> str:
     if kind == "literal_error" and choices:
         return f"must be one of {', '.join(choices)}{did_you_mean(str(item['input']), choices)}"
     if kind == "value_error":
-        return str(context["error"])
+        return one_line(context["error"])
     return _WORDS.get(kind.split("_")[0], item["msg"][0].lower() + item["msg"][1:])
+
+
+def one_line(error: ValueError) -> str:
+    """The message without the picture of the place that ExpressionError draws under it."""
+    if isinstance(error, ExpressionError):
+        return f"{error.message} (column {error.position + 1})"
+    return str(error)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data import config as user
-from data.messages import brief, reason
+from data.messages import brief, one_line, reason
 from data.schema import Config
 from data.settings import (
     KEYS,
@@ -72,7 +72,8 @@ def load_config(
     values = {key: value for key, value in values.items() if key != "dataset"}
     config = _validate(values, origins, origin)
     config = _autoscale(config, fixed | set(changes))
-    _check_expressions(config, names=check_names)
+    if check_names:
+        _check_names(config)
     return config
 
 
@@ -312,52 +313,29 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
     )
 
 
-def _check_expressions(config: Config, *, names: bool) -> None:
-    """Syntax of the losses' and the assigner's expressions; with `names`, also the registered
-    names, their parameters and the plugins."""
-    from layers.losses.expr import parse, parse_call
+def _check_names(config: Config) -> None:
+    """The registered names in the expressions of losses and assigner, their parameters, and the
+    plugins."""
+    from layers.assign import build_assigner
+    from layers.losses.box import build_box_loss
+    from layers.losses.checks.contract import refuse_broken
+    from layers.losses.classification import build_class_loss
+    from layers.losses.plugins import load_plugins
 
-    if names:
-        from layers.losses.plugins import load_plugins
-
-        try:
-            load_plugins(config.loss.plugins)
-        except ValueError as error:  # it names loss.plugins
-            raise ConfigError(str(error)) from None
     try:
-        parse(config.loss.mask)
-        if names:
-            from layers.losses.checks.contract import refuse_broken
-
-            refuse_broken(config.loss.mask, config.loss.plugins, config.train.iterations)
-    except ValueError as error:
-        raise ConfigError(f"loss.mask={config.loss.mask}: {_one_line(error)}") from None
-    checks: dict[str, Callable[[str], object]] = dict.fromkeys(
-        ("loss.box", "loss.classification", "assign.name"), parse_call
-    )
-    if names:
-        from layers.assign import build_assigner
-        from layers.losses.box import build_box_loss
-        from layers.losses.classification import build_class_loss
-
-        checks = {
-            "loss.box": build_box_loss,
-            "loss.classification": build_class_loss,
-            "assign.name": build_assigner,
-        }
-    for key, read in checks.items():
+        load_plugins(config.loss.plugins)
+    except ValueError as error:  # it names loss.plugins
+        raise ConfigError(str(error)) from None
+    checks: dict[str, Callable[[str], object]] = {
+        "loss.mask": lambda text: refuse_broken(text, total_steps=config.train.iterations),
+        "loss.box": build_box_loss,
+        "loss.classification": build_class_loss,
+        "assign.name": build_assigner,
+    }
+    for key, check in checks.items():
         section, field = key.split(".")
         text = getattr(getattr(config, section), field)
         try:
-            read(text)
+            check(text)
         except ValueError as error:
-            raise ConfigError(f"{key}={text}: {_one_line(error)}") from None
-
-
-def _one_line(error: ValueError) -> str:
-    """The message without the picture of the place that ExpressionError draws under it."""
-    from layers.losses.expr import ExpressionError
-
-    if isinstance(error, ExpressionError):
-        return f"{error.message} (column {error.position + 1})"
-    return str(error)
+            raise ConfigError(f"{key}={text}: {one_line(error)}") from None

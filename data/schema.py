@@ -10,8 +10,21 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
+from layers.losses.expr import CallText, SumText
+
+# A mask loss, and a loss or assigner of one call: parsed here, once; dumped as they were written
+SumExpression = Annotated[str, AfterValidator(SumText), PlainSerializer(str)]
+CallExpression = Annotated[str, AfterValidator(CallText), PlainSerializer(str)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -236,18 +249,18 @@ class AugmentConfig(Section):
 
 
 class AssignConfig(Section):
-    name: str = Field(
+    name: CallExpression = Field(
         "max_iou",
         description="anchor assigner: max_iou(positive=0.5, negative=0.4), atss(k=9, iou='gmaiou')",
     )
 
 
 class LossConfig(Section):
-    mask: str = Field("bce", description="mask term: bce + 0.5*mse(region='image')")
-    box: str = Field(
+    mask: SumExpression = Field("bce", description="mask term: bce + 0.5*mse(region='image')")
+    box: CallExpression = Field(
         "smooth_l1", description="box loss of positives: smooth_l1(beta=1), giou, diou or ciou"
     )
-    classification: str = Field(
+    classification: CallExpression = Field(
         "ohem",
         description="class loss: ohem (softmax); focal(alpha=0.25, gamma=2) or "
         "rank_sort(delta=0.5), which build a sigmoid head",

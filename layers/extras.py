@@ -1,4 +1,5 @@
-"""Extras: what a mask loss reads of a ground truth beside its mask, such as distances to its boundary.
+"""Extras: what a mask loss reads of a ground truth beside its mask, such as distances to its
+boundary.
 
 An extra is one function of masks, registered beside the losses that need it. It is computed once
 per ground truth, on the CPU, where data is loaded; Targets carry it, and the criterion hands each

@@ -38,7 +38,8 @@ def box_window(boxes: Tensor, size: tuple[int, int], padding: float = 1) -> Tens
 def crop(masks: Tensor, boxes: Tensor, padding: float = 1) -> Tensor:
     """Masks (N,H,W) with everything outside their boxes (N,4), grown by `padding` pixels, set to
     0."""
-    return masks.masked_fill(~box_window(boxes, masks.shape[-2:], padding), 0)
+    height, width = masks.shape[-2:]
+    return masks.masked_fill(~box_window(boxes, (height, width), padding), 0)
 
 
 def signed_distance_map(masks: Tensor) -> Tensor:

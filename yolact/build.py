@@ -9,12 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from data.schema import Config
-from layers.assign import build_assigner
-from layers.losses.auxiliary import MaskIoULoss
-from layers.losses.box import build_box_loss
 from layers.losses.classification import build_class_loss
 from layers.losses.criterion import Criterion
-from layers.losses.mask import build_mask_loss
+from layers.losses.mask import MaskLoss
 from yolact.darknet import DarkNet53
 from yolact.dcn import DeformConv2d
 from yolact.model import Yolact
@@ -75,6 +72,7 @@ def _assemble(cfg: Config) -> Yolact:
         mask_iou_net=m.mask_iou_net,
         mask_iou_relu=m.mask_iou_relu,
         sigmoid=build_class_loss(cfg.loss.classification).sigmoid,
+        image_size=m.max_size,
     )
 
 
@@ -117,27 +115,17 @@ def _initialize_convolution(name: str, weight: Tensor, seed: int) -> None:
 def build_criterion(cfg: Config, model: Yolact) -> Criterion:
     """The criterion of cfg.loss and cfg.assign for the shapes of `model`. The mask-IoU net stays
     the model's: the criterion borrows it."""
-    shapes = model.level_shapes(cfg.model.max_size)
-    p3 = shapes[0]
-    mask_sizes = [(2 * p3[0], 2 * p3[1])] + ([p3] if model.semantic_seg_conv is not None else [])
-    mask_iou = (
-        None
-        if model.mask_iou_net is None
-        else MaskIoULoss(model.mask_iou_net, min_area=cfg.loss.mask_iou_min_area)
-    )
     loss = cfg.loss
-    mask_loss = build_mask_loss(
-        loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps
-    )
     return Criterion(
-        assigner=build_assigner(cfg.assign.name),
-        mask_loss=mask_loss,
-        num_classes=model.num_classes,
+        model,
+        MaskLoss(
+            loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps
+        ),
         image_size=cfg.model.max_size,
-        mask_sizes=mask_sizes,
-        mask_iou=mask_iou,
-        box_loss=build_box_loss(loss.box),
-        class_loss=build_class_loss(loss.classification),
+        assigner=cfg.assign.name,
+        box=loss.box,
+        classification=loss.classification,
+        mask_iou_min_area=loss.mask_iou_min_area,
         box_weight=loss.box_weight,
         class_weight=loss.class_weight,
         mask_weight=loss.mask_weight,

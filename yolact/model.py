@@ -25,6 +25,7 @@ class Yolact(nn.Module):
     width / height at each scale. anchor_offset: 0.5 = centres in the middle of the cells of a map
     that the input is divided into; 0 = on multiples of the level's stride. sigmoid: class logits
     without background, each class by itself, instead of softmax over background and classes.
+    image_size: the input side that criteria assume unless told; the network takes any.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class Yolact(nn.Module):
         mask_iou_net: bool = False,
         mask_iou_relu: str = "published",
         sigmoid: bool = False,
+        image_size: int = 550,
     ):
         super().__init__()
         self.num_classes = num_classes
         self.sigmoid = sigmoid
+        self.image_size = image_size
         self.anchor_scales = tuple(map(tuple, anchor_scales))
         self.anchor_ratios = tuple(anchor_ratios)
         self.square_anchors = square_anchors
@@ -131,6 +134,12 @@ class Yolact(nn.Module):
         level has, without a forward pass."""
         shapes = self.level_shapes(image_size)
         return self._anchors_of(shapes, image_size, torch.device(device)), self._level_sizes(shapes)
+
+    def mask_sizes(self, image_size: int) -> list[tuple[int, int]]:
+        """(h,w) of the prototypes, and of the semantic map if there is one."""
+        height, width = self.level_shapes(image_size)[0]
+        semantic = [] if self.semantic_seg_conv is None else [(height, width)]
+        return [(2 * height, 2 * width), *semantic]
 
     def level_shapes(self, image_size: int) -> tuple[tuple[int, int], ...]:
         """(h,w) of P3..P7 for a square input: each halving is rounded up."""

@@ -6,8 +6,9 @@ image), P positive anchors of the batch, N of them with a mask loss, H x W proto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from layers.assign import BACKGROUND, Assigner, Assignment
+from layers.assign import BACKGROUND, Assigner, Assignment, build_assigner
 from layers.boxes import area, corners
 from layers.extras import EXTRAS
 from layers.losses.auxiliary import MaskIoULoss, semantic_loss
@@ -65,14 +66,64 @@ class _Instances:
     extras: dict[str, Tensor]
 
 
+class HasShapes(Protocol):
+    """What a criterion reads of a model.
+
+    num_classes   C
+    image_size    side of the network input, in pixels
+    sigmoid       whether class logits are (B,A,C) without background, instead of (B,A,1+C)
+    mask_iou_net  the network that predicts mask IoUs, or None
+    mask_sizes    (h,w) of the prototypes, and of the semantic map if there is one, for an input of
+                  image_size pixels
+    """
+
+    num_classes: int
+    image_size: int
+    sigmoid: bool
+
+    @property
+    def mask_iou_net(self) -> Callable[[Tensor], Tensor] | None: ...
+
+    def mask_sizes(self, image_size: int) -> list[tuple[int, int]]: ...
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of predictions that come from no model; the fields are those of HasShapes."""
+
+    num_classes: int
+    image_size: int
+    sizes: Sequence[tuple[int, int]]
+    sigmoid: bool = False
+    mask_iou_net: Callable[[Tensor], Tensor] | None = None
+
+    def mask_sizes(self, image_size: int) -> list[tuple[int, int]]:
+        return list(self.sizes)
+
+
 class Criterion(nn.Module):
     """The loss of a batch, as named terms.
+
+        criterion = Criterion(model, mask="bce + dice")
+        loss = sum(criterion(model(images), targets).values())
+
+    Sizes, classes, the kind of class logits and the mask-IoU network are read from the model; the
+    defaults of the rest are the published ones.
+
+    mask              mask loss, as an expression or made
+    image_size        side of the network input, where it is not the model's own
+    assigner, box, classification
+                      as expressions or made; classification None = ohem, or focal for a model with
+                      sigmoid class logits
+    mask_iou_min_area ground-truth masks of at most this many prototype pixels train no mask IoU
+
+    ValueError where an expression is wrong, or a part does not fit the model.
 
     mask_sizes        (h,w) that Targets must carry masks at: prototypes, and the semantic map if
                       there is one
     needs_full_masks  the assigner reads masks at network input size
-    extras            (name, (h,w)) that Targets must carry beside masks: what the mask loss needs, at
-                      the prototypes' size
+    extras            (name, (h,w)) that Targets must carry beside masks: what the mask loss needs,
+                      at the prototypes' size
     last_terms        of the last call, detached and divided as the losses are: {"bce": raw,
                       "bce/weighted": as it enters the sum, ...}
     last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,)
@@ -91,15 +142,14 @@ class Criterion(nn.Module):
 
     def __init__(
         self,
+        model: HasShapes,
+        mask: str | MaskLoss = "bce",
         *,
-        assigner: Assigner,
-        mask_loss: MaskLoss,
-        num_classes: int,
-        image_size: int,
-        mask_sizes: Sequence[tuple[int, int]],
-        mask_iou: MaskIoULoss | None = None,
-        box_loss: BoxLoss | None = None,
-        class_loss: ClassLoss | None = None,
+        image_size: int | None = None,
+        assigner: str | Assigner = "max_iou",
+        box: str | BoxLoss = "smooth_l1",
+        classification: str | ClassLoss | None = None,
+        mask_iou_min_area: float = 25.0,
         box_weight: float = 1.5,
         class_weight: float = 1.0,
         mask_weight: float = 6.125,
@@ -112,17 +162,18 @@ class Criterion(nn.Module):
         gradients_every: int = 0,
     ):
         super().__init__()
-        for name in mask_loss.needs:
+        self.num_classes = model.num_classes
+        self.image_size = image_size or model.image_size
+        self.mask_sizes = [(height, width) for height, width in model.mask_sizes(self.image_size)]
+        self.assigner = build_assigner(assigner) if isinstance(assigner, str) else assigner
+        self.box_loss = build_box_loss(box) if isinstance(box, str) else box
+        self.class_loss = _class_loss(classification, model.sigmoid)
+        self.mask_loss = MaskLoss(mask) if isinstance(mask, str) else mask
+        self.mask_loss.check_size(self.mask_sizes[0])
+        for name in self.mask_loss.needs:
             EXTRAS.get(name)  # refuses what targets could not carry
-        self.assigner = assigner
-        self.box_loss = box_loss or build_box_loss("smooth_l1")
-        self.class_loss = class_loss or build_class_loss("ohem")
-        self.mask_loss = mask_loss
-        self.mask_iou = mask_iou
-        self.num_classes = num_classes
-        self.image_size = image_size
-        self.mask_sizes = [(height, width) for height, width in mask_sizes]
-        mask_loss.check_size(self.mask_sizes[0])
+        net = model.mask_iou_net
+        self.mask_iou = None if net is None else MaskIoULoss(net, min_area=mask_iou_min_area)
         self.weights = {
             "box": box_weight,
             "class": class_weight,
@@ -372,6 +423,19 @@ class Criterion(nn.Module):
                 label: row * _detached(weights[label]) ** 2
                 for label, row in zip(sums, norms, strict=True)
             }
+
+
+def _class_loss(chosen: str | ClassLoss | None, sigmoid: bool) -> ClassLoss:
+    if chosen is None:
+        chosen = "focal" if sigmoid else "ohem"
+    loss = build_class_loss(chosen) if isinstance(chosen, str) else chosen
+    if loss.sigmoid != sigmoid:
+        kinds = {True: "sigmoid logits without background", False: "softmax logits with background"}
+        raise ValueError(
+            f"the class loss reads {kinds[loss.sigmoid]} and the model gives {kinds[sigmoid]}: "
+            "choose another class loss, or build the model for this one (loss.classification)"
+        )
+    return loss
 
 
 def _collate(targets: Sequence) -> _GroundTruth:

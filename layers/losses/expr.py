@@ -79,6 +79,8 @@ class Term(_Placed):
 def parse(text: str) -> tuple[Term, ...]:
     """The terms of a sum, in written order. ExpressionError (a ValueError) shows the place of a
     mistake."""
+    if isinstance(text, SumText):
+        return text.terms
     text, tree = _tree(text)
     nodes = []
     # a + b + c nests to the left
@@ -98,8 +100,35 @@ def parse(text: str) -> tuple[Term, ...]:
 def parse_call(text: str) -> Call:
     """One `name` or `name(key=value, ...)`, as an assigner is written. ExpressionError shows the
     place of a mistake."""
+    if isinstance(text, CallText):
+        return text.call
     text, tree = _tree(text)
     return _named_call(text, tree)
+
+
+class SumText(str):
+    """A sum in a config: a string to whoever prints, hashes or compares it, which carries its
+    terms. Parsed once, when it is made; ExpressionError where that fails."""
+
+    terms: tuple[Term, ...]
+
+    def __new__(cls, text: str) -> SumText:
+        terms = parse(text)
+        self = super().__new__(cls, text)
+        self.terms = terms
+        return self
+
+
+class CallText(str):
+    """The same for one call, as an assigner is written."""
+
+    call: Call
+
+    def __new__(cls, text: str) -> CallText:
+        call = parse_call(text)
+        self = super().__new__(cls, text)
+        self.call = call
+        return self
 
 
 def format_terms(terms: tuple[Term, ...]) -> str:

@@ -14,21 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layers.losses.expr import ExpressionError, Term, format_terms, parse, unordered
+from layers.losses.expr import Term, format_terms, parse, unordered
 from layers.losses.gradients import GradientMatch
+from layers.losses.options import OPTIONS, Schedule, Selection, read_sampling, read_weight
 from layers.losses.plugins import load_plugins
-from layers.losses.registry import MASK_LOSSES, RESERVED, LossInfo, Param, ParameterError, get
-from layers.losses.schedule import Schedule, read_weight
-from layers.losses.selection import Selection, read_sampling
+from layers.losses.registry import MASK_LOSSES, RESERVED, LossInfo, ParameterError, get
 from layers.masks import box_window
 
-OPTIONS = (
-    Param("region", str, "box", choices=("box", "image")),
-    Param("outside", str, "ignore", choices=("ignore", "charge")),
-    Param("rescale", bool, True),
-    Param("balance", str, "none", choices=("none", "sqrt_area", "equal")),
-    Param("match", str, None, optional=True, choices=("grad",)),
-)
 MATCH_STEPS = 100  # steps over which match='grad' measures, unless told otherwise
 # prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
 PADDING = 1
@@ -51,13 +43,13 @@ class LossError(ValueError):
 class MaskTerm:
     """One term of the sum, checked against the registry.
 
-    label    canonical call without coefficient and weight: names the term's unweighted value
+    plain    the term in canonical form, without coefficient, weight and match
     params   every parameter of the loss function
     rescale  whether the criterion makes up for positives that were not sampled
     The other fields are the options of MaskLoss.
     """
 
-    label: str
+    plain: Term
     info: LossInfo
     params: dict[str, Any]
     coefficient: float
@@ -68,6 +60,11 @@ class MaskTerm:
     balance: str
     match: str | None
     sampling: Selection | None
+
+    @property
+    def label(self) -> str:
+        """Names the term's unweighted value."""
+        return str(self.plain)
 
     def weight(self, step: int, total_steps: int | None = None) -> float:
         """coefficient x weight(step), without the factors that training finds (weight=learned,
@@ -88,6 +85,10 @@ class MaskTerm:
 class MaskLoss(nn.Module):
     """loss(logits, target, boxes) -> (N,), the weighted sum of its terms per instance, before any
     division by the number of positives.
+
+    MaskLoss("bce + 0.5*power(k=2)", ["my_losses.py"]): the text or its terms, and files or modules
+    that register losses of one's own. ValueError shows the place of a mistake: syntax, unknown
+    loss, unknown or wrong parameter, a term given twice.
 
     expression   canonical text: written order kept, defaults and `1*` dropped
     key          equal for losses that differ only in the order of terms and parameters
@@ -121,13 +122,15 @@ class MaskLoss(nn.Module):
 
     def __init__(
         self,
-        terms: Iterable[MaskTerm],
-        canonical: tuple[Term, ...],
+        expression: str | Iterable[Term],
+        plugins: Iterable[str] = (),
+        *,
         total_steps: int | None = None,
         match_steps: int = MATCH_STEPS,
     ):
         super().__init__()
-        self.parts = tuple(terms)
+        load_plugins(plugins)
+        self.parts, canonical = read_terms(expression)
         self.expression = format_terms(canonical)
         self.key = unordered(canonical)
         self.needs = tuple(sorted({name for part in self.parts for name in part.info.needs}))
@@ -237,8 +240,8 @@ class MaskLoss(nn.Module):
         return 0.0 if self.log_variance is None else self.log_variance.sum()
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """ValueError where a parameter that spans prototype pixels leaves a map of this size: nothing
-        would be left to compare, and the term would be 0."""
+        """ValueError where a parameter spans more prototype pixels than a map of this size has:
+        nothing would be left to compare, and the term would be 0."""
         for part in self.parts:
             for name in part.info.spans:
                 if part.params[name] >= min(size):
@@ -268,41 +271,31 @@ def build_mask_loss(
     total_steps: int | None = None,
     match_steps: int = MATCH_STEPS,
 ) -> MaskLoss:
-    """The loss that an expression such as "bce + 0.5*mse(region='image')" describes, after loading
-    plugins.
+    """MaskLoss(...), under the name that scripts know."""
+    return MaskLoss(expr, plugins, total_steps=total_steps, match_steps=match_steps)
 
-    ValueError shows the place of a mistake: syntax, unknown loss, unknown or wrong parameter, a
-    term given twice."""
-    load_plugins(plugins)
-    parts, canonical = [], []
-    for term in parse(expr):
+
+def read_terms(
+    expression: str | Iterable[Term],
+) -> tuple[tuple[MaskTerm, ...], tuple[Term, ...]]:
+    """The terms of an expression, checked against the registry, and their canonical forms."""
+    terms = parse(expression) if isinstance(expression, str) else tuple(expression)
+    parts: list[MaskTerm] = []
+    canonical = []
+    for term in terms:
         try:
             part, plain = _build(term)
         except ParameterError as error:
-            raise ExpressionError(
-                str(error),
-                _one_line(expr),
-                term.param_positions.get(error.parameter, term.position),
-            ) from None
+            raise term.mistake(str(error), error.parameter) from None
         except ValueError as error:
-            raise ExpressionError(str(error), _one_line(expr), term.position) from None
+            raise term.mistake(str(error)) from None
         if any(part.label == other.label for other in parts):
-            raise ExpressionError(
-                f"{part.label} is there twice: write one term with one coefficient",
-                _one_line(expr),
-                term.position,
-            )
+            raise term.mistake(f"{part.label} is there twice: write one term with one coefficient")
         parts.append(part)
         canonical.append(plain)
     if all(part.match for part in parts):
-        raise ExpressionError(
-            "match='grad' needs another term to be matched to", _one_line(expr), 0
-        )
-    return MaskLoss(parts, tuple(canonical), total_steps, match_steps)
-
-
-def _one_line(expr: str) -> str:
-    return " ".join(expr.split())  # the form that positions count in
+        raise terms[0].mistake("match='grad' needs another term to be matched to")
+    return tuple(parts), tuple(canonical)
 
 
 def _build(term: Term) -> tuple[MaskTerm, Term]:
@@ -345,14 +338,9 @@ def _build(term: Term) -> tuple[MaskTerm, Term]:
         "sampling": None,
     }
     changed = {name: final[name] for name in term.params if final[name] != defaults[name]}
-    label = str(
-        Term(
-            term.name,
-            1.0,
-            {name: value for name, value in changed.items() if name not in ("weight", "match")},
-        )
-    )
-    part = MaskTerm(label, info, params, term.coefficient, schedule, **options, sampling=sampling)
+    own = {name: value for name, value in changed.items() if name not in ("weight", "match")}
+    plain = Term(term.name, 1.0, own)
+    part = MaskTerm(plain, info, params, term.coefficient, schedule, **options, sampling=sampling)
     return part, Term(term.name, term.coefficient, changed)
 
 

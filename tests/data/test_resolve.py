@@ -1,6 +1,7 @@
 """data/resolve.py: layers, overrides, messages, autoscale, and text that gives the same config
 back."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -170,7 +171,8 @@ def test_bad_source(source, expected):
 )
 def test_override(text, section, field, value):
     found = getattr(getattr(load("yolact_small", "data.class_names=[a]", text), section), field)
-    assert found == value and type(found) is type(value)
+    same = isinstance if isinstance(value, str) else lambda a, kind: type(a) is kind
+    assert found == value and same(found, type(value))
 
 
 @pytest.mark.parametrize(
@@ -481,3 +483,55 @@ def test_a_plugin_that_fails_is_named(tmp_path, monkeypatch, text, message):
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config("quickstart", [f"loss.plugins={tmp_path / 'own.py'}", "loss.mask=own"])
+
+
+EXPRESSIONS = {
+    "loss.mask": "bce + 0.5*mse(weight=ramp(0, 1))",
+    "loss.box": "giou",
+    "loss.classification": "focal(gamma=1)",
+    "assign.name": "atss(k=7)",
+}
+
+
+def test_an_expression_is_parsed_once_from_the_config_to_the_criterion(monkeypatch):
+    from layers.losses import expr, mask
+    from yolact.build import build_criterion, build_model
+
+    parsed, read = [], []
+    tree, read_terms = expr._tree, mask.read_terms
+    monkeypatch.setattr(expr, "_tree", lambda text: parsed.append(text) or tree(text))
+    monkeypatch.setattr(
+        mask, "read_terms", lambda given: read.append(str(given)) or read_terms(given)
+    )
+    tiny = [
+        "model.mask_iou_net=false",
+        "model.backbone=resnet10",
+        "model.backbone_width=8",
+        "model.max_size=64",
+    ]
+    values = [f"{key}={text}" for key, text in EXPRESSIONS.items()]
+    config = load_config("quickstart", [*tiny, *values])
+    criterion = build_criterion(config, build_model(config))
+    assert sorted(parsed) == sorted(EXPRESSIONS.values())
+    # where the config is checked, and where the criterion is made
+    assert read.count(EXPRESSIONS["loss.mask"]) == 2
+    assert criterion.mask_loss.expression == EXPRESSIONS["loss.mask"]
+
+
+def test_a_parsed_expression_is_text_to_everybody_else():
+    config = load_config("quickstart", [f"{key}={text}" for key, text in EXPRESSIONS.items()])
+    dumped = config.model_dump()
+    for key, text in EXPRESSIONS.items():
+        section, field = key.split(".")
+        assert getattr(getattr(config, section), field) == text
+        assert type(dumped[section][field]) is str and dumped[section][field] == text
+    plain = config.model_copy(
+        update={"loss": config.loss.model_copy(update={"mask": str(config.loss.mask)})}
+    )
+    assert plain == config and config_hash(plain) == config_hash(config)
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_mistake_in_an_expression_is_placed_without_torch():
+    with pytest.raises(ConfigError, match=r"loss.mask=bce \+: .*column 6"):
+        load_config("quickstart", ["loss.mask=bce +"], check_names=False)

@@ -16,15 +16,11 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from layers.names import did_you_mean
 from yolact.cli import run
-
-if TYPE_CHECKING:
-    from layers.losses.checks.contract import Result
 
 COMMANDS = ("list", "check", "compare", "plot")
 
@@ -173,26 +169,16 @@ def expressions_of(asked: Iterable[str]) -> list[str]:
 def _check(asked: list[str]) -> int:
     """The table of the contract, costs and copies. 1 if a check failed."""
     from layers.losses.checks.compare import copies
-    from layers.losses.checks.contract import CHECKS, notes
-    from layers.losses.checks.contract import run as run_contract
+    from layers.losses.checks.contract import CHECKS
+    from layers.losses.checks.report import check_expression
     from yolact.analysis.losses.cost import cost
 
     expressions, rows, lines, failed = expressions_of(asked), [], [], 0
     for expression in tqdm(expressions, desc="check", leave=False, disable=not sys.stderr.isatty()):
-        results = run_contract(expression)
-        wrong = [result for result in results if result.failed]
-        lines += [f"FAILS  {expression}: {message}" for message in _together(wrong)]
-        lines += [f"note   {note}" for note in notes(expression)]
-        failed += bool(wrong)
-        left_out = ", ".join(result.check for result in results if not result.applies)
-        rows.append(
-            (
-                expression,
-                f"FAILS {len(wrong)}" if wrong else "sound",
-                *_ratios(cost, expression),
-                left_out or "-",
-            )
-        )
+        found = check_expression(expression)
+        lines += found.lines
+        failed += not found.sound
+        rows.append((expression, found.verdict, *_ratios(cost, expression), found.left_out))
     heads = ("loss", "checks", "time", "memory", "does not apply")
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
     for row in (heads, *rows):
@@ -209,14 +195,6 @@ def _check(asked: list[str]) -> int:
         print(f"COPY   {pair}" if pair.same else f"alike  {pair}")
     print(f"{failed} of {len(rows)} fail" if failed else f"{len(rows)} checked, all sound")
     return int(failed > 0)
-
-
-def _together(results: Iterable[Result]) -> list[str]:
-    """Each message once, with the checks that gave it."""
-    checks: dict[str, list[str]] = {}
-    for result in results:
-        checks.setdefault(result.message or "", []).append(result.check)
-    return [f"{message} (check: {', '.join(found)})" for message, found in checks.items()]
 
 
 def _ratios(cost: Callable[[str], tuple[float, float]], expression: str) -> tuple[str, str]:

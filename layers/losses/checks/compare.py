@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from layers.extras import make_extras
+from layers.losses.checks.contract import Example
 from layers.losses.mask import MaskLoss, MaskTerm, build_mask_loss
 
 SIZE = 20  # pixels of a mask's side
@@ -32,15 +32,6 @@ ORDINARY, SATURATED, DEGENERATE = (
     "logits so sure that p rounds to 0 or 1",
     "empty or full targets",
 )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """logits and target (N,H,W) float64, boxes (N,4) relative."""
-
-    logits: Tensor
-    target: Tensor
-    boxes: Tensor
 
 
 class Manner(NamedTuple):
@@ -267,7 +258,7 @@ def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
     return Print([manner for manner, _ in groups], found)
 
 
-def _terms(loss: MaskLoss, given: Inputs) -> list[tuple[Tensor, Tensor]]:
+def _terms(loss: MaskLoss, given: Example) -> list[tuple[Tensor, Tensor]]:
     """(N,1) value and (N,H*W) gradient of every term, without its weight."""
     logits = given.logits.clone().requires_grad_()
     values = (
@@ -276,7 +267,7 @@ def _terms(loss: MaskLoss, given: Inputs) -> list[tuple[Tensor, Tensor]]:
             logits,
             given.target,
             given.boxes,
-            extras=make_extras(loss.needs, given.target > 0.5),
+            extras=given.extras(loss.needs),
             generator=torch.Generator().manual_seed(0),
         )
         .values()
@@ -323,7 +314,7 @@ def _steps(*losses: MaskLoss) -> list[int]:
 
 
 @cache
-def _inputs() -> dict[str, Inputs]:
+def _inputs() -> dict[str, Example]:
     """Masks of several shapes, seen through boxes that fit, cut, exceed them or hold the whole map,
     with logits of several scales."""
     generator = torch.Generator().manual_seed(0)
@@ -339,9 +330,9 @@ def _inputs() -> dict[str, Inputs]:
     logits = torch.cat([scale * draw(n) for scale in SCALES] + [mostly_right])
     times = len(SCALES) + 1
     return {
-        ORDINARY: Inputs(logits, masks.repeat(times, 1, 1), boxes.repeat(times, 1)),
-        SATURATED: Inputs(SURE * draw(n).sign(), masks, boxes),
-        DEGENERATE: Inputs(2 * draw(4), flat, boxes[:4]),
+        ORDINARY: Example(logits, masks.repeat(times, 1, 1), boxes.repeat(times, 1)),
+        SATURATED: Example(SURE * draw(n).sign(), masks, boxes),
+        DEGENERATE: Example(2 * draw(4), flat, boxes[:4]),
     }
 
 

@@ -2,9 +2,9 @@
 combinations.
 
 Each check takes a MaskLoss and returns "", one sentence that says what is wrong, or None where it
-does not apply. Scheduled weights are constants at their largest here. `run` gives all checks for
-one expression, `variants` the expressions that cover a loss: its defaults, and every other choice
-of its switches. `refuse_broken` is the short form for training.
+does not apply. Scheduled weights are constants at their largest here. `outcomes` gives all checks
+for one expression, `variants` the expressions that cover a loss: its defaults, and every other
+choice of its switches. `refuse_broken` is the short form for training.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Result:
 
 
 @dataclass
-class Instances:
+class Example:
     """logits and target (N,H,W), boxes (N,4) relative, and the extras that belong to the target."""
 
     logits: Tensor
@@ -77,8 +77,8 @@ class Instances:
             generator=generator,
         )
 
-    def subset(self, rows: Tensor | slice) -> Instances:
-        return Instances(self.logits[rows], self.target[rows], self.boxes[rows])
+    def subset(self, rows: Tensor | slice) -> Example:
+        return Example(self.logits[rows], self.target[rows], self.boxes[rows])
 
 
 def variants(name: str) -> list[str]:
@@ -93,7 +93,7 @@ def variants(name: str) -> list[str]:
     return found
 
 
-def run(expression: str, plugins: tuple[str, ...] = ()) -> list[Result]:
+def outcomes(expression: str, plugins: tuple[str, ...] = ()) -> list[Result]:
     """Every check on one expression; the first one alone where it fails, since its mistake would be
     all others'."""
     loss, results = at_full_weight(expression, plugins), []
@@ -128,18 +128,18 @@ def refuse_broken(
     undeclared, or one that is not finite, and a term whose weight is 0 in all of total_steps steps
     of training, if they are known.
 
-    Milliseconds, for a loss that is about to be trained; `run` finds more."""
+    Milliseconds, for a loss that is about to be trained; `outcomes` finds more."""
     for part in build_mask_loss(expression, plugins, total_steps=total_steps).parts:
         if total_steps and not any(part.weight(step, total_steps) for step in (0, total_steps - 1)):
             raise ValueError(
                 f"the term {part.label} has weight={part.schedule.value}, which is 0 in all "
                 f"{total_steps} steps of the training: let it start earlier, or leave the term out"
             )
-        message = _first_mistake(part.label)
+        message = _first_mistake(part.plain)
         if not message:
             continue
         own = [name for name, value in part.params.items() if value != part.info.defaults[name]]
-        if own and not _first_mistake(part.info.name):
+        if own and not _first_mistake(Term(part.info.name)):
             raise ValueError(
                 f"the term {part.label} {message}: choose another {' or '.join(own)}; "
                 f"{part.info.name} alone is sound"
@@ -150,8 +150,8 @@ def refuse_broken(
         )
 
 
-def _first_mistake(expression: str) -> str | None:
-    loss = build_mask_loss(expression)
+def _first_mistake(term: Term) -> str | None:
+    loss = MaskLoss([term])
     return next(
         filter(None, (_outcome(check, loss) for check in (shape, finite_at_extremes, sign))), None
     )
@@ -166,7 +166,7 @@ def _outcome(check: Callable[[MaskLoss], str | None], loss: MaskLoss) -> str | N
         return f"raises {type(error).__name__}: {error}"
 
 
-def examples(dtype: torch.dtype = torch.float32) -> Instances:
+def examples(dtype: torch.dtype = torch.float32) -> Example:
     """A disc, a frame, a rectangle at the map's edge and a speck, with unsure logits; their boxes
     fit them."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
@@ -187,20 +187,20 @@ def examples(dtype: torch.dtype = torch.float32) -> Instances:
         dtype=dtype,
     )
     generator = torch.Generator().manual_seed(0)
-    return Instances(
+    return Example(
         torch.randn(target.shape, generator=generator, dtype=torch.float64).to(dtype), target, boxes
     )
 
 
-def extremes() -> Iterator[tuple[str, Instances]]:
+def extremes() -> Iterator[tuple[str, Example]]:
     """Inputs at which formulas divide by 0 or take the logarithm of 0, with their names."""
     given = examples()
     sign = 2 * given.target - 1
-    yield "|logit| = 50, all pixels right", Instances(SURE * sign, given.target, given.boxes)
-    yield "|logit| = 50, all pixels wrong", Instances(-SURE * sign, given.target, given.boxes)
+    yield "|logit| = 50, all pixels right", Example(SURE * sign, given.target, given.boxes)
+    yield "|logit| = 50, all pixels wrong", Example(-SURE * sign, given.target, given.boxes)
     yield (
         "|logit| = 1000, half the pixels wrong",
-        Instances(1000 * given.logits.sign(), given.target, given.boxes),
+        Example(1000 * given.logits.sign(), given.target, given.boxes),
     )
     for name, target in (
         ("empty target", torch.zeros_like(given.target)),
@@ -211,8 +211,8 @@ def extremes() -> Iterator[tuple[str, Instances]]:
             torch.full_like(given.logits, -SURE),
             torch.full_like(given.logits, SURE),
         ):
-            yield name, Instances(logits, target, given.boxes)
-    yield "a box without any pixel", Instances(given.logits, given.target, given.boxes + 3)
+            yield name, Example(logits, target, given.boxes)
+    yield "a box without any pixel", Example(given.logits, given.target, given.boxes + 3)
 
 
 def shape(loss: MaskLoss) -> str:
@@ -307,7 +307,7 @@ def weight_zero(loss: MaskLoss) -> str | None:
         part.balance == "sqrt_area" or part.info.reads_whole_target(part.params)
         for part in loss.parts
     ):
-        other = Instances(
+        other = Example(
             given.logits, torch.where(outside, 1 - given.target, given.target), given.boxes
         )
         if not torch.allclose(other.apply(loss), given.apply(loss), rtol=1e-9, atol=1e-12):
@@ -347,7 +347,7 @@ def flips(loss: MaskLoss) -> str | None:
     for axis, low, name in ((2, 0, "left and right"), (1, 1, "top and bottom")):
         boxes = given.boxes.clone()
         boxes[:, low], boxes[:, low + 2] = 1 - given.boxes[:, low + 2], 1 - given.boxes[:, low]
-        mirrored = Instances(given.logits.flip(axis), given.target.flip(axis), boxes)
+        mirrored = Example(given.logits.flip(axis), given.target.flip(axis), boxes)
         if not torch.allclose(mirrored.apply(loss), given.apply(loss), rtol=1e-9, atol=1e-12):
             return f"changes when {name} are swapped"
     return ""
@@ -412,5 +412,5 @@ def _draws(loss: MaskLoss) -> bool:
     return any(part.random for part in loss.parts)
 
 
-def _outside(given: Instances) -> Tensor:
+def _outside(given: Example) -> Tensor:
     return ~box_window(given.boxes, given.logits.shape[-2:], PADDING)

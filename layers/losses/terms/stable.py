@@ -38,8 +38,8 @@ def clamped_bce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_max(x: Tensor) -> Tensor:
-    """Maximum of each value >= 0 of (N,H,W) and its four neighbours; fewer at the edges. Equal values
-    share the gradient."""
+    """Maximum of each value >= 0 of (N,H,W) and its four neighbours; fewer at the edges. Equal
+    values share the gradient."""
     wide = F.pad(x, (1, 1, 1, 1))  # by 0, which no maximum notices
     across = torch.maximum(wide[:, 1:-1, :-2], wide[:, 1:-1, 2:])
     down = torch.maximum(wide[:, :-2, 1:-1], wide[:, 2:, 1:-1])

@@ -4,10 +4,7 @@ import torch
 from torch import nn
 
 from layers.anchors import make_anchors
-from layers.assign import build_assigner
-from layers.losses.auxiliary import MaskIoULoss
-from layers.losses.criterion import Criterion
-from layers.losses.mask import build_mask_loss
+from layers.losses.criterion import Criterion, Shapes
 from layers.targets import Targets
 from yolact.outputs import Predictions
 
@@ -61,15 +58,9 @@ def make_targets(instances, *, seed=0, crowds=0):
 def make_criterion(expression="bce", *, mask_iou=True, assigner="max_iou", **options):
     torch.manual_seed(0)
     net = MaskIoUNet() if mask_iou else None
-    criterion = Criterion(
-        assigner=build_assigner(assigner),
-        mask_loss=build_mask_loss(expression),
-        num_classes=CLASSES,
-        image_size=SIZE,
-        mask_sizes=MASK_SIZES,
-        mask_iou=MaskIoULoss(net, min_area=4) if net else None,
-        **options,
-    )
+    sigmoid = "classification" in options and options["classification"].sigmoid
+    shapes = Shapes(CLASSES, SIZE, MASK_SIZES, sigmoid, net)
+    criterion = Criterion(shapes, expression, assigner=assigner, mask_iou_min_area=4, **options)
     return criterion, net
 
 

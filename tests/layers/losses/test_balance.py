@@ -26,8 +26,8 @@ def gma_criterion(expression="dice", *, classes="rank_sort", **options):
     return make_criterion(
         expression,
         mask_iou=False,
-        class_loss=build_class_loss(classes),
-        box_loss=build_box_loss("giou"),
+        classification=build_class_loss(classes),
+        box=build_box_loss("giou"),
         **weights,
     )[0]
 

@@ -116,7 +116,7 @@ def test_descent_reaches_the_box(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_the_criterion_sums_it_over_the_positives(name):
     loss = build_box_loss(name)
-    criterion, _ = make_criterion(box_loss=loss)
+    criterion, _ = make_criterion(box=loss)
     predictions, targets = make_predictions(2), [make_targets(3), make_targets(4, seed=1)]
     assignment = criterion.assign(predictions.anchors, predictions.level_sizes, targets)
     expected, positives = 0.0, 0

@@ -68,7 +68,7 @@ def test_focal_without_positives_counts_the_negatives():
 
 
 def test_the_criterion_divides_it_by_the_positives_and_leaves_ignored_anchors_out():
-    criterion, _ = make_criterion(class_loss=build_class_loss("focal"), class_weight=2.0)
+    criterion, _ = make_criterion(classification=build_class_loss("focal"), class_weight=2.0)
     predictions, targets = make_predictions(2), [make_targets(3), make_targets(4, seed=1, crowds=1)]
     predictions.class_logits = predictions.class_logits[..., 1:]
     index = criterion.assign(predictions.anchors, predictions.level_sizes, targets).gt_index

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from layers.boxes import encode
 from layers.losses.box import BOX_LOSSES, build_box_loss
 from layers.losses.classification import CLASS_LOSSES, build_class_loss
-from layers.losses.criterion import Normalizers
+from layers.losses.criterion import Criterion, Normalizers
 from layers.losses.registry import names
 from layers.masks import box_window, signed_distance_map
 from tests.layers.losses.inputs import (
@@ -22,10 +22,13 @@ from tests.layers.losses.inputs import (
     make_targets,
     select,
 )
+from yolact.build import build_criterion, build_model
+from yolact.testing import tiny
 
 KEYS = {"box", "class", "mask", "semantic", "mask_iou"}
 
 DISTANCE = ("distance", MASK_SIZES[0])
+LARGE = {"max_size": 256}  # prototypes that a mask-IoU network can read
 
 
 def assert_same(a, b, **tolerance):
@@ -187,8 +190,8 @@ def test_the_counter_sees_what_waits(monkeypatch):
     [
         {},
         {"masks_to_train": 2, "ohem_min_negatives": 4},
-        *({"box_loss": build_box_loss(info.name)} for info in BOX_LOSSES.records()),
-        *({"class_loss": build_class_loss(info.name)} for info in CLASS_LOSSES.records()),
+        *({"box": build_box_loss(info.name)} for info in BOX_LOSSES.records()),
+        *({"classification": build_class_loss(info.name)} for info in CLASS_LOSSES.records()),
     ],
 )
 def test_at_most_one_wait_for_the_device(monkeypatch, options):
@@ -463,3 +466,37 @@ def test_distances_are_not_computed_from_masks_on_a_device():
     target = make_targets(2).to("meta")
     with pytest.raises(ValueError, match="no distance at 16x16.*reduce"):
         target.extra_at("distance", 16, 16)
+
+
+def test_a_notebook_trains_with_a_model_and_an_expression():
+    cfg = tiny.config(model={"mask_iou_net": False})
+    model = build_model(cfg)
+    criterion = Criterion(model, mask="bce + dice")
+    batch = tiny.batch(cfg, criterion, [2, 1])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    totals = []
+    for _ in range(3):
+        losses = criterion(model(batch.images / 255), batch.targets)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        totals.append(sum(losses.values()).item())
+    assert totals[2] < totals[0] and set(criterion.last_terms) >= {"bce", "dice"}
+
+
+@pytest.mark.parametrize("classification", ["ohem", "focal"])
+def test_what_the_model_says_is_what_the_config_says(classification):
+    """The same shapes, losses and values as with build_criterion, where the config has defaults."""
+    cfg = tiny.config(loss={"classification": classification}, model={"mask_iou_net": True} | LARGE)
+    model = build_model(cfg)
+    ours, theirs = Criterion(model), build_criterion(cfg, model)
+    assert (ours.mask_sizes, ours.image_size) == (theirs.mask_sizes, theirs.image_size)
+    assert ours.class_loss.sigmoid == (classification == "focal")
+    batch = tiny.batch(cfg, ours, [2])
+    predictions = model(batch.images.float())
+    assert_same(ours(predictions, batch.targets), theirs(predictions, batch.targets))
+
+
+def test_a_class_loss_that_does_not_fit_the_model_is_refused():
+    with pytest.raises(ValueError, match="sigmoid.*softmax"):
+        Criterion(build_model(tiny.config()), classification="focal")

@@ -9,6 +9,7 @@ from layers.losses import plugins, registry
 from layers.losses.box import BOX_LOSSES
 from layers.losses.classification import CLASS_LOSSES
 from layers.losses.mask import build_mask_loss
+from layers.losses.options import _CHOICES, LEARNED, SHAPES
 from layers.losses.plugins import load_plugins
 from layers.losses.registry import (
     Bound,
@@ -19,8 +20,6 @@ from layers.losses.registry import (
     pixel_loss,
     region_loss,
 )
-from layers.losses.schedule import LEARNED, SHAPES
-from layers.losses.selection import _CHOICES
 
 check_params = registry.MASK_LOSSES.check
 

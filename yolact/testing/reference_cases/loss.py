@@ -16,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layers.assign import build_assigner
-from layers.losses.auxiliary import MaskIoULoss, mask_iou_targets
-from layers.losses.criterion import Criterion
-from layers.losses.mask import build_mask_loss
+from layers.losses.auxiliary import mask_iou_targets
+from layers.losses.criterion import Criterion, Shapes
 from layers.masks import crop
 from layers.targets import Targets
 from yolact.heads import MaskIoUNet
@@ -246,21 +244,12 @@ class _Run:
 def _run(folder: Path, setting: Setting) -> _Run:
     predictions, targets, size = load_fixture(folder / f"loss_in_{setting.fixture}.npz")
     classes = predictions.semantic_logits.shape[1]
-    mask_iou = (
-        None
-        if setting.fixture == "base"
-        else MaskIoULoss(mask_iou_net(classes), min_area=setting.min_area)
-    )
+    sizes = [predictions.prototypes.shape[1:3], predictions.semantic_logits.shape[-2:]]
+    net = None if setting.fixture == "base" else mask_iou_net(classes)
     criterion = Criterion(
-        assigner=build_assigner("max_iou"),
-        mask_loss=build_mask_loss(setting.expression),
-        num_classes=classes,
-        image_size=size,
-        mask_sizes=[
-            tuple(predictions.prototypes.shape[1:3]),
-            tuple(predictions.semantic_logits.shape[-2:]),
-        ],
-        mask_iou=mask_iou,
+        Shapes(classes, size, sizes, mask_iou_net=net),
+        setting.expression,
+        mask_iou_min_area=setting.min_area,
         masks_to_train=setting.masks_to_train,
     )
     assignment = criterion.assign(predictions.anchors, (), targets)

@@ -38,7 +38,9 @@ def own_registry(monkeypatch):
 
 
 def failures(expression):
-    return {result.check: result.message for result in contract.run(expression) if result.failed}
+    return {
+        result.check: result.message for result in contract.outcomes(expression) if result.failed
+    }
 
 
 @pytest.mark.parametrize(
@@ -152,13 +154,17 @@ def test_a_term_is_checked_at_its_full_weight(own_registry):
 
 def test_what_does_not_apply_is_told_from_what_passed():
     left_out = {
-        result.check for result in contract.run("bce(sampling=points(40))") if not result.applies
+        result.check
+        for result in contract.outcomes("bce(sampling=points(40))")
+        if not result.applies
     }
     assert left_out == {"permutation", "alone", "flips"}
     assert {
-        result.check for result in contract.run("boundary(constant=False)") if not result.applies
+        result.check
+        for result in contract.outcomes("boundary(constant=False)")
+        if not result.applies
     } == {"sign", "zero at a perfect mask"}
-    assert all(result.applies and not result.failed for result in contract.run("dice"))
+    assert all(result.applies and not result.failed for result in contract.outcomes("dice"))
 
 
 def test_a_loss_that_reads_the_whole_target_says_so():
