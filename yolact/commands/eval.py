@@ -218,8 +218,8 @@ def drawing(arguments: Namespace) -> dict[str, Any]:
 def draw_image(arguments: Namespace, predictor: Predictor) -> None:
     from yolact.engine.predict import predict_image, read_upright
 
-    source, output = in_out("--image", arguments.image, output_needed=False)
-    output = Path(output or f"{Path(source).stem}_detections.png")
+    source, name = in_out("--image", arguments.image, output_needed=False)
+    output = Path(name or f"{Path(source).stem}_detections.png")
     found = predict_image(predictor, source, output, **drawing(arguments))
     print(f"{len(found)} detections; the picture is {output}")
     if arguments.display_prototypes or arguments.display_lincomb:
@@ -239,6 +239,7 @@ def draw_folder(arguments: Namespace, predictor: Predictor) -> None:
     from yolact.engine.predict import predict_folder
 
     source, output = in_out("--images", arguments.images, output_needed=True)
+    assert output is not None, "in_out refuses that"
     written = predict_folder(
         predictor, source, output, progress=not arguments.no_bar, **drawing(arguments)
     )

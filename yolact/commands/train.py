@@ -60,7 +60,7 @@ def main(arguments: Namespace) -> None:
         from yolact.engine.rundir import find_config_file
 
         source = find_config_file(resume, root)
-        resume = source.parent if resume == "latest" else resume
+        resume = str(source.parent) if resume == "latest" else resume
     if arguments.print_config:
         print_config(source, changes)
         return

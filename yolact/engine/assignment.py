@@ -10,6 +10,7 @@ from torch import Tensor
 from data.coco import CocoDataset
 from layers.losses.criterion import Criterion
 from layers.targets import Targets
+from yolact.engine.datasets import OwnItems
 
 COMPARED_IMAGES = 16
 
@@ -32,7 +33,10 @@ def changed_by_prototype_masks(
 
 
 def prototype_mask_note(
-    criterion: Criterion, anchors: Tensor, level_sizes: Sequence[int], dataset: CocoDataset
+    criterion: Criterion,
+    anchors: Tensor,
+    level_sizes: Sequence[int],
+    dataset: CocoDataset | OwnItems,
 ) -> list[str]:
     """One line where the criterion's assigner reads masks at prototype size: how much differs on
     the first images of the training set."""

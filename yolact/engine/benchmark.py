@@ -180,7 +180,7 @@ def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[flo
     clock.lap()
     crop = predictor.cfg.eval.crop
     masks, mask_scores = instance_masks(
-        kept, predictions.prototypes[0], mask_iou_net=predictor.model.mask_iou_net, crop=crop
+        kept, predictions.prototypes[0], mask_iou_net=predictor.mask_iou_net, crop=crop
     )
     clock.lap()
     detections = paste(kept, masks, mask_scores, image.shape[:2], crop=crop)
@@ -192,7 +192,8 @@ class _Clock:
     """Seconds between laps, with the device's queue empty at each."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.laps = device, []
+        self.device = device
+        self.laps: list[float] = []
         self.last = self._now()
 
     def lap(self) -> None:

@@ -228,7 +228,11 @@ def _read_list(path: str | Path, what: str) -> list:
 
 
 def _runs(
-    dataset: CocoDataset, cfg: Config, image_ids: Sequence[Id], boxes: list[dict], masks: list[dict]
+    dataset: CocoDataset | OwnItems,
+    cfg: Config,
+    image_ids: Sequence[Id],
+    boxes: list[dict],
+    masks: list[dict],
 ) -> list[CocoRun]:
     """Boxes and masks of COCO results, matched on the given images."""
     ground_truth = coco_ground_truth(dataset, cfg)
@@ -248,7 +252,7 @@ def _runs(
 def collect_results(
     model: nn.Module,
     cfg: Config,
-    dataset: CocoDataset,
+    dataset: CocoDataset | OwnItems,
     *,
     device: torch.device | str,
     precision: str = "float32",
@@ -314,7 +318,7 @@ def write_results(
     beside the box file, in images_file(), since results do not tell an image without detections
     from one that was not looked at.
     """
-    contents = {Path(box_file): boxes, Path(mask_file): masks}
+    contents: dict[Path, Sequence] = {Path(box_file): boxes, Path(mask_file): masks}
     if len(contents) < 2:
         raise ValueError(f"{box_file}: boxes and masks need a file each: give two names")
     if image_ids is not None:
@@ -356,7 +360,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def coco_ground_truth(dataset: CocoDataset, cfg: Config) -> dict:
+def coco_ground_truth(dataset: CocoDataset | OwnItems, cfg: Config) -> dict:
     """The annotation file's content; with label_map, its classes instead of the file's categories,
     under the ids that results carry."""
     _, content = read_annotations(dataset.annotation_file)
@@ -377,8 +381,8 @@ def coco_ground_truth(dataset: CocoDataset, cfg: Config) -> dict:
     }
 
 
-def _percent(fraction: float) -> str:
-    return "-" if math.isnan(fraction) else f"{100 * fraction:.2f}"
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
 def _ruled(columns: list[str], rows: dict[str, list[float]]) -> list[str]:

@@ -243,7 +243,7 @@ def _new_ids(
 def _renumber(name: str, content: dict, iou_type: str, ids: Ids) -> dict:
     """The ground truth with new ids, of the chosen images and categories."""
     images = {image["id"]: image for image in content["images"]}
-    annotations = []
+    annotations: list[dict] = []
     for annotation in content["annotations"]:
         if (
             annotation["image_id"] not in ids.images
@@ -336,7 +336,7 @@ def _renumber_detections(
     """Results as pycocotools' loadRes makes them, with new ids. (loadRes refuses an empty list, and
     takes a box's area for a mask's.)"""
     field = "bbox" if iou_type == "bbox" else "segmentation"
-    results = []
+    results: list[dict] = []
     for index, detection in enumerate(detections):
         missing = [
             key for key in ("image_id", "category_id", "score", field) if key not in detection

@@ -68,12 +68,20 @@ class Predictor:
         self.transform = eval_transform(cfg)
 
     @property
+    def mask_iou_net(self) -> nn.Module | None:
+        """What re-scores masks, where the model has it."""
+        found = self.model.mask_iou_net
+        return found if isinstance(found, nn.Module) else None
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What labels are called."""
         return self.cfg.data.class_names
 
     @overload
-    def __call__(self, picture: Picture) -> Detections: ...
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str as well
+        self, picture: Picture
+    ) -> Detections: ...
 
     @overload
     def __call__(self, picture: Sequence[Picture]) -> list[Detections]: ...
@@ -128,7 +136,7 @@ class Predictor:
         return detect(
             predictions,
             sizes,
-            mask_iou_net=self.model.mask_iou_net,
+            mask_iou_net=self.mask_iou_net,
             crop=self.cfg.eval.crop,
             **self._limits(),
         )
@@ -338,11 +346,11 @@ def predict_video(
 
 def _open_video(source: str | Path | int) -> cv2.VideoCapture:
     camera = isinstance(source, int) or str(source).isdecimal()
-    if not camera and not Path(source).exists():
+    if not camera and not Path(str(source)).exists():
         raise ValueError(
             f"{source}: this video does not exist: check the path, or give a camera's number"
         )
-    capture = cv2.VideoCapture(int(source) if camera else str(source))
+    capture = cv2.VideoCapture(int(str(source)) if camera else str(source))
     if not capture.isOpened():
         capture.release()
         raise ValueError(
@@ -395,7 +403,8 @@ class _VideoFile:
                 f"{path}: cannot write a video of type {path.suffix or '(none)'!r}: use one of "
                 f"{', '.join(VIDEO_CODECS)}"
             )
-        self.path, self.fps, self.writer = path, fps, None
+        self.path, self.fps = path, fps
+        self.writer: cv2.VideoWriter | None = None
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -404,7 +413,7 @@ class _VideoFile:
             codec = VIDEO_CODECS[self.path.suffix.lower()]
             self.writer = cv2.VideoWriter(
                 str(self.partial),
-                cv2.VideoWriter_fourcc(*codec),
+                cv2.VideoWriter.fourcc(*codec),
                 self.fps,
                 (frame.shape[1], frame.shape[0]),
             )

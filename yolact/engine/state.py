@@ -79,7 +79,9 @@ def build_state(
     Raises ValueError where given weights or the checkpoint do not fit the config.
     """
     notes: list[str] = []
-    given, model = model is not None, (build_model(cfg) if model is None else model).to(device)
+    given = model is not None
+    model = build_model(cfg) if model is None else model
+    model.to(device)
     if checkpoint is not None:
         pretrained = checkpoint["training"]["pretrained"]
         load_weights(model, checkpoint["model"])
@@ -90,7 +92,8 @@ def build_state(
         pretrained = _starting_weights(model, cfg, notes)
     if cfg.train.channels_last:
         model.to(memory_format=torch.channels_last)
-    criterion = (build_criterion(cfg, model) if criterion is None else criterion).to(device)
+    criterion = build_criterion(cfg, model) if criterion is None else criterion
+    criterion.to(device)
     frozen = freeze_batchnorm(cfg, pretrained, notes)
     model.train()
     model.freeze_batchnorm(frozen)
@@ -115,7 +118,7 @@ def build_state(
     return state, notes
 
 
-def _starting_weights(model: nn.Module, cfg: Config, notes: list[str]) -> bool:
+def _starting_weights(model: Yolact, cfg: Config, notes: list[str]) -> bool:
     """Loads what the config says to start from; True where the backbone then has trained
     weights."""
     if cfg.train.init_from:

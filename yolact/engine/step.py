@@ -80,7 +80,9 @@ class Updater:
 
     def __init__(self, state: TrainState, cfg: Config, device: torch.device):
         self.state, self.cfg, self.device = state, cfg, device
-        self.step = TrainStep(state.model, state.criterion, precision=cfg.train.precision)
+        self.step: TrainStep | DistributedDataParallel = TrainStep(
+            state.model, state.criterion, precision=cfg.train.precision
+        )
         if distributed.world_size() > 1:
             self.step = DistributedDataParallel(self.step, gradient_as_bucket_view=True)
         # stays 1 after a bad step under on_nonfinite=stop

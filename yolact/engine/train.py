@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,7 +229,7 @@ class Trainer:
         step = self.state.step
         return step > 0 and (step == self.cfg.train.iterations or (every > 0 and step % every == 0))
 
-    def _batches(self, trainset) -> Iterator[list]:
+    def _batches(self, trainset: CocoDataset | OwnItems) -> Generator[list, None, None]:
         """The micro-batches of each step, from the state's step on."""
         batches = iter(
             train_loader(
@@ -335,14 +335,15 @@ class Trainer:
     def _record(
         self, result: EvalResult | None, pictures: dict[str, np.ndarray], seconds: float
     ) -> None:
+        assert self.log is not None, "only the process that logs validates"
         if result is not None:
-            self._record_ap(result, seconds)
+            self._record_ap(result, seconds, self.log)
         for name, picture in pictures.items():
             self.log.picture(self.state.step, name, picture)
             safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
             write_image(self.run_dir.pictures / f"{safe}.jpg", picture)
 
-    def _record_ap(self, result: EvalResult, seconds: float) -> None:
+    def _record_ap(self, result: EvalResult, seconds: float, log: RunLog) -> None:
         state = self.state
         # undefined where the validation images hold no instance
         ap = 0.0 if math.isnan(result.mask_ap) else result.mask_ap
@@ -356,7 +357,7 @@ class Trainer:
         if best:
             state.best_ap = ap
             self._write(BEST, weights_only(state.best_model, state, self.cfg))
-        self.log.validation(state.step, result.to_dict(), best=best, seconds=seconds)
+        log.validation(state.step, result.to_dict(), best=best, seconds=seconds)
 
     def _save(self, name: str) -> None:
         """A whole checkpoint, written by rank 0; every rank must call it, since each adds its

@@ -239,7 +239,7 @@ def runs(tmp_path):
 def test_resume_takes_the_latest_run_and_its_config(engine, runs, words):
     assert run(train_program, f"--save_folder={runs}", *words) == 0
     assert engine.config.train.seed == 2
-    assert engine.options["resume"] == runs / "yolact_small" / "2"
+    assert engine.options["resume"] == str(runs / "yolact_small" / "2")
 
 
 def test_resume_of_a_named_config_is_left_to_the_engine(engine, runs):
@@ -251,7 +251,7 @@ def test_the_latest_run_may_be_of_a_config_in_a_group(engine, runs):
     shutil.copytree(runs / "yolact_small" / "1", newest := runs / "group" / "mine" / "1")
     os.utime(newest / "weights" / "last.pth", (2e9, 2e9))
     assert run(train_program, f"--save_folder={runs}", "--resume") == 0
-    assert engine.options["resume"] == newest
+    assert engine.options["resume"] == str(newest)
 
 
 @pytest.mark.parametrize("place", ["yolact_small/1", "yolact_small/1/weights/last.pth"])
