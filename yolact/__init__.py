@@ -11,7 +11,7 @@ Importing this package loads no torch: a name is loaded when it is first used.
 
 Configs          Config, load_config
 Composing        Yolact, build_model, Criterion, build_criterion, MaskLoss, load_weights
-Own losses       pixel_loss, region_loss
+Own losses       pixel_loss, region_loss, check_loss
 Own data         DataSet, Sample, Targets
 Training         train, Run
 Finding          load, Predictor, Predictions, Detections
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from data.coco import Sample
     from data.resolve import load_config
     from data.schema import Config
+    from layers.losses.checks.report import check_loss
     from layers.losses.criterion import Criterion
     from layers.losses.mask import MaskLoss
     from layers.losses.registry import pixel_loss, region_loss
@@ -58,6 +59,7 @@ __all__ = [
     "Yolact",
     "build_criterion",
     "build_model",
+    "check_loss",
     "compare",
     "load",
     "load_config",
@@ -83,6 +85,7 @@ _HOMES = {
     "Yolact": "yolact.model",
     "build_criterion": "yolact.build",
     "build_model": "yolact.build",
+    "check_loss": "layers.losses.checks.report",
     "compare": "yolact.study.compare",
     "load": "yolact.engine.load",
     "load_config": "data.resolve",
