@@ -10,8 +10,9 @@ from scipy.optimize import brentq
 
 from tests.yolact.study.report.small_study import HYBRID, SKILLS, place, read_csv_text
 from yolact.engine.records import read_records
+from yolact.study.report import figures
 from yolact.study.report.cells import Measured, Number, Probability, Seeds, Verdict, plain
-from yolact.study.report.data import collect
+from yolact.study.report.data import Estimate, collect
 from yolact.study.report.tables import Row, Table, tables
 from yolact.study.report.write import comparison_csv, html_table, latex, markdown
 from yolact.study.statistics.ap import metric_names, weighted_ap
@@ -274,3 +275,20 @@ def test_a_label_that_looks_like_a_value_is_text():
     row = Row(["loss ± 1", "a ± b", Verdict("5 ± 1")], remark="computed: x: y")
     page = html_table(Table("key", "Title", ["arm", "note", "verdict"], [row]))
     assert "<td>loss ± 1<small>computed: x: y</small></td><td>a ± b</td><td>5 ± 1</td>" in page
+
+
+# --------------------------------------------------------------------------------------- figures
+
+
+def test_the_thick_line_is_the_90_percent_interval(report, expected):
+    _, _, s2, image = gap(expected, "dice")
+    width = brentq(lambda w: both_tails(w, s2, image) - 0.1, 1e-9, 500)
+    assert figures._narrow(report.arms[1].comparison) == pytest.approx(width, abs=1e-4)
+
+
+def test_a_band_reaches_half_a_width_to_either_side():
+    axes = figures.plt.figure().add_subplot()
+    figures._band(axes, np.arange(2), [Estimate(10, 2), Estimate(10, 2)], "red", "-", "")
+    band = axes.collections[0].get_paths()[0].get_extents()
+    assert (band.y0, band.y1) == (8, 12)
+    figures.plt.close(axes.figure)
