@@ -425,6 +425,7 @@ class _VideoFile:
         self.writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
     def finish(self) -> None:
+        assert self.writer is not None, "a video of no frame is discarded"
         self.writer.release()
         os.replace(self.partial, self.path)
 

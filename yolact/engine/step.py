@@ -105,7 +105,8 @@ class Updater:
         losses, terms, gradients = self._backward(batches)
         scaler.unscale_(optimizer)
         norm, bad, skipped = self._inspect(losses)
-        optimizer.found_inf = skipped  # the fused kernels read it on the device
+        # the fused kernels read it on the device
+        optimizer.found_inf = skipped  # type: ignore[attr-defined]  # torch sets it likewise
         optimizer.step()
         scaler.update()
         if before is not None:
