@@ -1,5 +1,6 @@
 """What the pages name exists: links, pictures, paths and programs."""
 
+import pydoc
 import re
 from pathlib import Path
 
@@ -85,3 +86,23 @@ def test_the_readme_runs_the_quickstart_and_then_the_tests():
     assert len(blocks) == 2
     assert "pip install -e ." in blocks[0] and "scripts/quickstart.py" in blocks[0]
     assert "pip install -e" in blocks[1] and "pytest -q -n 2" in blocks[1]
+
+
+@EVERY_PAGE
+def test_names_of_the_code_that_are_named_exist(page):
+    for dotted in set(re.findall(r"`(?:help\()?((?:yolact|layers)(?:\.\w+)+)", text(page))):
+        if not dotted.endswith(".py"):
+            assert pydoc.locate(dotted), f"{dotted}: no such name"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/own_data.md"])
+def test_a_data_set_of_your_own_is_added_as_the_page_says(page, monkeypatch):
+    from data import config
+
+    monkeypatch.setattr(config, "DATASETS", dict(config.DATASETS))
+    monkeypatch.setattr(config, "CONFIGS", dict(config.CONFIGS))
+    blocks = re.findall(r"^```python\n(.*?)^```", text(ROOT / page), re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if "DATASETS" in block]
+    exec(block, vars(config))
+    made = config.CONFIGS["screws"]
+    assert made["train.iterations"] == 5000 and "screws" in config.DATASETS
