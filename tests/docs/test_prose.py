@@ -4,7 +4,7 @@ import pytest
 
 from tests.docs.prose import Page, count, pages, sentences
 
-MEAN_OF_ALL, MEAN_OF_A_PAGE, LONGEST = 15.5, 17, 30
+MEAN_OF_ALL, MEAN_OF_A_PAGE, LONGEST = 15.5, 17, 25
 PAGES = pages()
 
 
