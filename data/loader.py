@@ -342,7 +342,7 @@ def train_loader(
 
 def eval_loader(
     cfg: Config,
-    dataset: CocoDataset,
+    dataset: Dataset,
     *,
     limit: int = 0,
     num_workers: int | None = None,

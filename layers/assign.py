@@ -1,8 +1,8 @@
 """Anchor assigners: which ground truth, if any, each anchor learns from. Importing this module
 registers every built-in one.
 
-An assigner is named in configs as an expression, `max_iou(positive=0.6)`. One of your own is a class
-with a decorator, see layers/assigners/base.py.
+An assigner is named in configs as an expression, `max_iou(positive=0.6)`. One of your own is
+a class with a decorator, see layers/assigners/base.py.
 """
 
 from __future__ import annotations

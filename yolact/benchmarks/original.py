@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from yolact.benchmarks import inputs
@@ -35,9 +36,9 @@ def program() -> int:
     import torch
 
     torch.set_num_threads(int(args.threads))
-    from data.config import cfg, set_cfg
-
-    set_cfg(f"{args.config}_config")
+    theirs = import_module("data.config")
+    cfg = theirs.cfg
+    theirs.set_cfg(f"{args.config}_config")
     cfg.mask_proto_debug = False
 
     work = {"forward": forward, "detect": detection, "criterion": criterion, "step": step}[
@@ -48,9 +49,7 @@ def program() -> int:
 
 
 def network(torch, cfg):
-    from yolact import Yolact
-
-    net = Yolact()
+    net = import_module("yolact").Yolact()
     state = make_state({key: tuple(value.shape) for key, value in net.state_dict().items()}, 0)
     net.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
     net.detect.use_fast_nms, net.detect.use_cross_class_nms = True, False
@@ -69,7 +68,7 @@ def forward(torch, cfg):
 
 
 def detection(torch, cfg):
-    from layers.output_utils import postprocess
+    postprocess = import_module("layers.output_utils").postprocess
 
     net, x = network(torch, cfg), pictures(torch, cfg, 1)
     net.eval()  # returns nothing in this code
@@ -125,9 +124,7 @@ def step(torch, cfg):
 
 
 def _loss(cfg):
-    from layers.modules import MultiBoxLoss
-
-    return MultiBoxLoss(
+    return import_module("layers.modules").MultiBoxLoss(
         cfg.num_classes,
         cfg.positive_iou_threshold,
         cfg.negative_iou_threshold,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from data.config import DATASETS, NOTES
 from data.resolve import list_configs, list_datasets, load_config
@@ -53,7 +54,7 @@ def _losses() -> None:
     from layers.losses.classification import CLASS_LOSSES
     from layers.losses.registry import MASK_LOSSES
 
-    groups = {
+    groups: dict[str, Iterable[Any]] = {
         "loss.mask, a sum of": MASK_LOSSES.records(),
         "loss.box, one of": BOX_LOSSES.records(),
         "loss.classification, one of": CLASS_LOSSES.records(),

@@ -53,9 +53,10 @@ def main(arguments: Namespace) -> None:
         return
     legacy_flags.explain(arguments, legacy_flags.TRAIN, quiet=not speaks())
     root = arguments.save_folder or Path("runs")
+    resume: str | Path | None
     resume, changes = legacy_flags.resumed(arguments.resume, arguments.start_iter)
     changes = [*changes, *legacy_flags.train_settings(arguments), *arguments.overrides]
-    source = arguments.config or "yolact_base"
+    source: Path | str = arguments.config or "yolact_base"
     if resume is not None and arguments.config is None:
         from yolact.engine.rundir import find_config_file
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from data.loader import build_dataset
@@ -25,6 +24,7 @@ from yolact.engine.predict import Predictor
 from yolact.engine.records import FILE as RECORDS
 from yolact.engine.records import place_of
 from yolact.files import write_whole
+from yolact.model import Yolact
 from yolact.outputs import Detections
 from yolact.postprocess import instance_masks, paste
 
@@ -75,7 +75,7 @@ class BenchmarkResult:
 
 
 def benchmark(
-    model: nn.Module,
+    model: Yolact,
     cfg: Config,
     *,
     device: torch.device | str,

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from torch import Tensor
 
 # other ranks wait this long for rank 0: validation on a large set takes more than gloo's 30 minutes
 PATIENCE = timedelta(days=1)
-_control = None
+_control: dist.ProcessGroup | None = None
 
 
 def rank() -> int:
@@ -82,7 +83,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         else:
             dist.init_process_group("gloo")
     if dist.is_initialized():
-        _control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        # every rank is a member, so none gets the number that stands for "not in it"
+        _control = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ from yolact.engine.datasets import OwnItems
 from yolact.engine.metrics import (
     THRESHOLDS,
     CocoRun,
+    IouType,
     Metrics,
     read_annotations,
     run_coco,
@@ -33,6 +34,7 @@ from yolact.engine.metrics import (
 from yolact.engine.predict import Predictor
 from yolact.engine.records import coco_records, write_records
 from yolact.files import writing
+from yolact.model import Yolact
 from yolact.outputs import Detections
 
 BOX_FILE, MASK_FILE = "bbox_detections.json", "mask_detections.json"
@@ -93,7 +95,7 @@ class EvalResult:
                 },
             ),
         ]
-        if self.segm.ap_at_100 is not None:
+        if self.segm.ap_at_100 is not None and self.bbox.ap_at_100 is not None:
             lines += [
                 "",
                 f"with at most 100 detections an image (above: {self.segm.max_dets}): "
@@ -122,7 +124,7 @@ class EvalResult:
 
 
 def evaluate(
-    model: nn.Module,
+    model: Yolact,
     cfg: Config,
     *,
     device: torch.device | str,
@@ -236,6 +238,7 @@ def _runs(
 ) -> list[CocoRun]:
     """Boxes and masks of COCO results, matched on the given images."""
     ground_truth = coco_ground_truth(dataset, cfg)
+    kinds: tuple[tuple[list[dict], IouType], ...] = ((boxes, "bbox"), (masks, "segm"))
     return [
         run_coco(
             ground_truth,
@@ -245,12 +248,12 @@ def _runs(
             image_ids=image_ids,
             category_ids=set(dataset.category_of_label.values()),
         )
-        for found, iou_type in ((boxes, "bbox"), (masks, "segm"))
+        for found, iou_type in kinds
     ]
 
 
 def collect_results(
-    model: nn.Module,
+    model: Yolact,
     cfg: Config,
     dataset: CocoDataset | OwnItems,
     *,
@@ -363,6 +366,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def coco_ground_truth(dataset: CocoDataset | OwnItems, cfg: Config) -> dict:
     """The annotation file's content; with label_map, its classes instead of the file's categories,
     under the ids that results carry."""
+    if dataset.annotation_file is None:
+        raise ValueError(
+            "COCO's AP needs the data set's annotation file: give the data set an annotation_file"
+        )
     _, content = read_annotations(dataset.annotation_file)
     label_map, category_of_label = cfg.data.label_map, dataset.category_of_label
     if label_map is None:

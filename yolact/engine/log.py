@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class Meter:
         """{"losses": {...}, "terms": {...}, "grad_norm", "skipped", "overflows"}: the means, none
         where every step was skipped; and a fresh start."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        taken = {
+        taken: dict[str, Any] = {
             group: {
                 name.removeprefix(f"{group}/"): v
                 for name, v in means.items()
@@ -92,7 +93,7 @@ class Meter:
             "skipped": self.skipped,
             "overflows": self.overflows,
         }
-        self.__init__()
+        self.sums, self.counts, self.skipped, self.overflows = {}, {}, 0, 0
         return taken
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,10 @@ def set_step(scheduler: LambdaLR, step: int) -> None:
     scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
 
 
-class Ema:
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+class Ema(Generic[ModelT]):
     """Exponential moving average of a model's weights: w <- d w + (1 - d) w_model with d =
     min(decay, (1+n)/(10+n)).
 
@@ -131,7 +135,7 @@ class Ema:
     validation.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: ModelT, decay: float):
         self.decay = decay
         self.module = copy.deepcopy(model).requires_grad_(False)
         # on the host: a counter on the device would have to be waited for in every step

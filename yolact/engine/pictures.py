@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
 
 from data.schema import Config
 from yolact.draw import draw_detections, draw_targets, side_by_side
 from yolact.engine.predict import Predictor
+from yolact.model import Yolact
 
 SCORE = 0.3  # predictions below it are not drawn
 
 
 def prediction_pictures(
-    model: nn.Module, cfg: Config, dataset, device: torch.device, *, count: int = 4
+    model: Yolact, cfg: Config, dataset, device: torch.device, *, count: int = 4
 ) -> dict[str, np.ndarray]:
     """{image id: HWC uint8 RGB} for `count` images spread evenly over the validation set, the same
     ones at every call.

@@ -22,13 +22,13 @@ import numpy as np
 
 from data.annotations import Id
 from yolact import cli
-from yolact.engine.metrics import THRESHOLDS, CocoRun, read_annotations, run_coco
+from yolact.engine.metrics import THRESHOLDS, CocoRun, IouType, read_annotations, run_coco
 from yolact.files import writing
 
 FILE = "records.npz"
 RUN_WEIGHTS = "last.pth"  # runs are compared by what these find
 AREAS = ("all", "small", "medium", "large")
-SHAPES = {"mask": "segm", "box": "bbox"}  # our name -> COCO's
+SHAPES: dict[str, IouType] = {"mask": "segm", "box": "bbox"}  # our name -> COCO's
 
 
 def place_of(weights: Path) -> Path | None:
@@ -268,10 +268,8 @@ def read_records(path: str | Path) -> Records:
     try:
         with np.load(path, allow_pickle=False) as file:
             head = json.loads(str(file["head"]))
-            truth = Truth(
-                *(file[f"truth_{name}"] for name in ("image", "label", "area")),
-                _unpacked(file["truth_ignored"], len(AREAS)),
-            )
+            image, label, area = (file[f"truth_{name}"] for name in ("image", "label", "area"))
+            truth = Truth(image, label, area, _unpacked(file["truth_ignored"], len(AREAS)))
             found = {shape: _read_found(file, shape) for shape in head["shapes"]}
     except FileNotFoundError:
         raise ValueError(
@@ -315,7 +313,8 @@ def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                # no array of ours is called like its switch
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)

@@ -46,7 +46,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
-    ema: Ema | None
+    ema: Ema[Yolact] | None
     pretrained: bool
     batchnorm: str
     step: int = 0
@@ -55,7 +55,7 @@ class TrainState:
     meter: dict = field(default_factory=dict)
 
     @property
-    def best_model(self) -> nn.Module:
+    def best_model(self) -> Yolact:
         """The weights to validate: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
 
@@ -220,7 +220,9 @@ def _restore(state: TrainState, checkpoint: dict, notes: list[str]) -> None:
 
 def random_state() -> dict:
     """The global random states of Python, numpy and torch, as plain values and tensors."""
-    name, keys, *rest = np.random.get_state()
+    now = np.random.get_state()
+    assert isinstance(now, tuple)
+    name, keys, *rest = now
     state = {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),

@@ -35,7 +35,7 @@ def make_state(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, to
 
 def mask_iou_state(num_classes: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Weights of the mask-IoU net under its official keys; num_classes counts the foreground."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for layer, (before, after) in enumerate(pairwise(MASK_IOU_CHANNELS)):
         shapes[f"maskiou_net.maskiou_net.{2 * layer}.weight"] = (after, before, 3, 3)
         shapes[f"maskiou_net.maskiou_net.{2 * layer}.bias"] = (after,)

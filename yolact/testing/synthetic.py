@@ -42,7 +42,7 @@ def synthetic_records(
     ease = (
         ease
         + skill
-        + (image_skill[image] if np.ndim(image_skill) else image_skill)
+        + (image_skill[image] if isinstance(image_skill, np.ndarray) else image_skill)
         + 0.5 * on_run.normal(size=len(image))
     )
     iou = 1 / (1 + np.exp(-ease))

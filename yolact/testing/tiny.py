@@ -79,7 +79,8 @@ def write_dataset(
     rng = np.random.default_rng(seed)
     for split, count in (("train", train), ("val", val)):
         (folder / split).mkdir(parents=True)
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for i in range(count):
             picture = np.full((side, side, 3), rng.integers(60, 120), np.uint8)
             for category in (1, 2)[: rng.integers(1, 3)]:

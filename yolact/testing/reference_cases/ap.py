@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolact.engine.metrics import coco_metrics
+from yolact.engine.metrics import IouType, coco_metrics
 from yolact.testing.reference_cases import Case
 
 SETS = ("plain", "crowd", "nogtclass", "ties", "nodet")
@@ -26,7 +26,7 @@ def cases(root: Path) -> list[Case]:
     ]
 
 
-def worst_difference(folder: Path, name: str, iou_type: str) -> float:
+def worst_difference(folder: Path, name: str, iou_type: IouType) -> float:
     """Largest difference to pycocotools' own figures: its 12 numbers, AP per threshold, AP per
     class and threshold."""
     expected = json.loads((folder / "ap_results.json").read_text())[name]["pycocotools"][iou_type]

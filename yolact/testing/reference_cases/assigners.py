@@ -23,7 +23,7 @@ POLYGONS = {"B": "box", "M": "mask"}
 ROUNDINGS = {"rounded": "reference", "exact": "exact"}
 MODES = {"iou": "iou", "diou": "diou", "giou": "giou", "maiou": "maiou", "gmaiou_M": "gmaiou"}
 PYRAMIDS = {550: (69, 35, 18, 9, 5), 400: (50, 25, 13, 7, 4), 138: (18, 9, 5, 3, 2)}
-ANCHORS = {  # the first part of a stored set's name -> how the project makes it
+ANCHORS: dict[str, dict] = {  # the first part of a stored set's name -> how the project makes it
     "repo_s4": {
         "scales": [(4 * s,) for s in STRIDES],
         "ratios": (1,),

@@ -227,7 +227,9 @@ def load_fixture(path: Path) -> tuple[Predictions, list[Targets], int]:
                 rows[:, :4].contiguous(), rows[:, 4].long(), crowd, torch.from_numpy(masks).bool()
             )
         )
-    return Predictions(anchors=torch.from_numpy(arrays["priors"]), **fields), targets, size
+    anchors = torch.from_numpy(arrays["priors"])
+    # type: the five tensors of TENSORS, by name
+    return Predictions(anchors=anchors, **fields), targets, size  # type: ignore[arg-type]
 
 
 @dataclass
@@ -243,6 +245,7 @@ class _Run:
 @lru_cache(maxsize=2)
 def _run(folder: Path, setting: Setting) -> _Run:
     predictions, targets, size = load_fixture(folder / f"loss_in_{setting.fixture}.npz")
+    assert predictions.semantic_logits is not None
     classes = predictions.semantic_logits.shape[1]
     sizes = [predictions.prototypes.shape[1:3], predictions.semantic_logits.shape[-2:]]
     net = None if setting.fixture == "base" else mask_iou_net(classes)
@@ -401,15 +404,16 @@ def _samples_error(folder: Path, setting: Setting) -> float:
         soft.append(masks[large])
         iou.append(mask_iou_targets(masks, truth)[large])
         labels.append(target.labels[matched][large])
-    soft, iou, labels = map(torch.cat, (soft, iou, labels))
+    masks, ious, found = map(torch.cat, (soft, iou, labels))
     stored = {
         key: arrays[f"{setting.name}/I_{key}"] for key in ("target", "label", "in_s3", "pred")
     }
-    if not np.array_equal(labels.numpy(), stored["label"]):
+    if not np.array_equal(found.numpy(), stored["label"]):
         return float("inf")
-    predicted = run.criterion.mask_iou.net(soft[:, None]).detach()
+    assert run.criterion.mask_iou is not None
+    predicted = run.criterion.mask_iou.net(masks[:, None]).detach()
     return max(
-        _difference(iou, stored["target"]),
-        _difference(soft[::5, None, ::3, ::3], stored["in_s3"]),
+        _difference(ious, stored["target"]),
+        _difference(masks[::5, None, ::3, ::3], stored["in_s3"]),
         _difference(predicted, stored["pred"]) / float(np.abs(stored["pred"]).max()),
     )

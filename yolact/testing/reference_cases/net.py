@@ -42,7 +42,7 @@ OUTPUTS = {
     "proto": "prototypes",
     "segm": "semantic_logits",
 }
-VARIANTS = {  # stored name: arguments of detect
+VARIANTS: dict[str, dict] = {  # stored name: arguments of detect
     "fast": {},
     "fast_t25": {"score_threshold": 0.25},
     "fast_iou30": {"iou_threshold": 0.3},
@@ -353,13 +353,15 @@ def _mask_difference(found: Detections, packed: np.ndarray) -> float:
 
 def _mask_iou_error(root: Path, name: str) -> float:
     run = _run(root, name)
+    net = run.model.mask_iou_net
+    assert net is not None
     masks, expected = (
         torch.from_numpy(run.stored["maskiou_in_first10"]),
         run.stored["maskiou_out_first10"],
     )
     with torch.no_grad():
         each = [
-            predicted_mask_iou(run.model.mask_iou_net, masks, torch.full((len(masks),), label))
+            predicted_mask_iou(net, masks, torch.full((len(masks),), label))
             for label in (0, 41, 79)
         ]
     return _difference(torch.stack(each, 1), expected[:, [0, 41, 79]])
@@ -422,6 +424,7 @@ def _full_size_run(
 def _full_size_output_error(root: Path, name: str) -> float:
     stored, image, out, _ = _full_size_run(root, name)
     step = int(stored["stride"])
+    assert out.semantic_logits is not None
     pairs = [
         (image[:, :, ::11, ::11], "input_s11"),
         (out.box_deltas[:, ::step], "train_loc_strided"),
@@ -437,7 +440,8 @@ def _full_size_mismatches(root: Path, name: str) -> int:
     stored, _, _, found = _full_size_run(root, name)
     if len(found) != len(stored["det_class"]):
         return abs(len(found) - len(stored["det_class"]))
-    expected = to_pixels(torch.from_numpy(stored["det_box"]), tuple(found.masks.shape[1:]))
+    _, height, width = found.masks.shape
+    expected = to_pixels(torch.from_numpy(stored["det_box"]), (height, width))
     moved = int(
         ((found.boxes - expected).abs() > 1e-2).sum()
         + (found.labels != torch.from_numpy(stored["det_class"]).long()).sum()

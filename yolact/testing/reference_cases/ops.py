@@ -8,6 +8,7 @@ Stored but not compared, because the project has no such option: `lse` (torch.lo
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +52,7 @@ MATCH_CASES = (
     "duplicate_ties",
 )
 STANDALONE_NMS = {"fast": fast_nms, "cc": cross_class_fast_nms, "trad": traditional_nms}
-NET_NMS = {
+NET_NMS: dict[str, tuple[Callable, dict]] = {
     "fast": (fast_nms, {}),
     "fast_t25": (fast_nms, {"score_threshold": 0.25}),
     "fast_iou30": (fast_nms, {"iou_threshold": 0.3}),
@@ -273,7 +274,7 @@ def _net_nms(folder: Path) -> list[Case]:
 def _on_network_output(path: Path, variant: str, image_size: int) -> float:
     z = _load(path, ("det_in_boxes", "det_in_conf", f"det_{variant}_row", f"det_{variant}_class"))
     nms, changed = NET_NMS[variant]
-    setting = {
+    setting: dict = {
         "iou_threshold": 0.5,
         "score_threshold": 0.05,
         "top_k": 200,
