@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -121,11 +121,19 @@ class Failure:
     message: str
 
 
+class Items(Protocol):
+    """What the loader reads: samples by (epoch, index)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int], /) -> Sample: ...
+
+
 class _Guarded(Dataset):
     """Turns a user's mistake in a sample into a Failure; raised in a worker, it would reach the
     user wrapped in a long traceback."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: Items) -> None:
         self.dataset = dataset
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
@@ -308,7 +316,7 @@ def split_paths(data: DataConfig, split: str) -> tuple[Path, Path]:
 
 def train_loader(
     cfg: Config,
-    dataset: CocoDataset,
+    dataset: Items,
     *,
     start_step: int = 0,
     rank: int = 0,
@@ -342,7 +350,7 @@ def train_loader(
 
 def eval_loader(
     cfg: Config,
-    dataset: Dataset,
+    dataset: Items,
     *,
     limit: int = 0,
     num_workers: int | None = None,

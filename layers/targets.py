@@ -76,8 +76,8 @@ class Targets:
     ) -> Targets:
         """The same targets with masks at `sizes` and the `extras` computed now, and the full-size
         masks dropped unless keep_full."""
-        reduced = {tuple(size): self.mask_at(*size) for size in sizes}
-        made = {(name, tuple(size)): self.extra_at(name, *size) for name, size in extras}
+        reduced = {(h, w): self.mask_at(h, w) for h, w in sizes}
+        made = {(name, (h, w)): self.extra_at(name, h, w) for name, (h, w) in extras}
         return Targets(
             self.boxes, self.labels, self.crowd, self.masks if keep_full else None, reduced, made
         )
