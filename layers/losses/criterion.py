@@ -77,9 +77,14 @@ class HasShapes(Protocol):
                   image_size pixels
     """
 
-    num_classes: int
-    image_size: int
-    sigmoid: bool
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def sigmoid(self) -> bool: ...
 
     @property
     def mask_iou_net(self) -> Callable[[Tensor], Tensor] | None: ...
@@ -219,9 +224,10 @@ class Criterion(nn.Module):
         """Divisors for the micro-batches of one step: positives and images are summed over them and
         over all ranks (a collective call)."""
         positives = torch.stack([(a.gt_index >= 0).sum() for a in assignments]).sum().float()
-        images: float | Tensor = float(sum(a.gt_index.shape[0] for a in assignments))
+        count = float(sum(a.gt_index.shape[0] for a in assignments))
+        images: float | Tensor = count
         if dist.is_available() and dist.is_initialized():
-            both = torch.stack((positives, torch.full_like(positives, images)))
+            both = torch.stack((positives, torch.full_like(positives, count)))
             dist.all_reduce(both)
             positives, images = both.unbind()
         return Normalizers(positives.clamp(min=1), images)
@@ -337,7 +343,7 @@ class Criterion(nn.Module):
     ) -> Tensor:
         logits = _lift(predictions.class_logits)
         labels = truth.labels.flatten()[_matched(truth, assignment, positives.rows)]  # (P,)
-        extras = {}
+        extras: dict[str, list[int] | Tensor] = {}
         if "negatives" in self.class_loss.needs:
             extras["negatives"] = negatives_wanted(
                 positives.counts,
@@ -407,7 +413,8 @@ class Criterion(nn.Module):
         the mask logits only."""
         self.last_gradients = {}
         logged = self.gradients_every > 0 and step % self.gradients_every == 0
-        matching = self.mask_loss.match is not None and self.mask_loss.match.measures(step)
+        match = self.mask_loss.match
+        matching = match is not None and match.measures(step)
         if not (logged or matching) or not instances.logits.requires_grad:
             return
         h, w = instances.logits.shape[-2:]
@@ -416,8 +423,8 @@ class Criterion(nn.Module):
         norms = prototype_norms(
             list(sums.values()), instances.logits, instances.coeffs, sampled.counts, areas
         )
-        if matching:
-            self.mask_loss.match.observe(norms[:, 0], step)
+        if match is not None and matching:
+            match.observe(norms[:, 0], step)
         if logged:
             self.last_gradients = {
                 label: row * _detached(weights[label]) ** 2

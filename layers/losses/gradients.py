@@ -81,6 +81,10 @@ class GradientMatch(nn.Module):
     reference   index of the term to which they are matched, with its coefficient
     """
 
+    log_sum: Tensor
+    count: Tensor
+    pending: Tensor
+
     def __init__(self, matched: Sequence[bool], reference: int, coefficient: float, steps: int):
         super().__init__()
         self.matched, self.reference, self.coefficient, self.steps = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -165,12 +165,14 @@ class MaskLoss(nn.Module):
         global one). ValueError for disagreeing shapes, missing extras, or a loss function that
         returns another shape or dtype than its kind promises."""
         values = self.terms(logits, target, boxes, step=step, extras=extras, generator=generator)
-        return (
+        # an expression has a term at least, so the sum is no plain 0
+        return cast(
+            Tensor,
             sum(
                 weight * value
                 for weight, value in zip(self.weights(step), values.values(), strict=True)
             )
-            + self.penalty()
+            + self.penalty(),
         )
 
     def terms(
@@ -350,7 +352,8 @@ class _Region:
 
     def __init__(self, logits: Tensor, target: Tensor, boxes: Tensor):
         self.logits, self.target = logits, target
-        self.size = logits.shape[-2:]
+        _, height, width = logits.shape
+        self.size = (height, width)
         self.boxes = boxes
         self._keep: Tensor | None = None
         self._charged: Tensor | None = None

@@ -23,6 +23,7 @@ from data.transforms import eval_transform, normalize
 from yolact.draw import draw_detections
 from yolact.engine.precision import AUTOCAST, autocast
 from yolact.files import writing
+from yolact.model import Yolact
 from yolact.outputs import Detections, Predictions
 from yolact.postprocess import Instances, detect, suppress
 
@@ -56,7 +57,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Yolact,
         cfg: Config,
         device: torch.device | str = "cpu",
         precision: str = "float32",
@@ -70,8 +71,7 @@ class Predictor:
     @property
     def mask_iou_net(self) -> nn.Module | None:
         """What re-scores masks, where the model has it."""
-        found = self.model.mask_iou_net
-        return found if isinstance(found, nn.Module) else None
+        return self.model.mask_iou_net
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -266,7 +266,8 @@ def read_records(path: str | Path) -> Records:
     """What write_records() wrote. ValueError for a file that is missing, cut off or something
     else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, since numpy leaves a file open that is cut off
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             head = json.loads(str(file["head"]))
             image, label, area = (file[f"truth_{name}"] for name in ("image", "label", "area"))
             truth = Truth(image, label, area, _unpacked(file["truth_ignored"], len(AREAS)))

@@ -80,11 +80,13 @@ class Updater:
 
     def __init__(self, state: TrainState, cfg: Config, device: torch.device):
         self.state, self.cfg, self.device = state, cfg, device
-        self.step: TrainStep | DistributedDataParallel = TrainStep(
-            state.model, state.criterion, precision=cfg.train.precision
+        step = TrainStep(state.model, state.criterion, precision=cfg.train.precision)
+        self.parallel = (
+            DistributedDataParallel(step, gradient_as_bucket_view=True)
+            if distributed.world_size() > 1
+            else None
         )
-        if distributed.world_size() > 1:
-            self.step = DistributedDataParallel(self.step, gradient_as_bucket_view=True)
+        self.step = step if self.parallel is None else self.parallel
         # stays 1 after a bad step under on_nonfinite=stop
         self.stopped = torch.zeros((), device=device)
         self.statistics = [
@@ -137,7 +139,9 @@ class Updater:
             zip(batches, assignments, orders, strict=True)
         ):
             last = i == len(batches) - 1
-            with nullcontext() if last or distributed.world_size() == 1 else self.step.no_sync():
+            # ranks add up their gradients once, with the last micro-batch
+            waits = nullcontext() if last or self.parallel is None else self.parallel.no_sync()
+            with waits:
                 found = self.step(
                     self._prepare(batch.images),
                     batch.targets,
@@ -167,7 +171,7 @@ class Updater:
         ]
         norm = torch.nn.utils.clip_grad_norm_(parameters, train.clip_grad_norm or float("inf"))
         overflow = (~torch.isfinite(norm)).float()
-        bad = (~torch.isfinite(sum(losses.values()))).float()
+        bad = (~torch.isfinite(torch.as_tensor(sum(losses.values())))).float()
         if train.precision != "fp16":
             bad = torch.maximum(bad, overflow)
         bad = distributed.max_over_ranks(bad)

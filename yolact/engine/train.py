@@ -279,8 +279,10 @@ class Trainer:
             self.log.train_line(
                 self.state.step,
                 means,
-                self.state.scheduler.base_lrs[0]
-                * self.state.scheduler.lr_lambdas[0](self.state.step - 1),
+                float(
+                    self.state.scheduler.base_lrs[0]
+                    * self.state.scheduler.lr_lambdas[0](self.state.step - 1)
+                ),
                 self.state.criterion.mask_loss.changing_weights(self.state.step),
             )
             if self.on_step is not None:

@@ -242,19 +242,17 @@ def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
     with torch.no_grad():
         weights = [[float(weight) for weight in loss.weights(step)] for step in steps]
     groups = _groups(loss, gradients)
-    found = {
-        kind: tuple(
-            torch.cat(
-                [
-                    sum(weight[i] * numbers[i][part] for i in rows)
-                    for _, rows in groups
-                    for weight in weights
-                ]
-            )
-            for part in (0, 1)
+
+    def added(numbers: list[tuple[Tensor, Tensor]], part: int) -> Tensor:
+        return torch.cat(
+            [
+                torch.stack([weight[i] * numbers[i][part] for i in rows]).sum(0)
+                for _, rows in groups
+                for weight in weights
+            ]
         )
-        for kind, numbers in terms.items()
-    }
+
+    found = {kind: (added(numbers, 0), added(numbers, 1)) for kind, numbers in terms.items()}
     return Print([manner for manner, _ in groups], found)
 
 
@@ -290,7 +288,8 @@ def _groups(loss: MaskLoss, gradients: list[Tensor]) -> list[tuple[Manner, list[
     )
     groups: dict[tuple, tuple[Manner, list[int]]] = {}
     for i, (part, gradient) in enumerate(zip(loss.parts, gradients, strict=True)):
-        manner, own = _manner(part), ()
+        manner = _manner(part)
+        own: tuple[float, ...] = ()
         if manner.learned or manner.match:
             norm = float(gradient.norm())
             own = (
@@ -378,10 +377,8 @@ def _boxes(masks: Tensor) -> Tensor:
             / SIZE
         )
         width = box[2] - box[0]
-        change = {0: (0, 0), 1: (0, -width / 2), 2: (-0.15, 0.2), 3: (-1, 1)}[row % 4]
-        boxes.append(
-            torch.stack((box[0] + change[0], box[1], box[2] + change[1], box[3])).clamp(0, 1)
-        )
+        left, right = ((0.0, 0.0), (0.0, -width / 2), (-0.15, 0.2), (-1.0, 1.0))[row % 4]
+        boxes.append(torch.stack((box[0] + left, box[1], box[2] + right, box[3])).clamp(0, 1))
         if row % 4 == 3:
             boxes[-1] = torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)
     return torch.stack(boxes)

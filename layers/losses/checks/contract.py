@@ -413,4 +413,5 @@ def _draws(loss: MaskLoss) -> bool:
 
 
 def _outside(given: Example) -> Tensor:
-    return ~box_window(given.boxes, given.logits.shape[-2:], PADDING)
+    _, height, width = given.logits.shape
+    return ~box_window(given.boxes, (height, width), PADDING)

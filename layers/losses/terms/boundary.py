@@ -117,7 +117,8 @@ def _steps(
     """(d_p, d_g) to the right and downwards, 0 where one of the two pixels does not count."""
     for dim in (1, 2):
         both = _first(weight, dim, width) * _last(weight, dim, width)
-        yield tuple((_last(m, dim, width) - _first(m, dim, width)) * both for m in (p, target))
+        ours, theirs = ((_last(m, dim, width) - _first(m, dim, width)) * both for m in (p, target))
+        yield ours, theirs
 
 
 def _first(m: Tensor, dim: int, width: int) -> Tensor:

@@ -247,7 +247,10 @@ def _run(folder: Path, setting: Setting) -> _Run:
     predictions, targets, size = load_fixture(folder / f"loss_in_{setting.fixture}.npz")
     assert predictions.semantic_logits is not None
     classes = predictions.semantic_logits.shape[1]
-    sizes = [predictions.prototypes.shape[1:3], predictions.semantic_logits.shape[-2:]]
+    sizes = [
+        (predictions.prototypes.shape[1], predictions.prototypes.shape[2]),
+        (predictions.semantic_logits.shape[-2], predictions.semantic_logits.shape[-1]),
+    ]
     net = None if setting.fixture == "base" else mask_iou_net(classes)
     criterion = Criterion(
         Shapes(classes, size, sizes, mask_iou_net=net),

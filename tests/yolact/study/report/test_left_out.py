@@ -128,7 +128,8 @@ def test_half_written_runs_are_reported_and_left_out(study, capsys):
     (place(study, "dice", 0) / "results" / "records.npz").unlink()
     broken = place(study, "dice", 1) / "results" / "records.npz"
     broken.write_bytes(broken.read_bytes()[:500])
-    (place(study, "bce", 2) / "metrics.jsonl").open("a").write('{"kind": "train", "st')
+    with (place(study, "bce", 2) / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"kind": "train", "st')
     shutil.copytree(place(study, "bce", 0), study / "gone" / "seed0-12345678")
     assert run_report(study) == 0
     notes = capsys.readouterr().err

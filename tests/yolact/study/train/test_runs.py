@@ -108,13 +108,18 @@ def test_a_kept_study_keeps_its_plan_too(folder, capsys):
     )
 
 
+def kill(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
 def test_killed_drivers_and_workers_lose_nothing(folder, hold):
     """kill -9 of a driver (its workers train on), of a worker (its driver resumes it), of a driver
     again, and of a worker left alone."""
     first = driver("--jobs=2")
     orphans = wait_for(lambda: len(holding(folder)) == 2 and holding(folder))
-    first.kill()
-    first.wait()
+    kill(first)
     second = driver("--jobs=2")
     others = wait_for(
         lambda: (
@@ -126,8 +131,7 @@ def test_killed_drivers_and_workers_lose_nothing(folder, hold):
     os.kill(pid, signal.SIGKILL)
     # resumed
     wait_for(lambda: journal(folder)[name][-1][1] == 2 and journal(folder)[name][-1][0] != pid)
-    second.kill()
-    second.wait()
+    kill(second)
     os.kill(next(iter(orphans.values())), signal.SIGKILL)
     last = driver("--jobs=2")
     hold.unlink()
