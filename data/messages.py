@@ -51,11 +51,11 @@ def reason(item: ErrorDetails, annotation: Any = None) -> str:
     if kind == "literal_error" and choices:
         return f"must be one of {', '.join(choices)}{did_you_mean(str(item['input']), choices)}"
     if kind == "value_error":
-        return one_line(context["error"])
+        return first_line(context["error"])
     return _WORDS.get(kind.split("_")[0], item["msg"][0].lower() + item["msg"][1:])
 
 
-def one_line(error: ValueError) -> str:
+def first_line(error: ValueError) -> str:
     """The message without the picture of the place that ExpressionError draws under it."""
     if isinstance(error, ExpressionError):
         return f"{error.message} (column {error.position + 1})"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data import config as user
-from data.messages import brief, one_line, reason
+from data.messages import brief, first_line, reason
 from data.schema import Config
 from data.settings import (
     KEYS,
@@ -338,4 +338,4 @@ def _check_names(config: Config) -> None:
         try:
             check(text)
         except ValueError as error:
-            raise ConfigError(f"{key}={text}: {one_line(error)}") from None
+            raise ConfigError(f"{key}={text}: {first_line(error)}") from None

@@ -250,7 +250,6 @@ def test_a_common_prefix_is_a_folder():
         assert not shared, f"{folder}: make a folder of {shared}"
 
 
-@pytest.mark.xfail(reason="words with two meanings are still there", strict=True)
 def test_one_word_means_one_thing():
     homes = defaultdict(set)
     for name in SOURCES:

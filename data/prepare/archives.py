@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from data.annotations import read_coco
-from data.coco import IMAGE_SUFFIXES
 from data.doctor.findings import few
 
 
@@ -95,6 +94,8 @@ def _extract(archive: Path, folder: Path, members: list[tuple], open_member) -> 
 
 def image_files(folder: Path) -> Iterator[Path]:
     """The images directly in a folder."""
+    from data.coco import IMAGE_SUFFIXES  # not at import: it loads torch, which --help need not
+
     return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
