@@ -302,7 +302,7 @@ def test_batch_sizes_at_equal_images(tmp_path):
 def test_published_figures_are_those_of_the_survey():
     """docs/reference/survey.md was written from the survey by itself."""
     found = {}
-    for line in (ROOT / "docs" / "survey.md").read_text().splitlines():
+    for line in (ROOT / "docs" / "reference" / "survey.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 7 and re.fullmatch(r"[\d.]+", cells[1]):
             found[cells[5].removeprefix("`survey/").removesuffix("`")] = cells[1:4]
