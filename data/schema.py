@@ -22,9 +22,16 @@ from pydantic import (
 
 from layers.losses.expr import CallText, SumText
 
+
+def _written(text: str) -> str:
+    """The text alone, without what was parsed of it. (The first pydantic 2.7 cannot read str's own
+    signature.)"""
+    return str(text)
+
+
 # A mask loss, and a loss or assigner of one call: parsed here, once; dumped as they were written
-SumExpression = Annotated[str, AfterValidator(SumText), PlainSerializer(str)]
-CallExpression = Annotated[str, AfterValidator(CallText), PlainSerializer(str)]
+SumExpression = Annotated[str, AfterValidator(SumText), PlainSerializer(_written)]
+CallExpression = Annotated[str, AfterValidator(CallText), PlainSerializer(_written)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
