@@ -58,13 +58,14 @@ class EvalResult:
     def mask_ap(self) -> float:
         return self.segm.ap
 
+    def threshold_table(self) -> str:
+        """YOLACT's table: AP in percent, over all IoU thresholds and at each."""
+        rows = {name: [m.ap, *m.per_threshold.values()] for name, m in self._rows()}
+        return "\n".join(_ruled(["all", *map(str, THRESHOLDS)], rows))
+
     def table(self, *, per_class: bool = False) -> str:
-        """YOLACT's table in percent, then AP by size, average recall, and on request AP of every
-        class."""
-        lines = _ruled(
-            ["all", *map(str, THRESHOLDS)],
-            {name: [m.ap, *m.per_threshold.values()] for name, m in self._rows()},
-        )
+        """YOLACT's table, then AP by size, average recall, and on request AP of every class."""
+        lines = [self.threshold_table()]
         lines += [
             "",
             *_ruled(

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -248,12 +249,21 @@ def cut_metrics(path: Path, step: int, validated: int) -> None:
 
 
 def write_run_files(
-    run: RunDir, cfg: Config, device: torch.device, world_size: int, resumed_from: int | None
+    run: RunDir,
+    cfg: Config,
+    device: torch.device,
+    world_size: int,
+    resumed_from: int | None,
+    *,
+    given: Sequence[str] = (),
 ) -> None:
-    """config.yaml, and env.json, which lists every start of the run."""
+    """config.yaml, and env.json, which lists every start of the run. given: what Python handed over
+    (model, criterion, data sets), which the config therefore does not describe."""
     write_whole(run.path / "config.yaml", dump_yaml(cfg))
     path = run.path / "env.json"
     record = environment(cfg, device, world_size)
+    if given:
+        record["given"] = list(given)
     if resumed_from is not None and path.exists():
         first = json.loads(path.read_text(encoding="utf-8"))
         record = {**first, "resumed": [*first.get("resumed", []), {"step": resumed_from, **record}]}

@@ -7,41 +7,35 @@ import math
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.coco import CocoDataset
-from data.doctor.check import check_dataset
-from data.loader import TrainOrder, explain_worker_failure, train_loader
+from data.loader import explain_worker_failure, train_loader
 from data.schema import Config
 from layers.losses.criterion import Criterion
 from yolact.checkpoint import save_checkpoint
 from yolact.engine import distributed
 from yolact.engine.assignment import prototype_mask_note
-from yolact.engine.datasets import (
-    DataSet,
-    OwnItems,
-    finds_ap,
-    training_set,
-    validation_set,
-)
+from yolact.engine.datasets import DataSet, OwnItems, finds_ap
 from yolact.engine.evaluate import EvalResult, evaluate
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
 from yolact.engine.predict import write_image
 from yolact.engine.run import Run
-from yolact.engine.rundir import (
-    BEST,
-    INTERRUPT,
-    LAST,
-    RunDir,
-    find_checkpoint,
-    home_of,
-    named_run,
-    new_run,
+from yolact.engine.rundir import BEST, INTERRUPT, LAST, RunDir
+from yolact.engine.start import (
+    Sets,
+    changed_settings,
+    check_data,
+    check_split,
+    find_start,
+    late_validation,
+    open_run,
+    open_sets,
+    print_summary,
 )
 from yolact.engine.state import (
     TrainState,
@@ -85,6 +79,9 @@ def train(
                under runs_root
     device     None = a GPU where there is one
 
+    What is given in place of the config's is named under "given" in the run's env.json, since
+    config.yaml does not describe it.
+
     On one machine with the same settings a resumed run repeats, on the CPU bit for bit, what the
     uninterrupted one would have done.
 
@@ -94,50 +91,41 @@ def train(
     """
     device = distributed.pick_device(device)
     with distributed.process_group(device):
-        _check_split(cfg)
-        found = distributed.first_run_by_main(lambda: _find(cfg, resume, runs_root))
+        check_split(cfg)
+        found = distributed.first_run_by_main(lambda: find_start(cfg, resume, runs_root))
         checkpoint_path, checkpoint = found or (None, None)
-        notes = _differences(cfg, checkpoint) if checkpoint else []
+        notes = changed_settings(cfg, checkpoint) if checkpoint else []
         if train_set is None and val_set is None:
-            notes += distributed.first_run_by_main(lambda: _check_data(cfg))
-        notes += _late_validation(cfg)
+            notes += distributed.first_run_by_main(lambda: check_data(cfg))
+        notes += late_validation(cfg)
         state, loaded = build_state(cfg, device, checkpoint, model=model, criterion=criterion)
         step = state.step
-        sets = _datasets(cfg, state, train_set, val_set)
+        sets = open_sets(cfg, state, train_set, val_set)
         run = distributed.first_run_by_main(
-            lambda: _open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root))
+            lambda: open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root))
         )
         if distributed.is_main():
+            given = {
+                "model": model,
+                "criterion": criterion,
+                "train_set": train_set,
+                "val_set": val_set,
+            }
             write_run_files(
-                run, cfg, device, distributed.world_size(), step if checkpoint else None
+                run,
+                cfg,
+                device,
+                distributed.world_size(),
+                step if checkpoint else None,
+                given=[name for name, value in given.items() if value is not None],
             )
             notes += prototype_mask_note(
                 state.criterion, *state.model.anchors_for(cfg.model.max_size), sets.train
             )
-            _print_summary(cfg, run, state, device, sets, [*notes, *loaded, *sets.notes()])
+            print_summary(cfg, run, state, device, sets, [*notes, *loaded, *sets.notes()])
         with StopRequest() as stop:
             Trainer(cfg, state, run, device, sets, stop, on_step).run()
         return Run(run.path)
-
-
-@dataclass(frozen=True)
-class _Sets:
-    """The data of a run: what is trained on, what AP is found on, and what pictures are drawn of;
-    the last two None without validation."""
-
-    train: CocoDataset | OwnItems
-    val: CocoDataset | OwnItems | None
-    pictures: CocoDataset | OwnItems | None
-
-    def notes(self) -> list[str]:
-        if self.val is None:
-            return ["note: no validation: a train_set was given, and no val_set"]
-        if not finds_ap(self.val):
-            return [
-                "note: the validation set names no annotation_file: there will be pictures, but no "
-                "AP and no best.pth"
-            ]
-        return []
 
 
 class Trainer:
@@ -149,7 +137,7 @@ class Trainer:
         state: TrainState,
         run: RunDir,
         device: torch.device,
-        sets: _Sets,
+        sets: Sets,
         stop: StopRequest,
         on_step: Callable[[int, dict[str, float]], None] | None = None,
     ):
@@ -355,7 +343,7 @@ class Trainer:
             f"{100 * ap:.2f}{' (best so far)' if best else ''}",
             flush=True,
         )
-        print(result.table().split("\n\n")[0], flush=True)  # the rest is in metrics.jsonl
+        print(result.threshold_table(), flush=True)  # the rest is in metrics.jsonl
         if best:
             state.best_ap = ap
             self._write(BEST, weights_only(state.best_model, state, self.cfg))
@@ -400,124 +388,3 @@ class Trainer:
                 flush=True,
             )
         raise Interrupted(max(distributed.gather(self.stop.signum)))
-
-
-# ---------------------------------------------------------------- before the first step
-
-
-def _check_split(cfg: Config) -> None:
-    """Refuses a batch that cannot be split, as the loader will, before data are read and a folder
-    is made."""
-    TrainOrder(
-        1,
-        seed=cfg.train.seed,
-        batch_size=cfg.train.batch_size,
-        accumulate=cfg.train.accumulate,
-        world_size=distributed.world_size(),
-    )
-
-
-def _find(
-    cfg: Config, resume: str | Path | None, runs_root: str | Path
-) -> tuple[Path, dict] | None:
-    return None if resume is None else find_checkpoint(resume, Path(runs_root), cfg.name)
-
-
-def _check_data(cfg: Config) -> list[str]:
-    """The quick part of the data check. Warnings as lines; errors as one ValueError."""
-    findings = check_dataset(cfg, fast=True)
-    errors = [str(f) for f in findings if f.level == "error"]
-    if errors:
-        more = (
-            f"; and {len(errors) - 3} more, which scripts/check_data.py lists"
-            if len(errors) > 3
-            else ""
-        )
-        raise ValueError(f"data set {cfg.data.name}: {'; '.join(errors[:3])}{more}")
-    return [f"warning: {f}" for f in findings if f.level == "warning"]
-
-
-def _late_validation(cfg: Config) -> list[str]:
-    plan = cfg.train
-    if plan.validate_every <= plan.iterations:
-        return []
-    return [
-        f"note: train.validate_every={plan.validate_every} is more than the {plan.iterations} "
-        "iterations: AP and best.pth come only at the end"
-    ]
-
-
-def _datasets(
-    cfg: Config, state: TrainState, train_set: DataSet | None, val_set: DataSet | None
-) -> _Sets:
-    trained = training_set(cfg, train_set, state.criterion)
-    if train_set is not None and val_set is None:
-        return _Sets(trained, None, None)
-    val, pictures = (validation_set(cfg, val_set, masks=masks) for masks in (False, True))
-    return _Sets(trained, val, pictures)
-
-
-def _open_run(
-    cfg: Config, run_dir: str | Path | None, checkpoint: Path | None, step: int, runs_root: Path
-) -> RunDir:
-    """The folder to write to: on resume the checkpoint's own, unless it holds newer checkpoints,
-    which then stay as they are."""
-    home = home_of(checkpoint, step) if checkpoint is not None else None
-    if home is not None and (run_dir is None or Path(run_dir).resolve() == home.path):
-        return home.make()
-    return new_run(runs_root, cfg.name) if run_dir is None else named_run(Path(run_dir))
-
-
-def _differences(cfg: Config, checkpoint: dict) -> list[str]:
-    """Settings that differ from those the checkpoint was trained with."""
-
-    def flat(section: dict, prefix: str = "") -> dict:
-        return {
-            name: value
-            for key, item in section.items()
-            for name, value in (
-                flat(item, f"{prefix}{key}.")
-                if isinstance(item, dict)
-                else {f"{prefix}{key}": item}
-            ).items()
-        }
-
-    old, new = flat(checkpoint["config"]), flat(cfg.model_dump(mode="json"))
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    return [f"changed       {key}: {old.get(key)} -> {new.get(key)}" for key in changed]
-
-
-def _print_summary(
-    cfg: Config,
-    run: RunDir,
-    state: TrainState,
-    device: torch.device,
-    sets: _Sets,
-    notes: list[str],
-) -> None:
-    trained = sum(p.numel() for group in state.optimizer.param_groups for p in group["params"])
-    total = sum(p.numel() for p in [*state.model.parameters(), *state.criterion.parameters()])
-    plan, ranks = cfg.train, distributed.world_size()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    split = (
-        f" = {ranks} x {plan.accumulate} x {plan.batch_size // ranks // plan.accumulate}"
-        if ranks * plan.accumulate > 1
-        else ""
-    )
-    steps = (
-        f"{plan.iterations} steps of {plan.batch_size} "
-        f"images{split}{f', from step {state.step}' if state.step else ''}"
-    )
-    validated = 0 if sets.val is None else len(sets.val)
-    images = f"{len(sets.train)} training and {validated} validation images"
-    parameters = f"{total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)"
-    for line in (
-        f"run           {run.path}",
-        f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
-        f"data          {cfg.data.name}: {images}, {cfg.num_classes} classes",
-        f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
-        f"losses        box {cfg.loss.box}, class {cfg.loss.classification}, mask {cfg.loss.mask}",
-        f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}",
-        *notes,
-    ):
-        print(line, flush=True)

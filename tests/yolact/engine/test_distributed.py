@@ -161,7 +161,7 @@ def test_a_batch_that_does_not_split_is_refused(tmp_path):
             match="batch_size=4 cannot be split over 2 devices x 4 micro-batches: use a multiple "
             "of 8",
         ):
-            module._check_split(cfg)
+            module.check_split(cfg)
 
 
 def test_pick_device_refuses_what_is_not_there():

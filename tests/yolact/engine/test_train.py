@@ -12,6 +12,8 @@ import torch
 
 from data.doctor.check import check_dataset
 from data.loader import build_dataset
+from layers.losses.criterion import Criterion
+from yolact.build import build_model
 from yolact.checkpoint import read_checkpoint
 from yolact.engine import train as module
 from yolact.engine.rundir import RunDir, new_run
@@ -296,3 +298,16 @@ def test_the_tiny_data_set_is_sound(data):
     cfg = tiny.config(data)
     assert not [f for f in check_dataset(cfg, fast=True) if f.level == "error"]
     assert len(build_dataset(cfg, "train")) == 10
+
+
+def test_what_python_hands_over_is_said_as_it_is(data, tmp_path, capsys):
+    """config.yaml names the config's mask loss, and another one trains."""
+    cfg = tiny.config(data, iterations=1)
+    model = build_model(cfg)
+    criterion = Criterion(model, mask="dice")
+    run = train(cfg, model=model, criterion=criterion, device="cpu", run_dir=tmp_path / "run")
+    assert ", mask dice\n" in capsys.readouterr().out
+    assert json.loads((run / "env.json").read_text())["given"] == ["model", "criterion"]
+    plain = train(cfg, device="cpu", run_dir=tmp_path / "plain")
+    assert ", mask bce\n" in capsys.readouterr().out
+    assert "given" not in json.loads((plain / "env.json").read_text())

@@ -1,0 +1,161 @@
+"""What happens before the first step of a training: checks, data sets, the run's folder, and the
+summary that is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data.coco import CocoDataset
+from data.doctor.check import check_dataset
+from data.loader import TrainOrder
+from data.schema import Config
+from yolact.engine import distributed
+from yolact.engine.datasets import DataSet, OwnItems, finds_ap, training_set, validation_set
+from yolact.engine.rundir import RunDir, find_checkpoint, home_of, named_run, new_run
+from yolact.engine.state import TrainState
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The data of a run: what is trained on, what AP is found on, and what pictures are drawn of;
+    the last two None without validation."""
+
+    train: CocoDataset | OwnItems
+    val: CocoDataset | OwnItems | None
+    pictures: CocoDataset | OwnItems | None
+
+    def notes(self) -> list[str]:
+        if self.val is None:
+            return ["note: no validation: a train_set was given, and no val_set"]
+        if not finds_ap(self.val):
+            return [
+                "note: the validation set names no annotation_file: there will be pictures, but no "
+                "AP and no best.pth"
+            ]
+        return []
+
+
+def check_split(cfg: Config) -> None:
+    """Refuses a batch that cannot be split, as the loader will, before data are read and a folder
+    is made."""
+    TrainOrder(
+        1,
+        seed=cfg.train.seed,
+        batch_size=cfg.train.batch_size,
+        accumulate=cfg.train.accumulate,
+        world_size=distributed.world_size(),
+    )
+
+
+def find_start(
+    cfg: Config, resume: str | Path | None, runs_root: str | Path
+) -> tuple[Path, dict] | None:
+    """The checkpoint to resume, its path and content; None for a new run."""
+    return None if resume is None else find_checkpoint(resume, Path(runs_root), cfg.name)
+
+
+def check_data(cfg: Config) -> list[str]:
+    """The quick part of the data check. Warnings as lines; errors as one ValueError."""
+    findings = check_dataset(cfg, fast=True)
+    errors = [str(f) for f in findings if f.level == "error"]
+    if errors:
+        more = (
+            f"; and {len(errors) - 3} more, which scripts/check_data.py lists"
+            if len(errors) > 3
+            else ""
+        )
+        raise ValueError(f"data set {cfg.data.name}: {'; '.join(errors[:3])}{more}")
+    return [f"warning: {f}" for f in findings if f.level == "warning"]
+
+
+def late_validation(cfg: Config) -> list[str]:
+    """A note where no validation comes before the end."""
+    plan = cfg.train
+    if plan.validate_every <= plan.iterations:
+        return []
+    return [
+        f"note: train.validate_every={plan.validate_every} is more than the {plan.iterations} "
+        "iterations: AP and best.pth come only at the end"
+    ]
+
+
+def open_sets(
+    cfg: Config, state: TrainState, train_set: DataSet | None, val_set: DataSet | None
+) -> Sets:
+    """The user's sets where given, else the config's."""
+    trained = training_set(cfg, train_set, state.criterion)
+    if train_set is not None and val_set is None:
+        return Sets(trained, None, None)
+    val, pictures = (validation_set(cfg, val_set, masks=masks) for masks in (False, True))
+    return Sets(trained, val, pictures)
+
+
+def open_run(
+    cfg: Config, run_dir: str | Path | None, checkpoint: Path | None, step: int, runs_root: Path
+) -> RunDir:
+    """The folder to write to: on resume the checkpoint's own, unless it holds newer checkpoints,
+    which then stay as they are."""
+    home = home_of(checkpoint, step) if checkpoint is not None else None
+    if home is not None and (run_dir is None or Path(run_dir).resolve() == home.path):
+        return home.make()
+    return new_run(runs_root, cfg.name) if run_dir is None else named_run(Path(run_dir))
+
+
+def changed_settings(cfg: Config, checkpoint: dict) -> list[str]:
+    """Settings that differ from those the checkpoint was trained with."""
+
+    def flat(section: dict, prefix: str = "") -> dict:
+        return {
+            name: value
+            for key, item in section.items()
+            for name, value in (
+                flat(item, f"{prefix}{key}.")
+                if isinstance(item, dict)
+                else {f"{prefix}{key}": item}
+            ).items()
+        }
+
+    old, new = flat(checkpoint["config"]), flat(cfg.model_dump(mode="json"))
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return [f"changed       {key}: {old.get(key)} -> {new.get(key)}" for key in changed]
+
+
+def print_summary(
+    cfg: Config,
+    run: RunDir,
+    state: TrainState,
+    device: torch.device,
+    sets: Sets,
+    notes: list[str],
+) -> None:
+    """What is trained, on what, where to: as it is, which is not always as the config says."""
+    trained = sum(p.numel() for group in state.optimizer.param_groups for p in group["params"])
+    total = sum(p.numel() for p in [*state.model.parameters(), *state.criterion.parameters()])
+    plan, ranks, losses = cfg.train, distributed.world_size(), state.criterion
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    split = (
+        f" = {ranks} x {plan.accumulate} x {plan.batch_size // ranks // plan.accumulate}"
+        if ranks * plan.accumulate > 1
+        else ""
+    )
+    steps = (
+        f"{plan.iterations} steps of {plan.batch_size} "
+        f"images{split}{f', from step {state.step}' if state.step else ''}"
+    )
+    validated = 0 if sets.val is None else len(sets.val)
+    images = f"{len(sets.train)} training and {validated} validation images"
+    parameters = f"{total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)"
+    for line in (
+        f"run           {run.path}",
+        f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
+        f"data          {cfg.data.name}: {images}, {cfg.num_classes} classes",
+        f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
+        f"losses        box {losses.box_loss.expression}, class {losses.class_loss.expression}, "
+        f"mask {losses.mask_loss.expression}",
+        f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}",
+        *notes,
+    ):
+        print(line, flush=True)
