@@ -1,4 +1,4 @@
-"""A door: yolact/commands/eval.py is the program."""
+"""A door: yolact/commands/eval is the program."""
 
 import sys
 

@@ -17,6 +17,7 @@ from data.resolve import dump_yaml, load_config
 from yolact import cli
 from yolact.commands import eval as eval_program
 from yolact.commands import train as train_program
+from yolact.commands.eval import flags as eval_flags
 
 ROOT = Path(__file__).parents[3]
 
@@ -576,13 +577,13 @@ def test_detection_flags_are_settings(words, expected):
     ],
 )
 def test_in_and_out(given, expected):
-    assert eval_program.in_out("--image", given, output_needed=False) == expected
+    assert eval_flags.in_out("--image", given, output_needed=False) == expected
 
 
 def test_in_that_holds_a_colon_and_exists(tmp_path):
     path = tmp_path / "12:30.jpg"
     path.write_bytes(b"")
-    assert eval_program.in_out("--image", [str(path)], output_needed=False) == (str(path), None)
+    assert eval_flags.in_out("--image", [str(path)], output_needed=False) == (str(path), None)
 
 
 @pytest.mark.parametrize(

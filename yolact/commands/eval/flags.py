@@ -1,19 +1,12 @@
-"""Evaluate a model, or look at what it finds: python eval.py --trained_model=PATH
-[--image=in.jpg:out.jpg | ...] [key=value ...]"""
+"""What eval.py can be told: its flags, and what they mean together."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yolact import cli, legacy_flags
-
-if TYPE_CHECKING:
-    from yolact.engine.evaluate import EvalResult
-    from yolact.engine.load import Opened
-    from yolact.engine.predict import Predictor
 
 DESCRIPTION = """Box and mask AP of a model on its validation set, or pictures of what it finds.
 
@@ -127,38 +120,6 @@ def _detection(flags: cli.Parser) -> None:
     flags.add_argument("--seed", type=int, help="of --shuffle")
 
 
-def main(arguments: Namespace) -> None:
-    check_flags(arguments)
-    if arguments.trained_model is None and not (arguments.resume and arguments.config):
-        raise ValueError("--trained_model=PATH is needed: a .pth file, a run's folder, or 'latest'")
-    if arguments.resume:
-        evaluate_stored(arguments)
-        return
-    from yolact.engine.load import open_model
-
-    opened = open_model(
-        arguments.trained_model,
-        device=legacy_flags.device(arguments),
-        precision=arguments.precision,
-        config=arguments.config,
-        overrides=overrides(arguments),
-        use_ema=arguments.ema,
-    )
-    print(opened.report)
-    if arguments.image:
-        draw_image(arguments, opened.predictor)
-    elif arguments.images:
-        draw_folder(arguments, opened.predictor)
-    elif arguments.video:
-        draw_video(arguments, opened.predictor)
-    elif arguments.display:
-        draw_data_set(arguments, opened.predictor)
-    elif arguments.benchmark:
-        time_stages(arguments, opened)
-    else:
-        evaluate_model(arguments, opened)
-
-
 def check_flags(arguments: Namespace) -> None:
     """Notes on flags that have a replacement, ValueError for those that cannot be honoured."""
     legacy_flags.explain(arguments, legacy_flags.EVAL)
@@ -215,139 +176,7 @@ def drawing(arguments: Namespace) -> dict[str, Any]:
     }
 
 
-def draw_image(arguments: Namespace, predictor: Predictor) -> None:
-    from yolact.engine.predict import predict_image, read_upright
-
-    source, name = in_out("--image", arguments.image, output_needed=False)
-    output = Path(name or f"{Path(source).stem}_detections.png")
-    found = predict_image(predictor, source, output, **drawing(arguments))
-    print(f"{len(found)} detections; the picture is {output}")
-    if arguments.display_prototypes or arguments.display_lincomb:
-        from yolact.engine.display import explain_image
-
-        written = explain_image(
-            predictor,
-            read_upright(source),
-            output,
-            prototypes=arguments.display_prototypes,
-            lincomb=3 * arguments.display_lincomb,
-        )
-        print("\n".join(map(str, written)))
-
-
-def draw_folder(arguments: Namespace, predictor: Predictor) -> None:
-    from yolact.engine.predict import predict_folder
-
-    source, output = in_out("--images", arguments.images, output_needed=True)
-    assert output is not None, "in_out refuses that"
-    written = predict_folder(
-        predictor, source, output, progress=not arguments.no_bar, **drawing(arguments)
-    )
-    print(f"{len(written)} pictures in {output}")
-
-
-def draw_data_set(arguments: Namespace, predictor: Predictor) -> None:
-    from yolact.engine.display import display_dataset
-
-    written = display_dataset(
-        predictor,
-        arguments.display_folder,
-        max_images=max(0, arguments.max_images),
-        shuffle=arguments.shuffle,
-        seed=arguments.seed,
-        prototypes=arguments.display_prototypes,
-        lincomb=3 * arguments.display_lincomb,
-        progress=not arguments.no_bar,
-        **drawing(arguments),
-    )
-    print(f"{len(written)} pictures in {arguments.display_folder}")
-
-
-def draw_video(arguments: Namespace, predictor: Predictor) -> None:
-    from yolact.engine.predict import predict_video
-
-    source, output = in_out("--video", arguments.video, output_needed=False)
-    frames = predict_video(
-        predictor,
-        source,
-        output,
-        batch_size=max(1, arguments.video_multiframe),
-        show_fps=arguments.display_fps,
-        progress=not arguments.no_bar,
-        **drawing(arguments),
-    )
-    print(f"{frames} frames{f' in {output}' if output else ''}")
-
-
 def as_trained(arguments: Namespace) -> bool:
     """Whether a run is evaluated as it was trained to be: its records and times are kept then."""
     changed = (arguments.config, arguments.max_images > 0, overrides(arguments))
     return not any(changed) and arguments.ema is None
-
-
-def time_stages(arguments: Namespace, opened: Opened) -> None:
-    from yolact.engine.benchmark import benchmark_images, keep_times
-
-    result = benchmark_images(
-        opened.predictor, count=max(0, arguments.max_images), progress=not arguments.no_bar
-    )
-    print(result.table())
-    kept = keep_times(result, opened.weights) if as_trained(arguments) else None
-    if kept is not None:
-        print(f"times in {kept}")
-
-
-def evaluate_model(arguments: Namespace, opened: Opened) -> None:
-    from yolact.engine.evaluate import evaluate
-    from yolact.engine.records import place_of
-
-    files = (
-        (arguments.bbox_det_file, arguments.mask_det_file) if arguments.output_coco_json else None
-    )
-    predictor = opened.predictor
-    records = place_of(opened.weights) if as_trained(arguments) else None
-    result = evaluate(
-        predictor.model,
-        predictor.cfg,
-        device=predictor.device,
-        precision=arguments.precision,
-        max_images=max(0, arguments.max_images),
-        result_files=files,
-        records_file=records,
-        note={"step": opened.step, "weights": opened.weights.name},
-        progress=not arguments.no_bar,
-    )
-    print_table(arguments, result, predictor.cfg.num_classes)
-    if records is not None:
-        print(f"per-image records in {records}")
-    if files is not None:
-        print(f"detections in {files[0]} and {files[1]}")
-
-
-def evaluate_stored(arguments: Namespace) -> None:
-    from yolact.checkpoint import read_checkpoint
-    from yolact.engine.evaluate import evaluate_files
-    from yolact.engine.load import find_config, find_weights, inference_config
-
-    if arguments.config:
-        config = inference_config(arguments.config, overrides(arguments))
-    else:
-        weights = find_weights(arguments.trained_model)
-        config = find_config(weights, read_checkpoint(weights), overrides=overrides(arguments))
-    result = evaluate_files(
-        config,
-        arguments.bbox_det_file,
-        arguments.mask_det_file,
-        max_images=max(0, arguments.max_images),
-    )
-    print_table(arguments, result, config.num_classes)
-
-
-def print_table(arguments: Namespace, result: EvalResult, classes: int) -> None:
-    several = classes > 1
-    print(result.table(per_class=several if arguments.per_class is None else arguments.per_class))
-
-
-def program(argv: Sequence[str] | None = None) -> int:
-    """Runs the program on the words of the command line; its exit code."""
-    return cli.run(main, parser().parse(argv))
