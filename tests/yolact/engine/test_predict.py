@@ -1,4 +1,4 @@
-"""Prediction on pictures, folders and videos."""
+"""Prediction on pictures and folders."""
 
 import cv2
 import numpy as np
@@ -6,14 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.yolact.engine.oracle import COLOURS, Oracle, config, write_set
+from tests.yolact.engine.oracle import Oracle, config, write_set
 from yolact.build import build_model
 from yolact.engine import predict
 from yolact.engine.predict import (
     Predictor,
     predict_folder,
     predict_image,
-    predict_video,
     read_upright,
     write_image,
 )
@@ -30,23 +29,6 @@ def folder(tmp_path):
 @pytest.fixture
 def oracle(folder):
     return Predictor(Oracle(), config(folder))
-
-
-def video(path, frames, codec="MJPG", size=(256, 256)):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, size)
-    for i in range(frames):
-        frame = np.full((size[1], size[0], 3), 128, np.uint8)
-        frame[40:140, 20 + 8 * i : 120 + 8 * i] = COLOURS[0][::-1]
-        writer.write(frame)
-    writer.release()
-    return path
-
-
-def read_video(path):
-    capture, frames = cv2.VideoCapture(str(path)), []
-    while (frame := capture.read())[0]:
-        frames.append(frame[1][..., ::-1])
-    return frames
 
 
 # ---------------------------------------------------------------- arrays
@@ -194,85 +176,3 @@ def test_pictures_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_image(tmp_path / "p.png", np.ones((9, 9, 3), np.uint8))
     assert (tmp_path / "p.png").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
-
-
-# ---------------------------------------------------------------- videos
-
-
-@pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
-def test_a_video(folder, oracle, suffix, batch_size):
-    source = video(folder / "in.avi", 5)
-    assert (
-        predict_video(
-            oracle, source, folder / "out" / f"drawn{suffix}", batch_size=batch_size, progress=False
-        )
-        == 5
-    )
-    frames, plain = read_video(folder / "out" / f"drawn{suffix}"), read_video(source)
-    assert len(frames) == 5 and frames[0].shape == plain[0].shape
-    for i, (frame, before) in enumerate(zip(frames, plain)):
-        changed = np.abs(frame.astype(int) - before).max(2) > 25
-        # the outline runs along the square of this very frame
-        assert changed[90, 18 + 8 * i : 24 + 8 * i].any() and not changed[200:].any()
-    assert [p.name for p in (folder / "out").iterdir()] == [f"drawn{suffix}"]
-
-
-def test_frames_per_second_are_written_on_request(folder, oracle):
-    source = video(folder / "in.avi", 2)
-    predict_video(oracle, source, folder / "a.avi", progress=False)
-    predict_video(oracle, source, folder / "b.avi", show_fps=True, progress=False)
-    a, b = (read_video(folder / f"{name}.avi")[0].astype(int) for name in "ab")
-    difference = np.abs(a - b).max(2) > 60
-    assert difference[:30].any() and not difference[60:].any()
-
-
-def test_a_video_that_cannot_be_opened_is_named(folder, oracle):
-    with pytest.raises(ValueError, match=r"none\.mp4: this video does not exist"):
-        predict_video(oracle, folder / "none.mp4", folder / "out.mp4")
-    (folder / "bad.mp4").write_bytes(b"not a video" * 50)
-    with pytest.raises(ValueError, match=r"bad\.mp4: this video cannot be opened.*codec"):
-        predict_video(oracle, folder / "bad.mp4", folder / "out.mp4")
-    with pytest.raises(ValueError, match="camera 87 cannot be opened"):
-        predict_video(oracle, "87", folder / "out.mp4")
-    source = video(folder / "in.avi", 2)
-    with pytest.raises(ValueError, match=r"out\.gif: cannot write a video"):
-        predict_video(oracle, source, folder / "out.gif", progress=False)
-    assert not list(folder.glob("out*"))
-
-
-def test_a_video_that_fails_midway_leaves_no_half_file_and_an_interrupt_a_whole_one(
-    folder, oracle, monkeypatch
-):
-    source, calls = video(folder / "in.avi", 5), []
-
-    def third_time(error):
-        calls.clear()
-        batch = Predictor.batch
-
-        def stop(self, images):
-            calls.append(1)
-            if len(calls) == 3:
-                raise error
-            return batch(self, images)
-
-        return stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "batch", third_time(RuntimeError("out of memory")))
-        with pytest.raises(RuntimeError, match="out of memory"):
-            predict_video(oracle, source, folder / "out.avi", progress=False)
-    assert not list(folder.glob("*out*"))
-    with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "batch", third_time(KeyboardInterrupt()))
-        assert predict_video(oracle, source, folder / "out.avi", progress=False) == 2
-    assert len(read_video(folder / "out.avi")) == 2
-
-
-def test_without_an_output_a_window_is_needed(folder, oracle, monkeypatch):
-    def no_window(*_):
-        raise cv2.error("not implemented")
-
-    monkeypatch.setattr(cv2, "imshow", no_window)
-    with pytest.raises(ValueError, match="cannot open a window: give an output file"):
-        predict_video(oracle, video(folder / "in.avi", 2), progress=False)

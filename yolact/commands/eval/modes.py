@@ -63,7 +63,7 @@ def draw_data_set(arguments: Namespace, predictor: Predictor) -> None:
 
 
 def draw_video(arguments: Namespace, predictor: Predictor) -> None:
-    from yolact.engine.predict import predict_video
+    from yolact.engine.video import predict_video
 
     source, output = in_out("--video", arguments.video, output_needed=False)
     frames = predict_video(

@@ -1,0 +1,192 @@
+"""Detections of a video, drawn into another or into a window."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from yolact.draw import draw_detections
+from yolact.engine.predict import Predictor
+
+VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+
+
+def predict_video(
+    predictor: Predictor,
+    source: str | Path | int,
+    output: str | Path | None = None,
+    *,
+    score_threshold: float = 0.15,
+    top_k: int = 15,
+    batch_size: int = 1,
+    show_fps: bool = False,
+    progress: bool = True,
+    **drawing,
+) -> int:
+    """Draw the detections of a video into another, or into a window where output is None; returns
+    the number of frames.
+
+    source is a file, or a camera's number. Several frames make one forward pass with batch_size >
+    1. Ctrl-C (and q in the window) ends the video there and keeps what is written. ValueError names
+    a source or a codec that cannot be opened.
+    """
+    capture = _open_video(source)
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    fps = fps if 1 <= fps <= 240 else 30.0
+    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    sink = _Window() if output is None else _VideoFile(Path(output), fps)
+    frames, started = 0, time.perf_counter()
+    try:
+        with tqdm(total=total if total > 0 else None, unit="frame", disable=not progress) as bar:
+            for batch in _batches(capture, batch_size):
+                for frame, found in zip(batch, predictor.batch(batch)):
+                    drawn = draw_detections(
+                        frame,
+                        found,
+                        predictor.cfg.data.class_names,
+                        score_threshold=score_threshold,
+                        top_k=top_k,
+                        **drawing,
+                    )
+                    frames += 1
+                    if show_fps:
+                        _write_fps(drawn, frames / (time.perf_counter() - started))
+                    sink.write(drawn)
+                bar.update(len(batch))
+                if sink.closed:
+                    break
+    except KeyboardInterrupt:
+        print(f"stopped after {frames} frames", file=sys.stderr)
+    except BaseException:
+        sink.discard()
+        raise
+    finally:
+        capture.release()
+    if not frames:
+        sink.discard()
+        raise ValueError(
+            f"{source}: no frame can be read from this video: it may be cut off, or its codec is "
+            "unknown to OpenCV"
+        )
+    sink.finish()
+    return frames
+
+
+def _open_video(source: str | Path | int) -> cv2.VideoCapture:
+    camera = isinstance(source, int) or str(source).isdecimal()
+    if not camera and not Path(str(source)).exists():
+        raise ValueError(
+            f"{source}: this video does not exist: check the path, or give a camera's number"
+        )
+    capture = cv2.VideoCapture(int(str(source)) if camera else str(source))
+    if not capture.isOpened():
+        capture.release()
+        raise ValueError(
+            f"camera {source} cannot be opened: check that it is connected and not in use"
+            if camera
+            else f"{source}: this video cannot be opened: the file is damaged, or OpenCV lacks its "
+            "codec; convert it, for example with ffmpeg -i IN -c:v mjpeg OUT.avi"
+        )
+    return capture
+
+
+def _batches(capture: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]:
+    """Lists of up to `size` RGB frames."""
+    batch = []
+    while True:
+        read, frame = capture.read()
+        if read:
+            batch.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        if batch and (len(batch) == size or not read):
+            yield batch
+            batch = []
+        if not read:
+            return
+
+
+def _write_fps(frame: np.ndarray, fps: float) -> None:
+    scale = max(0.5, frame.shape[0] / 900)
+    # an outline, so that it reads on any ground
+    for ink, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+        cv2.putText(
+            frame,
+            f"{fps:.1f} frames/s",
+            (round(12 * scale), round(30 * scale)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            ink,
+            max(1, round(width * scale)),
+            cv2.LINE_AA,
+        )
+
+
+class _VideoFile:
+    """Frames into a file that appears under its name when it is whole."""
+
+    closed = False
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if path.suffix.lower() not in VIDEO_CODECS:
+            raise ValueError(
+                f"{path}: cannot write a video of type {path.suffix or '(none)'!r}: use one of "
+                f"{', '.join(VIDEO_CODECS)}"
+            )
+        self.path, self.fps = path, fps
+        self.writer: cv2.VideoWriter | None = None
+        self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, frame: np.ndarray) -> None:
+        if self.writer is None:
+            codec = VIDEO_CODECS[self.path.suffix.lower()]
+            self.writer = cv2.VideoWriter(
+                str(self.partial),
+                cv2.VideoWriter.fourcc(*codec),
+                self.fps,
+                (frame.shape[1], frame.shape[0]),
+            )
+            if not self.writer.isOpened():
+                raise ValueError(
+                    f"{self.path}: OpenCV cannot write a video there with the codec {codec}: check "
+                    "that the folder is writable, or write an .avi (MJPG)"
+                )
+        self.writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def finish(self) -> None:
+        assert self.writer is not None, "a video of no frame is discarded"
+        self.writer.release()
+        os.replace(self.partial, self.path)
+
+    def discard(self) -> None:
+        if self.writer is not None:
+            self.writer.release()
+        self.partial.unlink(missing_ok=True)
+
+
+class _Window:
+    """Frames on the screen; q closes it."""
+
+    closed = False
+
+    def write(self, frame: np.ndarray) -> None:
+        try:
+            cv2.imshow("yolact (q quits)", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            self.closed = cv2.waitKey(1) & 0xFF == ord("q")
+        except cv2.error:
+            raise ValueError(
+                "this OpenCV cannot open a window: give an output file, or install opencv-python "
+                "instead of opencv-python-headless"
+            ) from None
+
+    def finish(self) -> None:
+        cv2.destroyAllWindows()
+
+    def discard(self) -> None:
+        pass
