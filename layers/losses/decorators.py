@@ -19,9 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from layers.records import Bound, Fn, Record, Registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Kind = Literal["pixel", "region"]
 # options of every term, see mask.py
@@ -79,59 +82,45 @@ class LossInfo(Record):
 MASK_LOSSES = Registry("mask loss", LossInfo, options=RESERVED, words=WORDS)
 
 
+class Options(TypedDict, total=False):
+    """What a decorator takes beside name and summary: fields of LossInfo, and `bounds`."""
+
+    bounds: dict[str, Bound]
+    needs: Iterable[str]
+    signed: bool
+    signed_when: dict[str, Any]
+    pooled_when: dict[str, Any]
+    spans: tuple[str, ...]
+    source: str
+
+
+class PixelOptions(Options, total=False):
+    whole_when: dict[str, Any]
+
+
 @overload
 def pixel_loss(name: Fn, /) -> Fn: ...
 
 
 @overload
 def pixel_loss(
-    name: str | None = None,
-    summary: str | None = None,
-    *,
-    bounds: dict[str, Bound] | None = None,
-    needs: Iterable[str] = (),
-    signed: bool = False,
-    signed_when: dict[str, Any] | None = None,
-    pooled_when: dict[str, Any] | None = None,
-    spans: Iterable[str] = (),
-    whole_when: dict[str, Any] | None = None,
-    source: str = "",
+    name: str | None = None, summary: str | None = None, **options: Unpack[PixelOptions]
 ) -> Callable[[Fn], Fn]: ...
 
 
 def pixel_loss(
-    name: Any = None,
-    summary: str | None = None,
-    *,
-    bounds: dict[str, Bound] | None = None,
-    needs: Iterable[str] = (),
-    signed: bool = False,
-    signed_when: dict[str, Any] | None = None,
-    pooled_when: dict[str, Any] | None = None,
-    spans: Iterable[str] = (),
-    whole_when: dict[str, Any] | None = None,
-    source: str = "",
+    name: Any = None, summary: str | None = None, **options: Unpack[PixelOptions]
 ) -> Any:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, *, ...) -> (N,H,W): a loss per pixel,
     neither cropped nor reduced.
 
     Without arguments, `@pixel_loss`, the name is the function's and the summary its docstring's
-    first line. The other arguments are fields of LossInfo; the source is added to the docstring.
-    A loss of the same name and module is replaced, as when a notebook's cell runs again. ValueError
-    if another module has the name, if it is reserved, without a summary, or if the signature is not
-    this one."""
-    fields = {
-        "kind": "pixel",
-        "bounds": bounds,
-        "needs": tuple(needs),
-        "signed": signed,
-        "signed_when": signed_when or {},
-        "pooled_when": pooled_when or {},
-        "spans": tuple(spans),
-        "whole_when": whole_when or {},
-        "source": source,
-    }
-    return _decorator(name, summary, ("logits", "target"), fields)
+    first line. Options, all by name: bounds {parameter: Bound}, and what LossInfo describes: needs,
+    signed, signed_when, pooled_when, spans, whole_when, and the source, which is added to the
+    docstring. A loss of the same name and module is replaced, as when a notebook's cell runs again.
+    ValueError if another module has the name, if it is reserved, without a summary, or if the
+    signature is not this one."""
+    return _decorator("pixel", ("logits", "target"), name, summary, options)
 
 
 @overload
@@ -140,54 +129,32 @@ def region_loss(name: Fn, /) -> Fn: ...
 
 @overload
 def region_loss(
-    name: str | None = None,
-    summary: str | None = None,
-    *,
-    bounds: dict[str, Bound] | None = None,
-    needs: Iterable[str] = (),
-    signed: bool = False,
-    signed_when: dict[str, Any] | None = None,
-    pooled_when: dict[str, Any] | None = None,
-    spans: Iterable[str] = (),
-    source: str = "",
+    name: str | None = None, summary: str | None = None, **options: Unpack[Options]
 ) -> Callable[[Fn], Fn]: ...
 
 
-def region_loss(
-    name: Any = None,
-    summary: str | None = None,
-    *,
-    bounds: dict[str, Bound] | None = None,
-    needs: Iterable[str] = (),
-    signed: bool = False,
-    signed_when: dict[str, Any] | None = None,
-    pooled_when: dict[str, Any] | None = None,
-    spans: Iterable[str] = (),
-    source: str = "",
-) -> Any:
+def region_loss(name: Any = None, summary: str | None = None, **options: Unpack[Options]) -> Any:
     """Register fn(logits (N,H,W), target (N,H,W) in {0,1}, weight (N,H,W) in [0,1], *, ...) ->
     (N,): a scale-free loss per instance.
 
-    Pixels of weight 0 must not matter. Otherwise as pixel_loss."""
-    fields = {
-        "kind": "region",
-        "bounds": bounds,
-        "needs": tuple(needs),
-        "signed": signed,
-        "signed_when": signed_when or {},
-        "pooled_when": pooled_when or {},
-        "spans": tuple(spans),
-        "source": source,
-    }
-    return _decorator(name, summary, ("logits", "target", "weight"), fields)
+    Pixels of weight 0 must not matter. Otherwise as pixel_loss, without whole_when."""
+    return _decorator("region", ("logits", "target", "weight"), name, summary, options)
 
 
 def _decorator(
-    name: Any, summary: str | None, arguments: tuple[str, ...], fields: dict[str, Any]
+    kind: Kind,
+    arguments: tuple[str, ...],
+    name: Any,
+    summary: str | None,
+    options: Options,
 ) -> Any:
     """The function, registered, where `name` is one; otherwise a decorator."""
+    if kind == "region" and "whole_when" in options:
+        raise TypeError(
+            "whole_when is of pixel losses: a region loss reads its whole target anyway"
+        )
     if callable(name):
-        return MASK_LOSSES.register(name, arguments, **fields)
+        return MASK_LOSSES.register(name, arguments, kind=kind, **options)
     return lambda function: MASK_LOSSES.register(
-        function, arguments, name=name, summary=summary, **fields
+        function, arguments, name=name, summary=summary, kind=kind, **options
     )
