@@ -15,7 +15,7 @@ ROOMS = ("layers", "data", "yolact", "scripts")
 PROGRAMS = ("train", "eval")
 DOORS = ("scripts", "train", "eval")
 PROGRAM_ROOMS = ("yolact.commands", "yolact.benchmarks")
-MOST_STATEMENTS, LONGEST_LINE = 40, 100
+MOST_STATEMENTS, MOST_IN_A_FILE, LONGEST_LINE = 40, 250, 100
 
 # Rooms that each room may import: `yolact` is the model and what stands beside it in yolact/*.py.
 ARROWS = {
@@ -55,6 +55,8 @@ TORCH_FREE = (
     "data.messages",
     "data.settings",
     "data.yaml_text",
+    "data.images",
+    "data.prepare.nuclei",
     "data.resolve",
     "yolact",
     "yolact.__main__",
@@ -208,8 +210,8 @@ def test_functions_stay_readable(name):
             assert statements(node) <= MOST_STATEMENTS, f"{node.name} (line {node.lineno})"
 
 
-def test_sizes_are_printed(capsys):
-    """No limit on files: one idea each. Their sizes are shown where the gate can see them."""
+def test_files_hold_one_idea(capsys):
+    """A file that outgrows the limit is mostly two. Sizes are shown where the gate can see them."""
     sizes = sorted((statements(tree(name)), name) for name in SOURCES)
     with capsys.disabled():
         longest, median = sizes[-1], sizes[len(sizes) // 2]
@@ -217,6 +219,7 @@ def test_sizes_are_printed(capsys):
             f"\n{len(sizes)} files: median {median[0]} statements, "
             f"longest {longest[0]} ({longest[1]})"
         )
+    assert longest[0] <= MOST_IN_A_FILE, longest[1]
 
 
 def test_nothing_imports_in_circles():

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data.coco import read_image
 from data.doctor.findings import Findings, Progress, few
 from data.doctor.split import Split
+from data.images import read_image
 from layers.problems import Problem, ProblemError
 
 BOX_SLACK = (2.0, 0.05)  # a box may miss its mask's extent by 2 px or 5 % of its longer side

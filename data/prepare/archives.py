@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data.annotations import read_coco
 from data.doctor.findings import few
+from data.images import IMAGE_SUFFIXES
 
 
 def unpack(archive: str | Path, folder: str | Path) -> int:
@@ -94,8 +95,6 @@ def _extract(archive: Path, folder: Path, members: list[tuple], open_member) -> 
 
 def image_files(folder: Path) -> Iterator[Path]:
     """The images directly in a folder."""
-    from data.coco import IMAGE_SUFFIXES  # not at import: it loads torch, which --help need not
-
     return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from data.coco import read_image
+from data.images import read_image
 from data.prepare.archives import image_files, unpack, verify_split
 
 SPLITS = ("train", "val")

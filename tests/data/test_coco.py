@@ -10,7 +10,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO as PycocotoolsCOCO
 
 from data.annotations import read_coco
-from data.coco import CocoDataset, read_image
+from data.coco import CocoDataset
+from data.images import read_image
 from data.rules import rle_length
 from data.transforms import eval_transform
 from tests.data.sets import (
