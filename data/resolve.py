@@ -73,7 +73,7 @@ def load_config(
     config = _validate(values, origins, origin)
     config = _autoscale(config, fixed | set(changes))
     if check_names:
-        _check_names(config)
+        check_names_of(config)
     return config
 
 
@@ -313,9 +313,9 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
     )
 
 
-def _check_names(config: Config) -> None:
-    """The registered names in the expressions of losses and assigner, their parameters, and the
-    plugins."""
+def check_names_of(config: Config) -> None:
+    """ConfigError for an unknown name or a wrong parameter in the expressions of losses and
+    assigner, and for plugins that do not load. Imports torch."""
     from layers.assign import build_assigner
     from layers.losses.box import build_box_loss
     from layers.losses.checks.contract import refuse_broken

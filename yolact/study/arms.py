@@ -12,14 +12,15 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from data.resolve import AUTOSCALE_BATCH, ConfigError, config_hash, load_config
+from data.resolve import AUTOSCALE_BATCH, ConfigError, check_names_of, config_hash, load_config
 from data.schema import Config
 from data.settings import type_of
 from data.yaml_text import read_yaml, write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
 from yolact.study.folder.layout import ASIDE, INIT_FOLDER, LAST, run_folder
-from yolact.study.plan import SEED_STRIDE, ArmEntry, InitRun, Study
+from yolact.study.plan import Study
+from yolact.study.sections import SEED_STRIDE, ArmEntry, InitRun
 
 LONGEST_SLUG = 60
 
@@ -262,7 +263,9 @@ def check_losses(study: Study, arms: list[Arm]) -> list[str]:
     seen: dict[str, Arm] = {}
     for arm in arms:
         # refuses unknown names, parameters, plugins
-        config = _canonical_config(load_config(_at_one_seed(study, arm).model_dump()))
+        config = _at_one_seed(study, arm)
+        check_names_of(config)
+        config = _canonical_config(config)
         _refuse_equal(study, seen, arm, config)
         blank = config.model_copy(
             update={"loss": config.loss.model_copy(update={"mask": "-", "mask_weight": 0.0})}

@@ -23,7 +23,8 @@ from yolact.study.arms import (
     hash8,
 )
 from yolact.study.folder.layout import SEARCH_FOLDER, TUNE_FOLDER, run_folder
-from yolact.study.plan import Search, Study
+from yolact.study.plan import Study
+from yolact.study.sections import Search
 
 
 @dataclass(frozen=True)

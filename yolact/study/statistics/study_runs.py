@@ -133,7 +133,8 @@ def _one_of(
             else:
                 others[place] = _other(departs)
         except ValueError as error:
-            why = f"unfinished (no {RECORDS})" if "does not exist" in str(error) else str(error)
+            evaluated = (place / RECORDS).is_file()
+            why = str(error) if evaluated else f"unfinished (no {RECORDS})"
     best = [(run, departs) for run, departs in finished if not departs] or finished
     # as text, for a metric that is nan equals nothing
     if len({(run.truth_digest, str(run.resampled.point)) for run, _ in best}) > 1:

@@ -13,7 +13,8 @@ from yolact.study.folder.layout import JOURNAL, SEARCH_FOLDER
 from yolact.study.folder.locks import is_held
 from yolact.study.folder.progress import folder_of
 from yolact.study.folder.reading import final_validation, metric
-from yolact.study.plan import Range, Search, Study
+from yolact.study.plan import Study
+from yolact.study.sections import Range, Search
 from yolact.study.train.local import Driver
 from yolact.study.train.stages import Plan
 from yolact.study.tuning import Trial, search_run, write_splits

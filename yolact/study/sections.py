@@ -1,0 +1,125 @@
+"""The sections of a study's file: an entry of arms, the start of every run, tuning, search."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from data.schema import NonNegativeInt, Positive, PositiveInt, Section
+
+TUNE_SEED = 10_000  # far from the seeds that people report
+SEED_STRIDE = 1000  # between the training seeds of two arms with paired: false
+
+Seeds = tuple[NonNegativeInt, ...]
+Settings = dict[str, Any]  # {"section.field": value}; an arm's may also hold "base"
+Grid = dict[str, list]
+
+
+class ArmEntry(Section):
+    """One entry of arms: settings alone, or those of every point of a grid or zip."""
+
+    label: str = Field("", description="name of the arm in tables; empty = what it changes")
+    settings: Settings = Field({}, description="what it changes; 'base' may be among it")
+    grid: Grid = Field({}, description="every combination of these values is an arm")
+    zip: Grid = Field({}, description="the first of all values is an arm, the second of all, ...")
+    tune: Grid = Field(
+        {}, description="the arm's own grid of settings to tune; empty = the study's"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.grid and self.zip:
+            raise ValueError("an entry of arms is a grid or a zip, not both: write two entries")
+        if self.label and (self.grid or self.zip):
+            raise ValueError(
+                f"label: {self.label!r} would name every arm of the grid or zip: leave it out, or "
+                "write the arms one by one"
+            )
+        lengths = {axis: len(values) for axis, values in self.zip.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                "the lists of a zip must have one length, got "
+                f"{', '.join(f'{k}: {n}' for k, n in lengths.items())}"
+            )
+        if len(self.axes) > len(set(self.axes)):
+            raise ValueError(f"{next(a for a in self.axes if self.axes.count(a) > 1)} is set twice")
+        return self
+
+    @property
+    def axes(self) -> list[str]:
+        return [*self.settings, *self.grid, *self.zip]
+
+
+class InitRun(Section):
+    """A training whose last weights every run starts from."""
+
+    base: str = Field("", description="its config; empty = the study's")
+    settings: Settings = Field({}, description="settings on top of the study's")
+    iterations: PositiveInt = Field(description="its length")
+    seed: NonNegativeInt = Field(0, description="its seed")
+
+
+class Tune(Section):
+    """The same number of trials for every arm, on images cut from the training set."""
+
+    grid: Grid = Field(
+        description="settings to try, every combination: {train.lr: [...], loss.mask_weight: [...]}"
+    )
+    seeds: Seeds = Field((TUNE_SEED,), description="seeds of the trials; none of them is reported")
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="share of the training images that trials are scored on"
+    )
+    budget: PositiveInt | None = Field(
+        None, description="iterations of a trial; none = the study's budget"
+    )
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _listed(cls, value):
+        return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Range(Section):
+    low: float
+    high: float
+    log: bool = Field(False, description="uniform in the logarithm")
+    step: Positive | None = Field(None, description="only low, low + step, ...")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"needs low < high{', above 0 with log: true' if self.log else ''}, got "
+                f"{self.low:g} and {self.high:g}"
+            )
+        return self
+
+
+class Search(Section):
+    """What --search draws: settings with {placeholders}, and the range of each."""
+
+    settings: Settings = Field(
+        {}, description="settings with placeholders: {loss.mask: 'bce + {alpha}*mse'}"
+    )
+    space: dict[str, Range | list] = Field(
+        description="a range or a list of values for each placeholder, or for a setting by its key"
+    )
+    trials: PositiveInt = Field(30, description="trials in all, over every process and every start")
+    seed: NonNegativeInt = Field(TUNE_SEED, description="seed of each training, and of the sampler")
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="share of the training images that trials are scored on"
+    )
+    budget: PositiveInt | None = Field(
+        None, description="iterations of a trial; none = the study's budget"
+    )
+
+    @property
+    def placeholders(self) -> set[str]:
+        return {
+            name
+            for value in self.settings.values()
+            if isinstance(value, str)
+            for name in re.findall(r"\{(\w+)\}", value)
+        }
