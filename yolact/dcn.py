@@ -185,7 +185,8 @@ class _SampledConv(torch.autograd.Function):
         for image in range(batch):
             # (G,C/G,9hw)
             columns = _sample(x[image], grid[image]).mul_(mask[image].view(groups, 1, -1))
-            torch.addmm(bias[:, None], matrix, columns.view(matrix.shape[1], h * w), out=out[image])
+            # not by out=, which torch 2.5 cannot compile
+            out[image] = torch.addmm(bias[:, None], matrix, columns.view(matrix.shape[1], h * w))
         return out.view(batch, -1, h, w)
 
     @staticmethod
