@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
 import torch
 
 from data.cigarettes.generate import generate
-from data.loader import build_dataset, train_loader
+from data.loader import Batch, train_loader
 from data.resolve import load_config
+from data.schema import Config
 from data.transforms import normalize
 from layers.extras import EXTRAS
 from layers.losses.checks.contract import variants
+from layers.losses.criterion import Criterion
 from layers.losses.rank_sort import rank_sort_loss
 from layers.losses.registry import names
 from layers.targets import Targets
@@ -25,6 +27,7 @@ from yolact.benchmarks.inputs import ground_truth, images
 from yolact.benchmarks.timing import peak_memory_mb, time_calls
 from yolact.build import build_criterion
 from yolact.engine.benchmark import benchmark
+from yolact.engine.datasets import training_set
 from yolact.engine.evaluate import evaluate
 from yolact.engine.optim import build_optimizer
 from yolact.engine.precision import autocast
@@ -243,23 +246,7 @@ class Bench:
             model = self.model(training=True)
             criterion = build_criterion(cfg, model).to(self.device)
             optimizer = build_optimizer(model.parameters(), cfg.train)
-            dataset = build_dataset(
-                cfg,
-                "train",
-                mask_sizes=criterion.mask_sizes,
-                needs_full_masks=criterion.needs_full_masks,
-                extras=criterion.extras,
-            )
-            batches = iter(
-                train_loader(
-                    cfg,
-                    dataset,
-                    start_step=0,
-                    rank=0,
-                    world_size=1,
-                    num_workers=cfg.train.num_workers,
-                )
-            )
+            batches = _training_batches(cfg, criterion)
             stages: dict[str, list[float]] = {
                 name: [] for name in ("data", "forward", "criterion", "backward", "optimiser")
             }
@@ -303,23 +290,7 @@ class Bench:
     def loader(self) -> dict:
         with self._generated(train=64, val=1) as cfg:
             criterion = build_criterion(cfg, build_model(cfg))
-            dataset = build_dataset(
-                cfg,
-                "train",
-                mask_sizes=criterion.mask_sizes,
-                needs_full_masks=criterion.needs_full_masks,
-                extras=criterion.extras,
-            )
-            batches = iter(
-                train_loader(
-                    cfg,
-                    dataset,
-                    start_step=0,
-                    rank=0,
-                    world_size=1,
-                    num_workers=cfg.train.num_workers,
-                )
-            )
+            batches = _training_batches(cfg, criterion)
             times = time_calls(
                 lambda: next(batches), self.seconds, warmup=2 * max(cfg.train.num_workers, 1) + 1
             )
@@ -396,6 +367,13 @@ class _GeneratedSet:
 
     def __exit__(self, *_):
         self.folder.cleanup()
+
+
+def _training_batches(cfg: Config, criterion: Criterion) -> Iterator[Batch]:
+    """Batches of the config's training set, as the first step of a training gets them."""
+    dataset = training_set(cfg, None, criterion)
+    workers = cfg.train.num_workers
+    return iter(train_loader(cfg, dataset, start_step=0, rank=0, world_size=1, num_workers=workers))
 
 
 def _without_reduced(targets: Targets) -> Targets:

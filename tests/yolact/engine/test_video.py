@@ -50,7 +50,8 @@ def test_a_video(folder, oracle, suffix, batch_size):
     frames, plain = read_video(folder / "out" / f"drawn{suffix}"), read_video(source)
     assert len(frames) == 5 and frames[0].shape == plain[0].shape
     for i, (frame, before) in enumerate(zip(frames, plain)):
-        changed = np.abs(frame.astype(int) - before).max(2) > 25
+        # the outline differs by 22 to 30, codecs by up to 5, so 15 whatever OpenCV brings
+        changed = np.abs(frame.astype(int) - before).max(2) > 15
         # the outline runs along the square of this very frame
         assert changed[90, 18 + 8 * i : 24 + 8 * i].any() and not changed[200:].any()
     assert [p.name for p in (folder / "out").iterdir()] == [f"drawn{suffix}"]
