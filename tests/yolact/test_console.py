@@ -1,6 +1,7 @@
 """The console command: it lists every program, opens each, and suggests the nearest name."""
 
 import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_program_is_a_command_and_has_a_line_of_help(capsys):
-    modules = {path.stem for path in (ROOT / "yolact" / "commands").glob("*.py")} - {"__init__"}
+    modules = {module.name for module in pkgutil.iter_modules([ROOT / "yolact" / "commands"])}
     assert modules == {module for module, _ in COMMANDS.values()}
     assert console(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
