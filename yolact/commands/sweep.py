@@ -147,7 +147,6 @@ def _dry_run(study: StudyHandle, arguments: Namespace) -> None:
         estimate_cost(
             plan.study,
             runs,
-            root=plan.root,
             device=slots[0].device,
             slots=len(slots),
             trials=len(plan.trials),

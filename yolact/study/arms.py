@@ -218,7 +218,7 @@ def identity(config: Config) -> Config:
 # ------------------------------------------------------------------------------------- shared start
 
 
-def init_run(study: Study, root: str | Path = "runs") -> PlannedRun | None:
+def init_run(study: Study) -> PlannedRun | None:
     """The training that makes the checkpoint from which all runs start; None where init_from is a
     file or empty."""
     init = study.init_from
@@ -246,7 +246,7 @@ def init_run(study: Study, root: str | Path = "runs") -> PlannedRun | None:
 
 def init_checkpoint(study: Study, root: str | Path = "runs") -> str:
     """What train.init_from is in every run."""
-    run = init_run(study, root)
+    run = init_run(study)
     return str(study.init_from) if run is None else (Path(root) / run.folder / LAST).as_posix()
 
 
@@ -262,9 +262,8 @@ def check_losses(study: Study, arms: list[Arm]) -> list[str]:
     groups: dict[str, dict[str, tuple[Arm, Config]]] = {}
     seen: dict[str, Arm] = {}
     for arm in arms:
-        # refuses unknown names, parameters, plugins
         config = _at_one_seed(study, arm)
-        check_names_of(config)
+        check_names_of(config)  # refuses unknown names, parameters, plugins
         config = _canonical_config(config)
         _refuse_equal(study, seen, arm, config)
         blank = config.model_copy(

@@ -219,7 +219,7 @@ def test_a_shared_start_is_a_run_of_its_own_that_all_arms_name():
         init_from={"iterations": 50, "settings": {"loss.mask_weight": 0}},
         settings={"train.batch_size": 4},
     )
-    first = init_run(made, "elsewhere")
+    first = init_run(made)
     assert (
         first.config.train.iterations,
         first.config.loss.mask_weight,

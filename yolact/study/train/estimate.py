@@ -14,7 +14,14 @@ from typing import Any, cast
 
 from data.messages import brief
 from data.schema import Config
-from yolact.study.arms import Arm, PlannedRun, baseline_of, config_differences, init_run
+from yolact.study.arms import (
+    Arm,
+    PlannedRun,
+    baseline_of,
+    config_differences,
+    init_checkpoint,
+    init_run,
+)
 from yolact.study.plan import Study
 
 TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 4
@@ -38,12 +45,9 @@ def describe_study(
         if study.looks
         else f"once, after {len(study.seeds)} seeds"
     )
-    first = init_run(study, root)
-    start = (
-        f"{root / first.folder / 'weights' / 'last.pth'}, trained first"
-        if first
-        else study.init_from or "drawn by parameter name"
-    )
+    start = init_checkpoint(study, root) or "drawn by parameter name"
+    if init_run(study):
+        start += ", trained first"
     lines = [
         f"study      {study.name}: {len(arms)} arms x {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}), base {study.base}"
@@ -146,7 +150,6 @@ def estimate_cost(
     study: Study,
     runs: Sequence[PlannedRun],
     *,
-    root: Path,
     device: str,
     slots: int,
     trials: int = 0,
@@ -168,7 +171,7 @@ def estimate_cost(
             f"validation x {validations}: {_duration(seconds[run.arm.label])} a run"
         )
     total = sum(seconds[run.arm.label] for run in runs)
-    first = init_run(study, root)
+    first = init_run(study)
     parts = [f"{len(runs)} runs"]
     if first is not None:
         step, validation, validations = time_run(first.config, device)
@@ -196,7 +199,7 @@ def time_run(config: Config, device: str) -> tuple[float, float, int]:
     from yolact.engine.state import build_state
     from yolact.engine.step import Updater, read
 
-    # which may not be there yet
+    # the weights to start from may not be there yet, and take no part in what is timed
     config = config.model_copy(
         update={
             "train": config.train.model_copy(update={"init_from": ""}),

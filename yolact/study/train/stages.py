@@ -80,7 +80,7 @@ def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:
     trials = trials_of(study, arms, root)
     chosen = tuned(study, trials, root) if trials else {}
     reported = [] if chosen is None else runs_of(study, arms, chosen=chosen, root=root)
-    return Plan(study, root, arms, init_run(study, root), trials, reported)
+    return Plan(study, root, arms, init_run(study), trials, reported)
 
 
 def write_tune_splits(plan: Plan) -> None:
