@@ -72,7 +72,19 @@ class AnnotationTable:
         polygons = [
             self.coordinates[self.point_start[r] : self.point_start[r + 1]].tolist() for r in rings
         ]
-        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+        return encoded(polygons, height, width)
+
+
+def encoded(
+    segmentation: Mapping[str, Any] | list[list[float]], height: int, width: int
+) -> dict[str, Any]:
+    """A COCO segmentation (polygons, or an RLE with counts as text or as numbers) of an image of
+    height x width as a pycocotools RLE."""
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return dict(segmentation)
 
 
 def parse_json(path: str | Path, what: str, *, if_absent: str = "check the path") -> Any:
@@ -255,9 +267,7 @@ def _pack(
         for annotation in groups.get(image["id"], ()):
             segmentation = annotation["segmentation"]
             if isinstance(segmentation, dict):
-                counts = segmentation["counts"]
-                if isinstance(counts, list):
-                    counts = coco_mask.frPyObjects(segmentation, *segmentation["size"])["counts"]
+                counts = encoded(segmentation, *segmentation["size"])["counts"]
                 rle += counts.encode() if isinstance(counts, str) else counts
             else:
                 for polygon in segmentation:

@@ -16,6 +16,7 @@ Own data         DataSet, Sample, Targets
 Training         train, Run
 Finding          load, Predictor, Predictions, Detections
 Comparing        compare, study
+Bounds           mask_bound, MaskBound
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from layers.losses.registry import pixel_loss, region_loss
     from layers.targets import Targets
     from yolact import study
+    from yolact.bound import MaskBound, mask_bound
     from yolact.build import build_criterion, build_model
     from yolact.checkpoint import load_weights
     from yolact.engine.datasets import DataSet
@@ -50,6 +52,7 @@ __all__ = [
     "Criterion",
     "DataSet",
     "Detections",
+    "MaskBound",
     "MaskLoss",
     "Predictions",
     "Predictor",
@@ -64,6 +67,7 @@ __all__ = [
     "load",
     "load_config",
     "load_weights",
+    "mask_bound",
     "pixel_loss",
     "region_loss",
     "study",
@@ -76,6 +80,7 @@ _HOMES = {
     "Criterion": "layers.losses.criterion",
     "DataSet": "yolact.engine.datasets",
     "Detections": "yolact.outputs",
+    "MaskBound": "yolact.bound",
     "MaskLoss": "layers.losses.mask",
     "Predictions": "yolact.outputs",
     "Predictor": "yolact.engine.predict",
@@ -90,6 +95,7 @@ _HOMES = {
     "load": "yolact.engine.load",
     "load_config": "data.resolve",
     "load_weights": "yolact.checkpoint",
+    "mask_bound": "yolact.bound",
     "pixel_loss": "layers.losses.registry",
     "region_loss": "layers.losses.registry",
     "study": "yolact",

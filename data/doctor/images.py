@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from data.annotations import encoded
 from data.doctor.findings import Findings, Progress, few
 from data.doctor.split import Split
 from data.images import read_image
@@ -188,9 +189,4 @@ def mask_extent(
     segmentation: dict | list, height: int, width: int
 ) -> tuple[float, float, float, float]:
     """x, y, width, height of a COCO segmentation's foreground."""
-    encoded = segmentation
-    if isinstance(segmentation, list):
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = coco_mask.frPyObjects(segmentation, height, width)
-    return tuple(coco_mask.toBbox(encoded).tolist())
+    return tuple(coco_mask.toBbox(encoded(segmentation, height, width)).tolist())
