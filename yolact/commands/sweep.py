@@ -26,7 +26,7 @@ from layers.names import unknown_name
 from yolact import cli
 from yolact.study.arms import PlannedRun, runs_of
 from yolact.study.handle import StudyHandle, load
-from yolact.study.train.course import train_one, train_stages, train_start
+from yolact.study.train.course import train_one, train_stages
 from yolact.study.train.estimate import describe_study, estimate_cost, list_runs, power_of
 from yolact.study.train.launch import pasteable, yolact_command
 from yolact.study.train.local import Slot, Stopped, local_slots
@@ -125,7 +125,7 @@ def _train(study: StudyHandle, plan: Plan, arguments: Namespace) -> bool:
     if arguments.search:
         from yolact.study.train.search import search
 
-        return train_start(plan, driver, live) and search(plan, driver, live.say) == 0
+        return search(plan, driver, live.say) == 0
     return train_stages(plan, driver, live)
 
 
@@ -150,13 +150,14 @@ def _dry_run(study: StudyHandle, arguments: Namespace) -> None:
             device=slots[0].device,
             slots=len(slots),
             trials=len(plan.trials),
+            starts=plan.starts_of([*runs, *(trial.run for trial in plan.trials)]),
         )
     )
 
 
 def _print_commands(plan: Plan, arguments: Namespace) -> None:
-    """One command for each run of the stage that is due; the shared start comes first, and the
-    others wait for it by themselves."""
+    """One command for each run of the stage that is due; a start comes before what trains from it,
+    and that waits for it by itself."""
     for run in plan.open(plan.due):
         print(shlex.join(pasteable(_command(arguments, run))))
     if not plan.reported:

@@ -171,7 +171,7 @@ def config_of(
             changes, reference if base == study.base else _load(base, study.settings, study.name)
         )
         iterations = max(1, round(iterations * reference.train.batch_size / batch))
-    start = {"train.init_from": init_checkpoint(study, root)} if study.init_from else {}
+    start = {"train.init_from": init_checkpoint(study, seed, root)} if study.init_from else {}
     fixed = {
         "name": f"{study.name}/{arm.slug}",
         "train.seed": seed,
@@ -184,9 +184,14 @@ def config_of(
 
 def at_seed(study: Study, arm: Arm, config: Config, seed: int) -> Config:
     """The config of a run of the arm, for another seed. Arms that are not paired train with seeds
-    of their own."""
+    of their own; where every seed has a start, all arms share that."""
     own = seed if study.paired else seed + SEED_STRIDE * arm.number
-    return config.model_copy(update={"train": config.train.model_copy(update={"seed": own})})
+    start = config.train.init_from
+    if study.start_per_seed:
+        root, is_ours, _ = start.rpartition(f"{study.name}/{INIT_FOLDER}/")
+        start = init_checkpoint(study, seed, root) if is_ours else start
+    train = config.train.model_copy(update={"seed": own, "init_from": start})
+    return config.model_copy(update={"train": train})
 
 
 def hash8(config: Config) -> str:
@@ -215,18 +220,19 @@ def identity(config: Config) -> Config:
     return config.model_copy(update={"name": "-", "data": data, "train": train})
 
 
-# ------------------------------------------------------------------------------------- shared start
+# ------------------------------------------------------------------------------------------- starts
 
 
-def init_run(study: Study) -> PlannedRun | None:
-    """The training that makes the checkpoint from which all runs start; None where init_from is a
-    file or empty."""
+def init_run(study: Study, seed: int) -> PlannedRun | None:
+    """The training that makes the checkpoint from which runs of this seed start: the same for all
+    seeds unless init_from is per_seed. None where init_from is a file or empty."""
     init = study.init_from
     if not isinstance(init, InitRun):
         return None
+    own = seed if init.per_seed else init.seed
     fixed = {
         "name": f"{study.name}/{INIT_FOLDER}",
-        "train.seed": init.seed,
+        "train.seed": own,
         "train.iterations": init.iterations,
         "train.autoscale": False,
     }
@@ -236,18 +242,19 @@ def init_run(study: Study) -> PlannedRun | None:
         f"{study.name}: init_from",
     )
     arm = Arm(INIT_FOLDER, INIT_FOLDER, dict(init.settings), {})
-    return PlannedRun(
-        arm,
-        init.seed,
-        config,
-        Path(study.name) / INIT_FOLDER / run_folder(init.seed, hash8(config)),
-    )
+    folder = Path(study.name) / INIT_FOLDER / run_folder(own, hash8(config))
+    return PlannedRun(arm, own, config, folder)
 
 
-def init_checkpoint(study: Study, root: str | Path = "runs") -> str:
-    """What train.init_from is in every run."""
-    run = init_run(study)
-    return str(study.init_from) if run is None else (Path(root) / run.folder / LAST).as_posix()
+def init_checkpoint(study: Study, seed: int, root: str | Path = "runs") -> str:
+    """What train.init_from is in the runs of a seed."""
+    run = init_run(study, seed)
+    return str(study.init_from) if run is None else checkpoint_of(run, root)
+
+
+def checkpoint_of(run: PlannedRun, root: str | Path = "runs") -> str:
+    """The path of a run's last weights, as the config of one that starts from them names it."""
+    return (Path(root) / run.folder / LAST).as_posix()
 
 
 # ----------------------------------------------------------------------------------------- refusals

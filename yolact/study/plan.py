@@ -96,7 +96,9 @@ class Study(Section):
         description="numbers of seeds after which one looks, [3, 5, 10]; empty = once, at the end",
     )
     init_from: str | InitRun = Field(
-        "", description="checkpoint that every run starts from, or a training that makes it"
+        "",
+        description="checkpoint that every run starts from, or a training that makes it, or one "
+        "for each seed",
     )
     tune: Tune | None = Field(None, description="tuning before the comparison, equal for every arm")
     search: Search | None = Field(None, description="what --search looks for")
@@ -105,6 +107,11 @@ class Study(Section):
         description="allow arms whose mask losses are one loss up to a factor, as an A/A test "
         "needs",
     )
+
+    @property
+    def start_per_seed(self) -> bool:
+        """Whether seed k of every arm starts from a training of its own seed."""
+        return isinstance(self.init_from, InitRun) and self.init_from.per_seed
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from data.schema import NonNegativeInt, Positive, PositiveInt, Section
 
@@ -53,12 +53,26 @@ class ArmEntry(Section):
 
 
 class InitRun(Section):
-    """A training whose last weights every run starts from."""
+    """A training whose last weights runs start from: one for all, or one for each seed."""
 
     base: str = Field("", description="its config; empty = the study's")
     settings: Settings = Field({}, description="settings on top of the study's")
     iterations: PositiveInt = Field(description="its length")
     seed: NonNegativeInt = Field(0, description="its seed")
+    per_seed: StrictBool = Field(
+        False,
+        description="a start for each seed, trained with it: seed k of every arm starts from "
+        "start k",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.per_seed and self.seed:
+            raise ValueError(
+                f"seed: {self.seed} would be of one start, and per_seed makes one for each seed: "
+                "leave out one of the two"
+            )
+        return self
 
 
 class Tune(Section):

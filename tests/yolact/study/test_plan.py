@@ -154,9 +154,8 @@ def test_arms_that_are_not_paired_share_the_start_alone():
     assert {run.config.train.init_from for run in runs[True]} == {
         run.config.train.init_from for run in runs[False]
     }
-    assert len({run.config.train.init_from for run in runs[False]}) == 1 and init_run(
-        apart
-    ) == init_run(paired)
+    assert len({run.config.train.init_from for run in runs[False]}) == 1
+    assert init_run(apart, 4) == init_run(paired, 7)
     equal = [
         describe_study(made, arms_of(made), runs[made.paired], Path("runs"))
         for made in (paired, apart)
@@ -219,7 +218,7 @@ def test_a_shared_start_is_a_run_of_its_own_that_all_arms_name():
         init_from={"iterations": 50, "settings": {"loss.mask_weight": 0}},
         settings={"train.batch_size": 4},
     )
-    first = init_run(made)
+    first = init_run(made, 0)
     assert (
         first.config.train.iterations,
         first.config.loss.mask_weight,
@@ -232,8 +231,35 @@ def test_a_shared_start_is_a_run_of_its_own_that_all_arms_name():
     assert [run.folder for run in here] == [run.folder for run in there], (
         "the hash does not depend on where the runs are"
     )
-    assert init_run(study(init_from="weights.pth")) is None
+    assert init_run(study(init_from="weights.pth"), 0) is None
     assert configs(study(init_from="weights.pth"))["dice"].train.init_from == "weights.pth"
+
+
+def test_a_start_for_each_seed_is_shared_by_the_arms():
+    init = {"iterations": 50, "per_seed": True, "settings": {"loss.mask_weight": 0}}
+    arms = ["bce", "dice", {"loss.mask": "mse", "train.init_from": "mine.pth"}]
+    content = dict(init_from=init, arms=arms, seeds=[4, 7], added_seeds=[9], paired=False)
+    made = study(**content, tune={"grid": {"train.lr": [1e-3, 1e-4]}, "seeds": [30]})
+    starts = {seed: init_run(made, seed) for seed in (4, 7, 9, 30)}
+    assert {
+        seed: (start.seed, start.config.train.seed, start.config.train.iterations)
+        for seed, start in starts.items()
+    } == {seed: (seed, seed, 50) for seed in starts}
+    assert config_differences(starts[4].config, starts[9].config) == {"train.seed": (4, 9)}
+    paths = {seed: f"else/where/{run.folder}/weights/last.pth" for seed, run in starts.items()}
+    runs = runs_of(made, arms_of(made), root="else/where")
+    assert [run.config.train.init_from for run in runs if run.arm.number < 2] == [
+        paths[seed] for seed in (4, 4, 7, 7, 9, 9)
+    ]
+    assert {run.config.train.init_from for run in runs if run.arm.number == 2} == {"mine.pth"}
+    assert [run.folder for run in runs] == [run.folder for run in runs_of(made, arms_of(made))]
+    trials = trials_of(made, arms_of(made)[:2], "else/where")
+    assert {trial.run.config.train.init_from for trial in trials} == {paths[30]}
+    shared = study(**content | {"init_from": {**init, "per_seed": False}})
+    assert init_run(shared, 9) == init_run(shared, 4) == init_run(made, 0)
+    assert read_study(read_yaml(dump_study(made))) == made
+    text = describe_study(made, arms_of(made), runs, Path("runs"))
+    assert "the start (one for each seed, runs/s/_init/seed<k>-*, trained first)" in text
 
 
 def test_tuned_settings_apply_to_their_arm():
@@ -314,6 +340,18 @@ REFUSED = [
         "study: init_from=3: must be {iterations: 500, .*, or a checkpoint's path$",
     ),
     (dict(init_from={"iterations": 0}), "study: init_from.iterations=0: must be > 0$"),
+    (
+        dict(init_from={"iterations": 5, "per_seeds": True}),
+        "study: unknown key init_from.per_seeds; did you mean per_seed",
+    ),
+    (
+        dict(init_from={"iterations": 5, "per_seed": 1}),
+        "study: init_from.per_seed=1: must be true or false",
+    ),
+    (
+        dict(init_from={"iterations": 5, "per_seed": True, "seed": 3}),
+        "study: init_from: seed: 3 would be of one start, and per_seed makes one for each seed",
+    ),
     (
         dict(search={"settings": {"loss.mask": "bce + {a}*mse"}, "space": {}}),
         "search.space: needs what is searched",

@@ -82,8 +82,13 @@ def mixtures(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> dic
     """
     if not runs:
         return {}
+    starts = _starts(runs, study)
     facts = {
-        name: {"data": _data(run), "code": _code(run), "evaluation": _evaluation(run)}
+        name: {
+            "data": {**_data(run), "train.init_from": starts[name]},
+            "code": _code(run),
+            "evaluation": _evaluation(run),
+        }
         for name, run in runs.items()
     }
     for name, length in _lengths(runs, study).items():
@@ -105,7 +110,19 @@ def _data(run: Trained) -> dict[str, Any]:
     return {
         "validation set": f"{run.run.images} images ({run.run.truth_digest[:8]})",
         **{f"data.{k}": v for k, v in section.items()},
-        "train.init_from": identity(run.config).train.init_from,
+    }
+
+
+def _starts(runs: Mapping[str, Trained], study: Study) -> dict[str, str]:
+    """{run: what it starts from}. Where every seed has a start, those of different seeds differ in
+    nothing else, and those of one seed are to be the same."""
+    starts = {name: identity(run.config).train.init_from for name, run in runs.items()}
+    if not study.start_per_seed:
+        return starts
+    first = {runs[name].run.seed: start for name, start in reversed(starts.items())}
+    return {
+        name: "its seed's" if start == first[runs[name].run.seed] else start
+        for name, start in starts.items()
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.resolve import ConfigError
 from yolact.files import write_whole
-from yolact.study.arms import PlannedRun
+from yolact.study.arms import PlannedRun, init_run
 from yolact.study.folder.kept import kept_study
 from yolact.study.folder.layout import study_file
 from yolact.study.plan import Study, dump_study, load_study
@@ -55,12 +55,11 @@ def begin(study: Study, root: Path, *, amend: bool) -> None:
 
 
 def train_stages(plan: Plan, driver: Driver, live: LiveTable) -> bool:
-    """Trains the shared start, the trials, and then the reported runs. Whether all are done."""
-    if plan.open(plan.current) and not train_start(plan, driver, live):
-        return False
+    """Trains the trials, and then the reported runs, each behind what it starts from. Whether all
+    are done."""
     while True:
-        live.runs = plan.current
-        if not driver.drive(plan.current) and not plan.reported:
+        done = _train(plan, plan.current, driver, live)
+        if not done and not plan.reported:
             live.say(table(plan.root, plan.current, plan.study.primary))
             _complain("the tuning is not complete, so no reported run was started")
             return False
@@ -72,26 +71,37 @@ def train_stages(plan: Plan, driver: Driver, live: LiveTable) -> bool:
     return not driver.failed
 
 
-def train_start(plan: Plan, driver: Driver, live: LiveTable) -> bool:
-    """Trains what every run starts from. Whether it is there."""
-    if plan.start is None or plan.done(plan.start):
-        return True
-    live.runs = plan.due
-    if driver.drive([plan.start]):
-        return True
-    _complain(
-        "the checkpoint that every run starts from could not be trained: "
-        f"{driver.failed[plan.start.folder]}"
-    )
-    return False
-
-
 def train_one(plan: Plan, run: PlannedRun, driver: Driver, live: LiveTable) -> bool:
-    """Trains one run, behind the shared start. Whether it is done."""
-    if run != plan.start and not plan.done(run) and not train_start(plan, driver, live):
-        return False
-    live.runs = [run]
-    return driver.drive([run])
+    """Trains one run, behind what it starts from. Whether it is done."""
+    return _train(plan, [run], driver, live)
+
+
+def _train(plan: Plan, runs: list[PlannedRun], driver: Driver, live: LiveTable) -> bool:
+    """Trains runs, each behind what it starts from. Whether all are done; it says why a start is
+    not there."""
+    live.runs = plan.with_starts(runs)
+    done = driver.drive(live.runs, plan.start_of)
+    _complain_of_starts(plan, driver)
+    return done
+
+
+def train_start(plan: Plan, seed: int, driver: Driver) -> bool:
+    """Trains what runs of a seed start from, where that is a run. Whether it is there."""
+    start = init_run(plan.study, seed)
+    if start is not None and not plan.done(start):
+        driver.drive([start])
+        _complain_of_starts(plan, driver)
+    return not driver.failed
+
+
+def _complain_of_starts(plan: Plan, driver: Driver) -> None:
+    for start in plan.starts.values():
+        if start.folder in driver.failed:
+            who = f"seed {start.seed}" if len(plan.starts) > 1 else "every run"
+            _complain(
+                f"the checkpoint that {who} starts from could not be trained: "
+                f"{driver.failed[start.folder]}"
+            )
 
 
 def _tuned_words(plan: Plan) -> list[tuple[str, str]]:

@@ -45,9 +45,7 @@ def describe_study(
         if study.looks
         else f"once, after {len(study.seeds)} seeds"
     )
-    start = init_checkpoint(study, root) or "drawn by parameter name"
-    if init_run(study):
-        start += ", trained first"
+    start = _start_words(study, root)
     lines = [
         f"study      {study.name}: {len(arms)} arms x {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}), base {study.base}"
@@ -84,6 +82,16 @@ def describe_study(
             f"{given}{' (baseline)' if arm == baseline else what_differs(configs, baseline, arm)}"
         )
     return "\n".join(lines)
+
+
+def _start_words(study: Study, root: Path) -> str:
+    """Where the runs start from."""
+    first = init_run(study, study.seeds[0])
+    if first is None:
+        return str(study.init_from) or "drawn by parameter name"
+    if study.start_per_seed:
+        return f"one for each seed, {root / first.folder.parent}/seed<k>-*, trained first"
+    return f"{init_checkpoint(study, first.seed, root)}, trained first"
 
 
 def list_runs(runs: Sequence[PlannedRun]) -> str:
@@ -153,9 +161,10 @@ def estimate_cost(
     device: str,
     slots: int,
     trials: int = 0,
+    starts: Sequence[PlannedRun] = (),
 ) -> str:
     """Times a few steps and a few validation images of each arm, and multiplies. trials: tuning
-    runs of the whole study."""
+    runs of the whole study; starts: what runs and trials start from, alike but for their seed."""
     seconds: dict[str, float] = {}
     lines = []
     width = max(len(run.arm.label) for run in runs)
@@ -171,12 +180,17 @@ def estimate_cost(
             f"validation x {validations}: {_duration(seconds[run.arm.label])} a run"
         )
     total = sum(seconds[run.arm.label] for run in runs)
-    first = init_run(study)
     parts = [f"{len(runs)} runs"]
-    if first is not None:
-        step, validation, validations = time_run(first.config, device)
-        total += START + step * first.config.train.iterations + validation * validations
-        parts.append("the shared start")
+    if starts:
+        config = starts[0].config
+        step, validation, validations = time_run(config, device)
+        one = START + step * config.train.iterations + validation * validations
+        total += one * len(starts)
+        parts.append(
+            f"{len(starts)} starts of {_duration(one)}"
+            if study.start_per_seed
+            else "the shared start"
+        )
     if trials and study.tune is not None:
         share = (study.tune.budget or study.budget) / study.budget
         total += share * trials * sum(seconds.values()) / len(seconds)

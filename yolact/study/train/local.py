@@ -95,9 +95,16 @@ class Driver:
         cpus = sum(slot.device == "cpu" for slot in slots)
         self.threads = max(1, (os.cpu_count() or 1) // cpus) if cpus > 1 else None
 
-    def drive(self, runs: Sequence[PlannedRun]) -> bool:
+    def drive(
+        self,
+        runs: Sequence[PlannedRun],
+        start_of: Callable[[PlannedRun], PlannedRun | None] = lambda _: None,
+    ) -> bool:
         """True once every run is done, here or by another process; False where some failed. Stopped
-        after a signal."""
+        after a signal.
+
+        start_of: the run that one starts from, among `runs` where it is not done yet. What starts
+        from a failed one is not trained."""
         waiting, looked = list(runs), 0.0
         before = {
             number: signal.signal(number, self._signal)
@@ -120,7 +127,7 @@ class Driver:
                     and not self.stopping
                     and time.monotonic() - looked >= POLL_OTHERS
                 ):
-                    waiting = self._fill(waiting, free)
+                    waiting = self._fill(waiting, free, start_of)
                     looked = time.monotonic()
                 if self.stopping and not self.active:
                     raise Stopped
@@ -132,13 +139,22 @@ class Driver:
                 signal.signal(number, handler)
         return not self.failed
 
-    def _fill(self, waiting: list[PlannedRun], free: list[Slot]) -> list[PlannedRun]:
-        """Starts what can be started; returns what still waits, also for other processes."""
+    def _fill(
+        self,
+        waiting: list[PlannedRun],
+        free: list[Slot],
+        start_of: Callable[[PlannedRun], PlannedRun | None],
+    ) -> list[PlannedRun]:
+        """Starts what can be started; returns what still waits, for another run or process."""
         left: list[PlannedRun] = []
         for index, run in enumerate(waiting):
             if not free:
                 return left + waiting[index:]
-            if is_done(folder_of(self.root, run), run.config):
+            if self._is_done(run):
+                continue
+            first = start_of(run)
+            if first is not None and not self._is_done(first):
+                left += [] if first.folder in self.failed else [run]
                 continue
             lock = claim(self.root, run)
             if lock is None:
@@ -157,9 +173,12 @@ class Driver:
             self._start(run, slot, [lock, *locks])
         return left
 
+    def _is_done(self, run: PlannedRun) -> bool:
+        return is_done(folder_of(self.root, run), run.config)
+
     def _settled(self, run: PlannedRun) -> bool:
         """Whether the run was finished, or failed since this sweep began."""
-        if is_done(folder_of(self.root, run), run.config):
+        if self._is_done(run):
             return True
         note = read_note(self.root / run.folder)
         if note.get("state") != "failed" or note.get("time", 0) < self.began:

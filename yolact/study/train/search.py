@@ -15,6 +15,7 @@ from yolact.study.folder.progress import folder_of
 from yolact.study.folder.reading import final_validation, metric
 from yolact.study.plan import Study
 from yolact.study.sections import Range, Search
+from yolact.study.train.course import train_start
 from yolact.study.train.local import Driver
 from yolact.study.train.stages import Plan
 from yolact.study.tuning import Trial, search_run, write_splits
@@ -25,6 +26,8 @@ BEST = 5  # trials shown at the end
 def search(plan: Plan, driver: Driver, say: Callable[[str], None]) -> int:
     """Runs trials until search.trials are finished. 0, or 1 where trials failed."""
     study, part = plan.study, _part(plan.study)
+    if not train_start(plan, part.seed, driver):
+        return 1
     write_splits(
         study,
         [config_of(study, plan.arms[0], part.seed, root=plan.root)],

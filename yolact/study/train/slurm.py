@@ -47,52 +47,52 @@ class Resumable:
 def submit(
     plan: Plan, command: Callable[[PlannedRun], list[str]], options: str, say: Callable[[str], None]
 ) -> int:
-    """Submits the runs of the stage that is due, as one job array behind the shared start. Runs
-    that are queued already are left alone, unless the start that they wait for was lost: then all
-    are submitted again.
+    """Submits the runs of the stage that is due: those of one start as one job array behind it.
+    Runs that are queued already are left alone, unless the start that they wait for was lost: then
+    they are submitted again.
 
     options: "partition=gpu gpus_per_node=1 time=600", parameters of submitit's SlurmExecutor.
     """
     submitit = _submitit()
     folder = plan.root / plan.study.name / SLURM_FOLDER
     ids, queued = dict(read_jobs(folder)), queued_jobs(folder)
-    start = plan.start if plan.start and not plan.done(plan.start) else None
-    if start is not None and start.name not in queued and queued:
-        _cancel([ids[name] for name in queued])
-        say(
-            f"cancelled    {len(queued)} jobs that waited for {start.name}, which is neither done "
-            "nor in the queue"
-        )
-        queued = set()
+    missing = plan.missing(plan.current)
+    for start in (start for start in missing if start.name not in queued):
+        behind = [run.name for run in plan.current if plan.start_of(run) == start]
+        lost = [name for name in behind if name in queued]
+        if lost:
+            _cancel([ids[name] for name in lost])
+            say(
+                f"cancelled    {len(lost)} jobs that waited for {start.name}, which is neither "
+                "done nor in the queue"
+            )
+            queued -= set(lost)
     waiting = [run for run in plan.open(plan.current) if run.name not in queued]
     if not waiting:
         say("nothing to submit: every run is done or in the queue")
         return 0
     parameters = read_options(options)
-    if start is not None and start.name not in queued:
-        with _refusals():
-            ids[start.name] = (
-                _executor(submitit, folder, plan, parameters)
-                .submit(Resumable(command(start)))
-                .job_id
-            )
+
+    def send(runs: list[PlannedRun], more: dict[str, Any]) -> None:
+        """Submits runs, if any, as one job array."""
+        if not runs:
+            return
+        executor = _executor(submitit, folder, plan, {**parameters, **more})
+        with _refusals(), executor.batch():
+            jobs = [executor.submit(Resumable(command(run))) for run in runs]
+        ids.update({run.name: job.job_id for run, job in zip(runs, jobs, strict=True)})
         write_whole(folder / JOBS, json.dumps(ids, indent=2) + "\n")
-        say(f"submitted    {start.name} as job {ids[start.name]}")
-    if start is not None:
-        # no job waits for a failed start for ever
-        more = {**parameters.get("additional_parameters", {}), "kill_on_invalid_dep": "yes"}
-        parameters = {
-            **parameters,
-            "dependency": f"afterok:{ids[start.name]}",
-            "additional_parameters": more,
-        }
-    executor = _executor(submitit, folder, plan, parameters)
-    with _refusals(), executor.batch():
-        jobs = [executor.submit(Resumable(command(run))) for run in waiting]
-    ids.update({run.name: job.job_id for run, job in zip(waiting, jobs, strict=True)})
-    write_whole(folder / JOBS, json.dumps(ids, indent=2) + "\n")
-    for run in waiting:
-        say(f"submitted    {run.name} as job {ids[run.name]}")
+        for run in runs:
+            say(f"submitted    {run.name} as job {ids[run.name]}")
+
+    # no job waits for a failed start for ever
+    extra = {**parameters.get("additional_parameters", {}), "kill_on_invalid_dep": "yes"}
+    for start in missing:
+        if start.name not in queued:
+            send([start], {})
+        after = {"dependency": f"afterok:{ids[start.name]}", "additional_parameters": extra}
+        send([run for run in waiting if plan.start_of(run) == start], after)
+    send([run for run in waiting if plan.start_of(run) not in missing], {})
     if not plan.reported:
         say(
             "these are the tuning trials; when they are done, the same command submits the "

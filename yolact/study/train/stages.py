@@ -1,16 +1,24 @@
-"""The stages of a study: the shared start, the tuning, the reported runs. Imports no torch."""
+"""The stages of a study: what runs start from, the tuning, the reported runs. Imports no torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.resolve import ConfigError
 from yolact.files import write_whole
-from yolact.study.arms import Arm, PlannedRun, arms_of, config_of, init_run, runs_of
+from yolact.study.arms import (
+    Arm,
+    PlannedRun,
+    arms_of,
+    checkpoint_of,
+    config_of,
+    init_run,
+    runs_of,
+)
 from yolact.study.folder.kept import kept_study
 from yolact.study.folder.layout import CHOSEN, TUNE_FOLDER
 from yolact.study.folder.progress import folder_of, is_done
@@ -35,12 +43,12 @@ DECIDES = {
 @dataclass(frozen=True)
 class Plan:
     """A study and all that is known of its runs by now. reported is empty until the tuning is
-    done."""
+    done. starts: {what train.init_from is: the training that makes it}."""
 
     study: Study
     root: Path
     arms: list[Arm]
-    start: PlannedRun | None
+    starts: Mapping[str, PlannedRun]
     trials: list[Trial]
     reported: list[PlannedRun]
 
@@ -48,7 +56,7 @@ class Plan:
     def runs(self) -> list[PlannedRun]:
         """Everything that can be trained by name."""
         return [
-            *([self.start] if self.start else []),
+            *self.starts.values(),
             *(trial.run for trial in self.trials),
             *self.reported,
         ]
@@ -66,12 +74,34 @@ class Plan:
 
     @property
     def due(self) -> list[PlannedRun]:
-        """Those, behind the shared start while it is missing and one of them is still to be
-        trained."""
-        start = self.start
-        if start is None or self.done(start) or not self.open(self.current):
-            return self.current
-        return [start, *self.current]
+        """Those, behind what they start from while some of that is still to be trained."""
+        return self.with_starts(self.current)
+
+    def start_of(self, run: PlannedRun) -> PlannedRun | None:
+        """The run of this study whose weights a run starts from."""
+        return self.starts.get(run.config.train.init_from)
+
+    def starts_of(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+        """The starts of these runs, each once."""
+        found = {start.folder: start for run in runs if (start := self.start_of(run))}
+        return list(found.values())
+
+    def missing(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """The starts that are still to be trained, so that what is open of these runs can be."""
+        return self.open(self.starts_of(self.open(runs)))
+
+    def with_starts(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """The runs, each start ahead of the first that needs it, while one is missing. A start that
+        is not there and that nothing needs any more is left out."""
+        missing = self.missing(runs)
+        shown = [one for one in self.starts_of(runs) if self.done(one) or one in missing]
+        found: list[PlannedRun] = []
+        for run in runs:
+            start = self.start_of(run)
+            if missing and start in shown and start not in found:
+                found.append(start)
+            found.append(run)
+        return found
 
 
 def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:
@@ -80,7 +110,16 @@ def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:
     trials = trials_of(study, arms, root)
     chosen = tuned(study, trials, root) if trials else {}
     reported = [] if chosen is None else runs_of(study, arms, chosen=chosen, root=root)
-    return Plan(study, root, arms, init_run(study), trials, reported)
+    return Plan(study, root, arms, _starts(study, root, trials), trials, reported)
+
+
+def _starts(study: Study, root: Path, trials: Iterable[Trial]) -> dict[str, PlannedRun]:
+    """{what train.init_from is: the training that makes it} of every seed of the study, also of
+    its trials and its search."""
+    seeds = [*study.seeds, *study.added_seeds, *(trial.run.seed for trial in trials)]
+    seeds += [study.search.seed] if study.search else []
+    starts = [start for seed in seeds if (start := init_run(study, seed))]
+    return {checkpoint_of(start, root): start for start in starts}
 
 
 def write_tune_splits(plan: Plan) -> None:
@@ -126,7 +165,10 @@ def _plan(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
         trial.run.arm.label: {"changes": trial.run.arm.changes, "grid": trial.run.arm.tune}
         for trial in trials
     }
-    return json.loads(json.dumps({**study.model_dump(mode="json", include=DECIDES), "arms": arms}))
+    found = study.model_dump(mode="json", include=DECIDES)
+    if isinstance(found["init_from"], dict) and not found["init_from"]["per_seed"]:
+        del found["init_from"]["per_seed"]  # files of tunings before there was this key lack it
+    return json.loads(json.dumps({**found, "arms": arms}))
 
 
 def _read(path: Path, plan: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from yolact.study.arms import PlannedRun
+from yolact.study.folder.layout import INIT_FOLDER
 from yolact.study.folder.progress import Progress, progress
 
 REFRESH = 2.0  # seconds between two drawings of the live table
@@ -55,7 +56,10 @@ def table(root: Path, runs: Sequence[PlannedRun], primary: str) -> str:
     and the time left."""
     found = {run.folder: progress(root, run, primary) for run in runs}
     seeds = list(dict.fromkeys(run.seed for run in runs))
-    rows: dict[str, dict[int, str]] = {}
+    # what runs start from is the first row, whichever of it is shown
+    rows: dict[str, dict[int, str]] = {
+        run.label: {} for run in runs if INIT_FOLDER in run.folder.parts
+    }
     for run in runs:
         rows.setdefault(run.label, {})[run.seed] = cell(found[run.folder], run)
     width = max(len(primary), *(len(label) for label in rows)) if rows else len(primary)

@@ -2,14 +2,15 @@
 
 import html
 import json
+import re
 import shutil
 from dataclasses import replace
 
 import pytest
 
 from data.resolve import dump_yaml, load_config
-from tests.yolact.study.made_runs import ENV, write_run
-from tests.yolact.study.report.small_study import place, read_csv, run_report
+from tests.yolact.study.made_runs import ENV, make_study, write_run
+from tests.yolact.study.report.small_study import SKILLS, STUDY, place, read_csv, run_report
 from yolact.engine.records import read_records, write_records
 from yolact.study.report.data import collect
 
@@ -100,6 +101,27 @@ def test_the_commit_and_the_place_of_the_data_may_differ(study):
     data = config.data.model_copy(update={"root": "/elsewhere"})
     (folder / "config.yaml").write_text(dump_yaml(config.model_copy(update={"data": data})))
     assert collect(study).mixed == {}
+
+
+def test_a_seed_has_one_start(tmp_path):
+    """Where every seed has its own, they differ over seeds, and not within one."""
+    content = {**STUDY, "init_from": {"iterations": 5, "per_seed": True}}
+    folder = make_study(tmp_path, content, SKILLS, images=5)
+    assert collect(folder).mixed == {}
+    config = load_config(place(folder, "dice", 1) / "config.yaml", check_names=False)
+    start = re.sub(r"(seed1-)\w+", r"\g<1>00000000", config.train.init_from)
+    train = config.train.model_copy(update={"init_from": start})
+    (place(folder, "dice", 1) / "config.yaml").write_text(
+        dump_yaml(config.model_copy(update={"train": train}))
+    )
+    found = collect(folder, mixed=True)
+    assert list(found.mixed) == ["data"]
+    assert "_init/seed1-00000000/weights/last.pth in 1 (dice seed 1)" in found.mixed["data"]
+    (place(folder, "dice", 1) / "config.yaml").write_text(
+        dump_yaml(config).replace("_init/seed1-", "_init/seed2-")
+    )
+    found = collect(folder)
+    assert "train.init_from is _init/seed2/weights" in found.unfinished["dice"][1]
 
 
 # ----------------------------------------------------------------------------- what is not finished

@@ -218,6 +218,26 @@ def test_a_lost_start_is_submitted_again_with_all_that_wait_for_it(fake):
     assert len(cluster.cancelled) == 2
 
 
+def test_runs_wait_for_the_start_of_their_seed(fake):
+    cluster, study = fake
+    init = study.init_from.model_copy(update={"per_seed": True})
+    study = study.model_copy(update={"seeds": (0, 1), "init_from": init})
+    send(study)
+    assert [(name[:10], p.get("dependency")) for name, p in cluster.jobs.values()] == [
+        ("_init/seed", None),
+        ("bce/seed0-", "afterok:100"),
+        ("dice/seed0", "afterok:100"),
+        ("_init/seed", None),
+        ("bce/seed1-", "afterok:103"),
+        ("dice/seed1", "afterok:103"),
+    ]
+    assert send(study) == ["nothing to submit: every run is done or in the queue"]
+    cluster.live.discard("103")
+    assert send(study)[0].startswith("cancelled    2 jobs that waited for _init/seed1-")
+    assert sorted(cluster.cancelled) == ["104", "105"], "what waits for another start stays"
+    assert {cluster.jobs[job][1]["dependency"] for job in ("107", "108")} == {"afterok:106"}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_study_on_slurm_survives_a_requeue_and_equals_a_local_one(cluster, tmp_path, monkeypatch):

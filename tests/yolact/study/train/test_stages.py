@@ -247,6 +247,10 @@ def test_a_dry_run_shows_arms_cost_and_power_and_writes_nothing(tmp_path, monkey
     assert shown == dump_yaml(all_runs()[0].config) and "\n  iterations: 100\n" in shown, (
         "the whole config, to be piped into a file"
     )
+    assert run("--dry_run", "init_from={iterations: 10, per_seed: true}", "seeds=2") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"about [\d.]+ minutes for 4 runs, 2 starts of [\d.]+ minutes, 1 at", out)
+    assert re.search(r"\n  _init/ +seed0-\w{8} seed1-\w{8}\n  bce/ ", out)
     assert not (tmp_path / "runs").exists()
     assert run("--sd=0.5") == 2 and "--sd and --floor belong together" in capsys.readouterr().err
 
