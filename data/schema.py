@@ -421,6 +421,11 @@ class EvalConfig(Section):
     top_k: PositiveInt = Field(200, description="candidates per class that enter NMS")
     max_dets: PositiveInt = Field(100, description="detections kept an image, and COCO's maxDets")
     crop: bool = Field(True, description="crop masks with the predicted box")
+    masks: Literal["published", "subpixel"] = Field(
+        "published",
+        description="masks at image size: from probabilities, bilinear and cropped before, or from "
+        "logits, bicubic and cropped after",
+    )
     batch_size: PositiveInt = Field(1, description="images per forward pass in evaluation")
 
 

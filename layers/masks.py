@@ -7,12 +7,15 @@ any resolution.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 RESIZE_BYTES = 128 << 20  # float pixels held at once while whole masks are resized
 BLOCK_BYTES = 4 << 20  # the same for a window of one mask; small enough to stay in cache
+BAND = 16  # source rows that one product of bicubic weights brings to the image
 
 
 def assemble(prototypes: Tensor, coeffs: Tensor) -> Tensor:
@@ -91,6 +94,27 @@ def resize_to_image(
     return out
 
 
+@torch.no_grad()
+def resize_logits(
+    logits: Tensor, size: tuple[int, int], *, boxes: Tensor | None = None, padding: float = 1
+) -> Tensor:
+    """Mask logits (N,H,W) -> (N,h,w) bool: bicubic to size (h, w), > 0.
+
+    The interpolation is torch's bicubic with half-pixel centres: cubic convolution (Keys 1981) with
+    a = -0.75, edges repeated. Given `boxes` (N,4), what lies outside the box grown by `padding`
+    pixels of the image is False, and only windows of the boxes are computed. The memory is bounded
+    as in resize_to_image.
+    """
+    n, (h, w) = logits.shape[0], size
+    out = torch.zeros((n, h, w), dtype=torch.bool, device=logits.device)
+    logits = logits.float()
+    if boxes is None:
+        boxes = logits.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(n, 4)
+    fill = _cubic_windows if logits.device.type == "cpu" else _cubic_whole
+    fill(logits, boxes, padding, out)
+    return out
+
+
 def _inside(start: Tensor, end: Tensor, size: int, padding: float) -> Tensor:
     """Relative edges (N,) twice -> (N,size) bool: pixels c with low - padding <= c < high +
     padding."""
@@ -160,3 +184,72 @@ class _AxisResize:
         low = self.below[start.clamp(max=size - 1)].tolist()
         high = self.above[(stop - 1).clamp(min=0)].tolist()
         self.source = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
+
+
+def _cubic_whole(logits: Tensor, boxes: Tensor, padding: float, out: Tensor) -> None:
+    """What _cubic_windows does, by whole masks: few large steps, as a GPU wants them."""
+    n, h, w = out.shape
+    step = max(1, RESIZE_BYTES // (4 * h * w))
+    for first in range(0, n, step):
+        part = slice(first, first + step)
+        torch.gt(F.interpolate(logits[None, part], (h, w), mode="bicubic")[0], 0, out=out[part])
+        out[part] &= box_window(boxes[part], (h, w), padding)
+
+
+def _cubic_windows(logits: Tensor, boxes: Tensor, padding: float, out: Tensor) -> None:
+    """Fills out (N,h,w), all False, with the > 0 pixels of bicubic logits (N,H,W) inside their
+    boxes, grown by `padding` pixels of out."""
+    h, w = out.shape[1:]
+    rows = _CubicAxis(_inside(boxes[:, 1], boxes[:, 3], h, padding), logits.shape[1])
+    columns = _CubicAxis(_inside(boxes[:, 0], boxes[:, 2], w, padding), logits.shape[2])
+    band = math.ceil(BAND * h / logits.shape[1])
+    for n, (y_from, y_to, x_from, x_to) in enumerate(
+        zip(rows.start, rows.stop, columns.start, columns.stop, strict=True)
+    ):
+        if x_from >= x_to or y_from >= y_to:
+            continue
+        across, read = slice(x_from, x_to), columns.source(x_from, x_to)
+        high = rows.source(y_from, y_to)
+        # (source rows, x)
+        wide = logits[n, high, read] @ columns.weights[across, read].t()
+        step = max(1, min(band, BLOCK_BYTES // (4 * (x_to - x_from))))
+        for first in range(y_from, y_to, step):
+            down = slice(first, min(first + step, y_to))
+            read = rows.source(down.start, down.stop)
+            block = (
+                rows.weights[down, read] @ wide[read.start - high.start : read.stop - high.start]
+            )
+            torch.gt(block, 0, out=out[n, down, across])
+
+
+class _CubicAxis:
+    """Bicubic resize along one axis, and the output pixels inside each window.
+
+    weights      (size, source_size) of each source pixel in each output pixel; four in a row are
+                 not 0
+    start, stop  per instance, its window of output pixels
+    """
+
+    def __init__(self, inside: Tensor, source_size: int):
+        size = inside.shape[1]
+        position = (torch.arange(size) + 0.5) * (source_size / size) - 0.5
+        taps = position.floor()[:, None] + torch.arange(-1, 3)  # (size,4)
+        source = taps.long().clamp(0, source_size - 1)
+        self.weights = torch.zeros(size, source_size).scatter_add_(
+            1, source, _cubic((position[:, None] - taps).abs())
+        )
+        self._low, self._high = source[:, 0].tolist(), source[:, 3].tolist()
+        start = inside.int().argmax(1)  # (N,)
+        self.start, self.stop = start.tolist(), (start + inside.sum(1)).tolist()
+
+    def source(self, start: int, stop: int) -> slice:
+        """The source pixels that the output pixels from start to stop read."""
+        return slice(self._low[start], self._high[stop - 1] + 1)
+
+
+def _cubic(distance: Tensor, a: float = -0.75) -> Tensor:
+    """Weights of cubic convolution at distances 0 <= d <= 2 (Keys 1981, eq. 4)."""
+    d = distance
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d <= 1, near, far)

@@ -15,6 +15,8 @@ from layers.nms import cross_class_fast_nms, fast_nms, traditional_nms
 from yolact.outputs import Detections, Predictions
 
 NMS = {"fast": fast_nms, "cross_class": cross_class_fast_nms, "traditional": traditional_nms}
+# how masks are brought to the image: from (D,H,W) probabilities, or from logits
+RESIZE = {"published": mask_ops.resize_to_image, "subpixel": mask_ops.resize_logits}
 PROTOTYPE_STRIDE = 4
 RESCORED_AT_ONCE = 64  # masks in one pass of the mask-IoU net
 
@@ -42,6 +44,7 @@ def detect(
     top_k: int = 200,
     max_detections: int = 100,
     crop: bool = True,
+    masks: str = "published",
     input_size: int | None = None,
 ) -> list[Detections]:
     """Detections of each image of a batch, by falling class score, in pixels of the original
@@ -51,13 +54,19 @@ def detect(
     mask_iou_net  soft cropped masks (n,1,H,W) -> (n,C): mask_scores become score x predicted IoU of
                   the detection's class
     nms           'fast', 'cross_class' or 'traditional'; thresholds and limits as in layers.nms
-    crop          masks are cut at the box grown by one prototype pixel, before they are resized
+    crop          masks are cut at the predicted box
+    masks         'published': probabilities, cut at the box grown by one prototype pixel, are
+                  resized bilinearly and are mask where > 0.5. 'subpixel': logits are resized by
+                  bicubic interpolation, mask where > 0, and are cut there at the box grown by one
+                  pixel of the image
     input_size    side of the network input, in whose pixels traditional NMS measures; None = 4 x
                   the prototypes' height, which exceeds the side by at most 7 pixels
 
     All arithmetic is in float32, whatever the type of the predictions and under autocast. Raises
-    ValueError for an unknown `nms` and for another number of sizes than images.
+    ValueError for an unknown `nms` or `masks`, and for another number of sizes than images.
     """
+    if masks not in RESIZE:
+        raise ValueError(f"masks={masks!r} is not one of {', '.join(RESIZE)}")
     if len(image_sizes) != predictions.box_deltas.shape[0]:
         raise ValueError(
             f"{len(image_sizes)} image sizes for a batch of {predictions.box_deltas.shape[0]} "
@@ -76,10 +85,15 @@ def detect(
                 max_detections=max_detections,
                 input_size=input_size,
             )
-            masks, mask_scores = instance_masks(
-                kept, predictions.prototypes[image], mask_iou_net=mask_iou_net, crop=crop
+            maps, mask_scores = instance_masks(
+                kept,
+                predictions.prototypes[image],
+                mask_iou_net=mask_iou_net,
+                crop=crop,
+                masks=masks,
             )
-            found.append(paste(kept, masks, mask_scores, (int(height), int(width)), crop=crop))
+            size = int(height), int(width)
+            found.append(paste(kept, maps, mask_scores, size, crop=crop, masks=masks))
     return found
 
 
@@ -116,24 +130,41 @@ def suppress(
 
 @torch.no_grad()
 def instance_masks(
-    kept: Instances, prototypes: Tensor, *, mask_iou_net: nn.Module | None, crop: bool
+    kept: Instances,
+    prototypes: Tensor,
+    *,
+    mask_iou_net: nn.Module | None,
+    crop: bool,
+    masks: str = "published",
 ) -> tuple[Tensor, Tensor]:
-    """Second stage: prototypes (H,W,K) of the image -> soft masks (D,H,W), and mask scores (D,)."""
-    masks = mask_ops.assemble(prototypes.float(), kept.coefficients).sigmoid_()
+    """Second stage: prototypes (H,W,K) of the image -> maps (D,H,W), and mask scores (D,). The maps
+    are soft masks, or logits with masks='subpixel'; re-scoring sees soft masks either way."""
+    logits = mask_ops.assemble(prototypes.float(), kept.coefficients)
+    subpixel = masks == "subpixel"
+    if subpixel and mask_iou_net is None:
+        return logits, kept.scores
+    soft = logits.sigmoid() if subpixel else logits.sigmoid_()
     if crop:
-        masks = mask_ops.crop(masks, kept.boxes)  # unclipped boxes
-    if mask_iou_net is None:
-        return masks, kept.scores
-    return masks, kept.scores * predicted_mask_iou(mask_iou_net, masks, kept.labels)
+        soft = mask_ops.crop(soft, kept.boxes)  # unclipped boxes
+    scores = kept.scores
+    if mask_iou_net is not None:
+        scores = scores * predicted_mask_iou(mask_iou_net, soft, kept.labels)
+    return logits if subpixel else soft, scores
 
 
 @torch.no_grad()
 def paste(
-    kept: Instances, masks: Tensor, mask_scores: Tensor, size: tuple[int, int], *, crop: bool
+    kept: Instances,
+    maps: Tensor,
+    mask_scores: Tensor,
+    size: tuple[int, int],
+    *,
+    crop: bool,
+    masks: str = "published",
 ) -> Detections:
-    """Third stage: everything in pixels of the original image of size (h,w). crop: as the masks
-    were made."""
-    full_masks = mask_ops.resize_to_image(masks, size, boxes=kept.boxes if crop else None)
+    """Third stage: everything in pixels of the original image of size (h,w). crop and masks: as the
+    maps (D,H,W) were made."""
+    full_masks = RESIZE[masks](maps, size, boxes=kept.boxes if crop else None)
     return Detections(
         to_pixels(kept.boxes, size), kept.labels, kept.scores, mask_scores, full_masks
     )

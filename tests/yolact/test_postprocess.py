@@ -3,9 +3,11 @@ tests/reference_cases/net.py."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from layers.boxes import center_size, encode
+from layers.boxes import center_size, decode, encode
+from layers.masks import box_window
 from yolact.outputs import Predictions
 from yolact.postprocess import RESCORED_AT_ONCE, detect
 
@@ -66,6 +68,64 @@ def test_boxes_are_clipped_and_masks_cut_at_the_unclipped_box():
 def test_without_crop_the_mask_is_the_prototypes_alone():
     [found] = detect(predictions({3: {1: 0.7}}), [(64, 64)], crop=False, score_threshold=0.3)
     assert found.masks[0, :, :31].all() and not found.masks[0, :, 33:].any()
+
+
+# ---------------------------------------------------------------- masks: subpixel
+
+
+@pytest.mark.parametrize("crop", [True, False])
+@pytest.mark.parametrize("size", [(100, 200), (31, 17), (400, 64)])
+def test_subpixel_masks_are_bicubic_logits_cut_at_the_unclipped_box(crop, size):
+    """Against the formula on whole maps: the half mask of a box over the border, and two more."""
+    out = predictions({3: {1: 0.9}, 0: {2: 0.8}, 1: {0: 0.7}})
+    [found] = detect(out, [size], crop=crop, masks="subpixel", max_detections=3)
+    order = [3, 0, 1]
+    logits = torch.einsum("hwk,nk->nhw", out.prototypes[0], out.mask_coeffs[0, order])
+    expected = F.interpolate(logits[None], size, mode="bicubic")[0] > 0
+    if crop:
+        expected &= box_window(decode(out.box_deltas[0], out.anchors)[order], size, 1)
+    assert found.labels.tolist() == [1, 2, 0] and found.masks.dtype == torch.bool
+    assert torch.equal(found.masks, expected) and found.masks.any((1, 2)).all()
+    [published] = detect(out, [size], crop=crop, max_detections=3)
+    assert torch.equal(found.boxes, published.boxes) and torch.equal(found.scores, published.scores)
+
+
+def test_a_subpixel_mask_ends_a_pixel_of_the_image_past_its_box():
+    """Rows 20.6 to 61.8 and columns 20.5 to 102.5; published masks reach a prototype pixel on."""
+    subpixel, published = (
+        detect(predictions(TWO), [(103, 205)], masks=masks)[0].masks[0].nonzero()
+        for masks in ("subpixel", "published")
+    )
+    assert subpixel.amin(0).tolist() == [20, 20] and subpixel.amax(0).tolist() == [62, 103]
+    assert published.amax(0).tolist() == [67, 108]
+
+
+def test_rescoring_of_subpixel_masks_sees_what_the_published_form_shows_it():
+    nets = ConstantIoU(), ConstantIoU()
+    one, two = (
+        detect(predictions(TWO), [(100, 200)], mask_iou_net=net, masks=masks)[0]
+        for net, masks in zip(nets, ("subpixel", "published"))
+    )
+    assert torch.equal(nets[0].batches[0], nets[1].batches[0])
+    assert torch.equal(one.mask_scores, two.mask_scores) and not torch.equal(one.masks, two.masks)
+
+
+@pytest.mark.parametrize("rescored", [True, False])
+def test_no_detection_has_no_subpixel_mask(rescored):
+    net = ConstantIoU() if rescored else None
+    [found] = detect(predictions({}), [(50, 60)], masks="subpixel", mask_iou_net=net)
+    assert found.masks.shape == (0, 50, 60) and found.masks.dtype == torch.bool
+
+
+def test_subpixel_masks_of_half_precision_predictions_are_computed_in_float32():
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
+            out = predictions(TWO, dtype=dtype)
+            found += detect(out, [(100, 200)], masks="subpixel", max_detections=2)
+    # half the figures of a box move its edge by a pixel at most
+    assert (found[0].masks != found[1].masks).float().mean() < 0.02
+    assert found[1].scores.dtype == torch.float32
 
 
 @pytest.mark.parametrize("nms", ["fast", "cross_class", "traditional"])
@@ -177,6 +237,8 @@ def test_limits_reach_suppression():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="nms='soft' is not one of fast, cross_class, traditional"):
         detect(predictions(TWO), [(10, 10)], nms="soft")
+    with pytest.raises(ValueError, match="masks='fine' is not one of published, subpixel"):
+        detect(predictions(TWO), [(10, 10)], masks="fine")
     with pytest.raises(ValueError, match="2 image sizes for a batch of 1 images"):
         detect(predictions(TWO), [(10, 10), (10, 10)])
 

@@ -178,12 +178,16 @@ def timed(predictor: Predictor, image: np.ndarray) -> tuple[Detections, list[flo
     clock.lap()
     kept = predictor.instances(predictions)
     clock.lap()
-    crop = predictor.cfg.eval.crop
-    masks, mask_scores = instance_masks(
-        kept, predictions.prototypes[0], mask_iou_net=predictor.mask_iou_net, crop=crop
+    crop, masks = predictor.cfg.eval.crop, predictor.cfg.eval.masks
+    maps, mask_scores = instance_masks(
+        kept,
+        predictions.prototypes[0],
+        mask_iou_net=predictor.mask_iou_net,
+        crop=crop,
+        masks=masks,
     )
     clock.lap()
-    detections = paste(kept, masks, mask_scores, image.shape[:2], crop=crop)
+    detections = paste(kept, maps, mask_scores, image.shape[:2], crop=crop, masks=masks)
     clock.lap()
     return detections, clock.laps
 

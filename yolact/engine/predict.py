@@ -136,6 +136,7 @@ class Predictor:
             sizes,
             mask_iou_net=self.mask_iou_net,
             crop=self.cfg.eval.crop,
+            masks=self.cfg.eval.masks,
             **self._limits(),
         )
 

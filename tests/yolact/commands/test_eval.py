@@ -87,6 +87,22 @@ def test_results_under_other_names_leave_earlier_ones_alone_and_score_what_was_e
     assert table() == expected
 
 
+def test_masks_of_one_checkpoint_in_either_form(weights):
+    files = {name: weights.with_name(f"{name}.json") for name in ("boxes", "published", "subpixel")}
+    for form in ("published", "subpixel"):
+        words = [f"--bbox_det_file={files['boxes']}", f"--mask_det_file={files[form]}"]
+        assert run(weights, f"eval.masks={form}", "--output_coco_json", *words) == 0
+    published, subpixel = (json.loads(files[name].read_text()) for name in list(files)[1:])
+    scores = [[found["score"] for found in each] for each in (published, subpixel)]
+    assert scores[0] == scores[1] and published != subpixel
+
+
+def test_an_unknown_form_of_masks_is_refused(weights, capsys):
+    assert run(weights, "eval.masks=fine") == 2
+    message = capsys.readouterr().err
+    assert "eval.masks" in message and "subpixel" in message and message.count("\n") == 1
+
+
 def test_times_of_a_runs_last_weights_are_kept_for_reports(weights, tmp_path):
     place = tmp_path / "run" / "weights"
     for folder in (place, place.parent / "results"):

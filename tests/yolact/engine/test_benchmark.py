@@ -27,10 +27,10 @@ def image():
     return np.random.default_rng(3).integers(0, 256, (90, 140, 3), np.uint8)
 
 
-@pytest.mark.parametrize("crop", ["true", "false"])
-def test_the_timed_stages_give_the_predictors_detections(tmp_path, model, image, crop):
+@pytest.mark.parametrize("setting", ["crop=true", "crop=false", "masks=subpixel"])
+def test_the_timed_stages_give_the_predictors_detections(tmp_path, model, image, setting):
     predictor = Predictor(
-        model, config(tmp_path, "eval.score_threshold=0.0", "eval.max_dets=20", f"eval.crop={crop}")
+        model, config(tmp_path, "eval.score_threshold=0.0", "eval.max_dets=20", f"eval.{setting}")
     )
     detections, laps = timed(predictor, image)
     expected = predictor(image)

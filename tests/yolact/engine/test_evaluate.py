@@ -11,7 +11,7 @@ import pytest
 import torch
 from pycocotools import mask as rle
 
-from tests.yolact.engine.oracle import Oracle, config, write_set
+from tests.yolact.engine.oracle import SIDE, Oracle, config, write_set
 from yolact.build import build_model
 from yolact.engine.evaluate import (
     evaluate,
@@ -83,6 +83,27 @@ def test_pictures_of_another_shape_than_the_input(tmp_path):
     assert result.bbox.ap == pytest.approx(1) and result.segm.ap50 == pytest.approx(1)
     mask = json.loads((tmp_path / "mask_detections.json").read_text())[0]["segmentation"]
     assert mask["size"] == [512, 1024] and rle.area(mask) == pytest.approx(192 * 192, rel=0.05)
+
+
+def test_masks_are_made_as_the_config_says(tmp_path):
+    """An oracle whose boxes are a prototype pixel too small, on a picture of 4 x its input: masks
+    of logits end at the box, those of probabilities reach on."""
+
+    class Narrow(Oracle):
+        def forward(self, images):
+            found = super().forward(images)
+            found.anchors[:, 2:] -= 8 / SIDE
+            return found
+
+    write_set(tmp_path, [[(64, 128, 192, 0)]], image_ids=[5], category_ids=[1, 2], size=(512, 1024))
+    boxes, widths = [], []
+    for masks in ("published", "subpixel"):
+        cfg = config(tmp_path, f"eval.masks={masks}")
+        boxes.append(run(Narrow(), cfg, results_dir=tmp_path).bbox)
+        mask = json.loads((tmp_path / "mask_detections.json").read_text())[0]["segmentation"]
+        widths.append(rle.toBbox(mask)[2])
+    # 16 and 2 pixels of the picture wider than the box of 160
+    assert widths == [192, 162] and repr(boxes[0]) == repr(boxes[1])
 
 
 def test_a_part_of_the_images(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.resolve import load_config
-from data.schema import Config
+from data.schema import Config, EvalConfig
 from yolact.study.arms import arms_of, identity
 from yolact.study.folder.layout import CONFIG, run_of_records
 from yolact.study.folder.reading import read_env, starts_of
@@ -143,9 +143,10 @@ def _code(run: Trained) -> dict[str, Any]:
 
 
 def _evaluation(run: Trained) -> dict[str, Any]:
-    """As the records say they were made."""
+    """As the records say they were made. A setting that is newer than they are was its default."""
     note = run.run.note
     settings = note.get("eval") or run.config.eval.model_dump(mode="json")
+    settings = {**EvalConfig().model_dump(mode="json"), **settings}
     return {f"eval.{k}": v for k, v in settings.items()} | {
         "eval.max_dets": run.run.max_dets,
         "split": note.get("split", "val"),

@@ -59,6 +59,10 @@ MIXTURES = {
         lambda folder: change_records(folder, note={"eval": {"nms": "traditional"}}),
         "eval.nms is fast in 8 runs",
     ),
+    "evaluation, masks": (
+        lambda folder: change_records(folder, note={"eval": {"masks": "subpixel"}}),
+        "eval.masks is published in 8 runs",
+    ),
     "evaluation, detections": (
         lambda folder: change_records(folder, max_dets=50),
         "eval.max_dets is 100 in 8 runs",
@@ -122,6 +126,11 @@ def test_a_seed_has_one_start(tmp_path):
     )
     found = collect(folder)
     assert "train.init_from is _init/seed2/weights" in found.unfinished["dice"][1]
+
+
+def test_records_that_are_older_than_a_setting_were_made_with_its_default(study):
+    change_records(place(study, "dice", 1), note={"eval": {"nms": "fast"}})
+    assert collect(study).mixed == {}
 
 
 # ----------------------------------------------------------------------------- what is not finished
