@@ -33,6 +33,7 @@ from data.settings import (
 from data.yaml_text import read_yaml, write_yaml
 from layers.names import unknown_name
 
+RUN_CONFIG = "config.yaml"  # in a run's folder: what it was trained with
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
 
@@ -114,15 +115,15 @@ def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, se
         if name in user.CONFIGS:
             return _named(name), f"config {name}", set()
     path = Path(text)
-    if path.is_dir() and (path / "config.yaml").is_file():
-        path = path / "config.yaml"
+    if path.is_dir() and (path / RUN_CONFIG).is_file():
+        path = path / RUN_CONFIG
     if path.is_file():
         return _file(path)
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError(f"{path}: no such config file")
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder without a config.yaml: give a run's folder, a YAML file or a "
+            f"{path} is a folder without a {RUN_CONFIG}: give a run's folder, a YAML file or a "
             "config name"
         )
     problem = unknown_name("config", text.removesuffix("_config"), user.CONFIGS)

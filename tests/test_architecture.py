@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from yolact import run_files
+from yolact.study.folder import layout
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("layers", "data", "yolact", "scripts")
 PROGRAMS = ("train", "eval")
@@ -62,6 +65,7 @@ TORCH_FREE = (
     "yolact.__main__",
     "yolact.cli",
     "yolact.files",
+    "yolact.run_files",
     "yolact.study.plan",
     "yolact.study.arms",
     "layers",
@@ -269,3 +273,23 @@ def test_one_word_means_one_thing():
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_file_says_what_it_is(name):
     assert ast.get_docstring(tree(name)) or not tree(name).body
+
+
+def test_files_of_runs_are_named_in_one_place():
+    homes = {"yolact.run_files": vars(run_files), "yolact.study.folder.layout": vars(layout)}
+    files = {
+        value.rpartition("/")[2]
+        for names in homes.values()
+        for name, value in names.items()
+        if name.isupper() and isinstance(value, str) and Path(value).suffix
+    }
+    assert {"last.pth", "config.yaml", "records.npz", "study.yaml"} <= files
+    # a tuning's annotations are called so too
+    spelled = {
+        (name, node.value)
+        for name in SOURCES.keys() - homes.keys() - {"data.resolve", "yolact.study.tuning"}
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if " " not in node.value and node.value.rpartition("/")[2] in files
+    }
+    assert not spelled, "use the names of yolact.run_files and yolact.study.folder.layout"

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
 from yolact.files import writing  # noqa: E402
-from yolact.study.folder.layout import METRICS  # noqa: E402
+from yolact.run_files import METRICS  # noqa: E402
 from yolact.study.folder.reading import read_metrics  # noqa: E402
 
 Lines = list[dict[str, Any]]

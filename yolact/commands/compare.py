@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact import cli
+from yolact.study.folder.layout import study_file
 
 if TYPE_CHECKING:
     from yolact.study.compare import Compared
@@ -64,7 +65,7 @@ def _main(arguments: Namespace) -> int:
     paths = [Path(path) for path in arguments.what or ()]
     if arguments.overrides:
         raise ValueError(f"{arguments.overrides[0]}: there is no config to change here")
-    if len(paths) == 1 and (paths[0] / "study.yaml").is_file():
+    if len(paths) == 1 and study_file(paths[0]).is_file():
         if arguments.metric or arguments.margin:
             raise ValueError(
                 "a study fixes its metric and margin before it begins: to look at others, name "

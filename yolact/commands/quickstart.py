@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolact import cli
+from yolact.run_files import BEST, METRICS
 
 IMAGES = {"train": 1600, "val": 100}
 SIZE, MAX_INSTANCES = 256, 4
@@ -51,8 +52,8 @@ def main(arguments: Namespace) -> None:
     pictures = draw_gallery(cfg, run)
     print(
         f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes; look at\n  {pictures}\n  "
-        f"{curves}\n  {run / 'metrics.jsonl'}\n  tensorboard --logdir {run}\nnext: yolact eval "
-        f"--trained_model={run / 'weights' / 'best.pth'} --image=IN.jpg:OUT.jpg"
+        f"{curves}\n  {run / METRICS}\n  tensorboard --logdir {run}\nnext: yolact eval "
+        f"--trained_model={run / BEST} --image=IN.jpg:OUT.jpg"
     )
 
 
@@ -94,7 +95,7 @@ def draw_gallery(cfg, run: Path) -> Path:
     from yolact.engine.pictures import prediction_pictures
 
     model = build_model(cfg)
-    load_weights(model, run / "weights" / "best.pth")
+    load_weights(model, run / BEST)
     dataset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
     pictures = prediction_pictures(
         model.eval(), cfg, dataset, torch.device("cpu"), count=GALLERY_PICTURES

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact import cli
+from yolact.study.folder.layout import REPORT, RUNS
 
 if TYPE_CHECKING:
     from yolact.study.report.data import Report
@@ -71,8 +72,8 @@ def _main(arguments: Namespace) -> int:
         _add_boundary(report)
     if arguments.keep:
         new = keep(report, arguments.keep)
-        print(f"kept {len(new)} runs in {arguments.keep / 'runs'}")
-    out = arguments.out or (arguments.keep or report.folder) / "report"
+        print(f"kept {len(new)} runs in {arguments.keep / RUNS}")
+    out = arguments.out or (arguments.keep or report.folder) / REPORT
     print(write_report(report, out))
     return 0
 

@@ -21,12 +21,12 @@ from data.schema import Config
 from yolact import cli
 from yolact.engine.evaluate import evaluation_mode
 from yolact.engine.predict import Predictor
-from yolact.engine.records import FILE as RECORDS
 from yolact.engine.records import place_of
 from yolact.files import write_whole
 from yolact.model import Yolact
 from yolact.outputs import Detections
 from yolact.postprocess import instance_masks, paste
+from yolact.run_files import BENCHMARK, RECORDS, run_of_records
 
 STAGES = ("preprocess", "forward", "nms", "masks", "paste")
 
@@ -162,9 +162,9 @@ def keep_times(result: BenchmarkResult, weights: Path) -> Path | None:
     """Writes the times of a run's last weights beside its records, for reports, and returns the
     file: results/benchmark.json. None for other weights."""
     records = place_of(weights)
-    if records is None or records.name != RECORDS:
+    if records is None or records.name != Path(RECORDS).name:
         return None
-    path = records.with_name("benchmark.json")
+    path = run_of_records(records) / BENCHMARK
     write_whole(path, json.dumps(result.to_dict(), indent=2) + "\n")
     return path
 

@@ -36,8 +36,7 @@ from yolact.engine.records import coco_records, write_records
 from yolact.files import writing
 from yolact.model import Yolact
 from yolact.outputs import Detections
-
-BOX_FILE, MASK_FILE = "bbox_detections.json", "mask_detections.json"
+from yolact.run_files import BOX_FILE, MASK_FILE
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from yolact.build import build_model
 from yolact.checkpoint import load_weights, read_checkpoint
 from yolact.engine.distributed import pick_device
 from yolact.engine.predict import Predictor
-from yolact.engine.rundir import BEST, INTERRUPT, LAST
+from yolact.run_files import BEST, CONFIG, INTERRUPT, LAST, WEIGHTS, run_of_weights
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,20 @@ def find_weights(run_or_weights: str | Path, runs_root: Path = Path("runs")) -> 
     path = Path(run_or_weights)
     if str(run_or_weights) in ("latest", "interrupt") and not path.exists():
         runs = [
-            found.parent.parent
-            for name in (BEST, LAST)
-            for found in runs_root.glob(f"**/weights/{name}")
+            found.parent.parent for name in (BEST, LAST) for found in runs_root.glob(f"**/{name}")
         ]
         if not runs:
             raise ValueError(f"{run_or_weights}: there is no run with weights in {runs_root}/")
-        path = max(runs, key=lambda run: (run / "weights").stat().st_mtime)
+        path = max(runs, key=lambda run: (run / WEIGHTS).stat().st_mtime)
     if path.is_dir():
-        found = [
-            path / folder / name for folder in ("weights", "") for name in (BEST, LAST, INTERRUPT)
-        ]
+        names = (BEST, LAST, INTERRUPT)
+        found = [*(path / name for name in names), *(path / Path(name).name for name in names)]
         path = next((file for file in found if file.is_file()), path)
         if path.is_dir():
-            raise ValueError(f"{path} holds no weights/best.pth or weights/last.pth")
+            raise ValueError(f"{path} holds no {BEST} or {LAST}")
     if not path.is_file():
         raise ValueError(
-            f"{path} does not exist: give a run's folder, or a .pth file such as "
-            "runs/NAME/1/weights/best.pth"
+            f"{path} does not exist: give a run's folder, or a .pth file such as runs/NAME/1/{BEST}"
         )
     return path
 
@@ -123,9 +119,9 @@ def find_config(
     ValueError where there is none."""
     if given is not None:
         return inference_config(given, overrides)
-    beside = weights.resolve().parent.parent / "config.yaml"
-    if beside.is_file() and weights.resolve().parent.name == "weights":
-        return inference_config(beside, overrides)
+    run = run_of_weights(weights)
+    if run is not None and (run / CONFIG).is_file():
+        return inference_config(run / CONFIG, overrides)
     stored = checkpoint.get("config")
     if isinstance(stored, dict):
         return inference_config(stored, overrides)

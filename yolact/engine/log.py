@@ -25,6 +25,7 @@ from data.schema import Config
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 from yolact.files import write_whole
+from yolact.run_files import CONFIG, ENV
 
 ROOT = Path(__file__).resolve().parents[2]
 # metrics of a validation, as TensorBoard curves
@@ -259,8 +260,8 @@ def write_run_files(
 ) -> None:
     """config.yaml, and env.json, which lists every start of the run. given: what Python handed over
     (model, criterion, data sets), which the config therefore does not describe."""
-    write_whole(run.path / "config.yaml", dump_yaml(cfg))
-    path = run.path / "env.json"
+    write_whole(run.path / CONFIG, dump_yaml(cfg))
+    path = run.path / ENV
     record = environment(cfg, device, world_size)
     if given:
         record["given"] = list(given)

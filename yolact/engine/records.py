@@ -24,9 +24,8 @@ from data.annotations import Id
 from yolact import cli
 from yolact.engine.metrics import THRESHOLDS, CocoRun, IouType, read_annotations, run_coco
 from yolact.files import writing
+from yolact.run_files import LAST, RECORDS, RESULTS, run_of_weights
 
-FILE = "records.npz"
-RUN_WEIGHTS = "last.pth"  # runs are compared by what these find
 AREAS = ("all", "small", "medium", "large")
 SHAPES: dict[str, IouType] = {"mask": "segm", "box": "bbox"}  # our name -> COCO's
 
@@ -35,13 +34,15 @@ def place_of(weights: Path) -> Path | None:
     """Where the records of a run's weights go: results/records.npz for its last weights,
     results/records_best.npz for best.pth. None for weights of no run, and, with a note, where
     nothing can be written."""
-    results = weights.resolve().parent.parent / "results"
-    if weights.resolve().parent.name != "weights" or not results.is_dir():
+    run = run_of_weights(weights)
+    if run is None or not (results := run / RESULTS).is_dir():
         return None
     if not os.access(results, os.W_OK):
         cli.note(f"{results} cannot be written, so per-image records are not kept")
         return None
-    return results / (FILE if weights.name == RUN_WEIGHTS else f"records_{weights.stem}.npz")
+    if weights.name == Path(LAST).name:  # by what these find, runs are compared
+        return run / RECORDS
+    return results / f"records_{weights.stem}.npz"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from data.resolve import load_config
 from data.schema import Config
-from yolact.engine.rundir import BEST, LAST, RunDir
+from yolact.engine.rundir import RunDir
+from yolact.run_files import BEST, LAST
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Run(os.PathLike[str]):
     @property
     def best(self) -> Path:
         """Weights of the best validation; the last ones where none found an AP."""
-        weights = RunDir(self.path).weights
-        return weights / BEST if (weights / BEST).is_file() else weights / LAST
+        return self / BEST if (self / BEST).is_file() else self / LAST
 
     @property
     def best_ap(self) -> float | None:

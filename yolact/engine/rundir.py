@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolact.checkpoint import read_checkpoint
-from yolact.engine.records import FILE as RECORDS
-
-LAST, BEST, INTERRUPT = "last.pth", "best.pth", "interrupt.pth"
+from yolact.run_files import (
+    CHECKPOINTS,
+    CONFIG,
+    LAST,
+    METRICS,
+    PICTURES,
+    RECORDS,
+    RESULTS,
+    WEIGHTS,
+    run_of_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -20,23 +28,23 @@ class RunDir:
 
     @property
     def weights(self) -> Path:
-        return self.path / "weights"
+        return self.path / WEIGHTS
 
     @property
     def results(self) -> Path:
-        return self.path / "results"
+        return self.path / RESULTS
 
     @property
     def records(self) -> Path:
-        return self.results / RECORDS
+        return self.path / RECORDS
 
     @property
     def pictures(self) -> Path:
-        return self.path / "pictures"
+        return self.path / PICTURES
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     def make(self) -> RunDir:
         """Creates the folders, proves that they can be written, and removes what an earlier kill
@@ -84,7 +92,7 @@ def named_run(path: Path) -> RunDir:
     """A folder of the user's own choice for a new run. Raises ValueError where it already holds
     one."""
     run = RunDir(Path(path))
-    if run.metrics.exists() or (run.weights / LAST).exists():
+    if run.metrics.exists() or (run.path / LAST).exists():
         raise ValueError(
             f"{path} already holds a run: go on with it by --resume={path}, or choose another "
             "folder"
@@ -102,12 +110,10 @@ def find_checkpoint(resume: str | Path, runs_root: Path, name: str) -> tuple[Pat
     if str(resume) == "latest":
         path = _latest_run(Path(runs_root) / name)
     if path.is_dir():
-        candidates = [
-            p for p in (path / "weights" / LAST, path / "weights" / INTERRUPT) if p.exists()
-        ]
+        candidates = _checkpoints(path)
         if not candidates:
             raise ValueError(
-                f"{path} holds no checkpoint to resume (no weights/{LAST}): name another run "
+                f"{path} holds no checkpoint to resume (no {LAST}): name another run "
                 "folder or a .pth file"
             )
         found = max(((p, read_checkpoint(p)) for p in candidates), key=lambda item: item[1]["step"])
@@ -116,18 +122,13 @@ def find_checkpoint(resume: str | Path, runs_root: Path, name: str) -> tuple[Pat
     if "training" not in found[1]:
         raise ValueError(
             f"{found[0]} holds weights only and cannot be resumed exactly: resume from "
-            f"weights/{LAST} of its run, or start a new run from it with train.init_from={found[0]}"
+            f"{LAST} of its run, or start a new run from it with train.init_from={found[0]}"
         )
     return found
 
 
 def _latest_run(parent: Path) -> Path:
-    runs = [
-        p
-        for p in parent.glob("*")
-        if p.name.isdecimal()
-        and ((p / "weights" / LAST).exists() or (p / "weights" / INTERRUPT).exists())
-    ]
+    runs = [p for p in parent.glob("*") if p.name.isdecimal() and _checkpoints(p)]
     if not runs:
         raise ValueError(f"there is no run to resume in {parent}: start one without --resume")
     return max(runs, key=lambda p: int(p.name))
@@ -139,9 +140,7 @@ def find_config_file(resume: str | Path, runs_root: Path) -> Path:
     path = Path(resume)
     if str(resume) == "latest":
         # config names may hold a /
-        checkpoints = [
-            file for name in (LAST, INTERRUPT) for file in runs_root.glob(f"**/weights/{name}")
-        ]
+        checkpoints = [file for name in CHECKPOINTS for file in runs_root.glob(f"**/{name}")]
         if not checkpoints:
             raise ValueError(
                 f"--resume: there is no run with a checkpoint in {runs_root}: start one without "
@@ -151,23 +150,24 @@ def find_config_file(resume: str | Path, runs_root: Path) -> Path:
     if not path.exists():
         raise ValueError(f"--resume: {path} does not exist")
     folder = path if path.is_dir() else path.parent.parent
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG).is_file():
         raise ValueError(
-            f"--resume: there is no {folder / 'config.yaml'}: name the config by --config, or "
+            f"--resume: there is no {folder / CONFIG}: name the config by --config, or "
             f"start a new training from the weights by train.init_from={path}"
         )
-    return folder / "config.yaml"
+    return folder / CONFIG
 
 
 def home_of(checkpoint: Path, step: int) -> RunDir | None:
     """The run that a checkpoint belongs to, if going on there from `step` would not run over newer
     checkpoints of that run."""
-    run = RunDir(checkpoint.resolve().parent.parent)
-    if checkpoint.resolve().parent != run.weights or not (run.path / "config.yaml").exists():
+    folder = run_of_weights(checkpoint)
+    if folder is None or not (folder / CONFIG).exists():
         return None
-    newest = [
-        p
-        for p in (run.weights / LAST, run.weights / INTERRUPT)
-        if p.exists() and p.resolve() != checkpoint.resolve()
-    ]
-    return run if all(read_checkpoint(p)["step"] <= step for p in newest) else None
+    newest = [p for p in _checkpoints(folder) if p.resolve() != checkpoint.resolve()]
+    return RunDir(folder) if all(read_checkpoint(p)["step"] <= step for p in newest) else None
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """What there is in a run's folder to go on from."""
+    return [run / name for name in CHECKPOINTS if (run / name).exists()]

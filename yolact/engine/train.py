@@ -25,7 +25,7 @@ from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
 from yolact.engine.predict import write_image
 from yolact.engine.run import Run
-from yolact.engine.rundir import BEST, INTERRUPT, LAST, RunDir
+from yolact.engine.rundir import RunDir
 from yolact.engine.start import (
     Sets,
     changed_settings,
@@ -47,6 +47,7 @@ from yolact.engine.state import (
 from yolact.engine.step import StepRecord, TrainStep, Updater, read
 from yolact.engine.stopping import Interrupted, StopNow, StopRequest, whole_step
 from yolact.model import Yolact
+from yolact.run_files import BEST, CHECKPOINTS, INTERRUPT, LAST, WEIGHTS
 
 __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 
@@ -209,7 +210,7 @@ class Trainer:
             if validating:
                 stopping = not self._validate()
             if plan.keep_every and self._due(plan.keep_every):
-                self._save(f"step_{state.step:08d}.pth")
+                self._save(f"{WEIGHTS}/step_{state.step:08d}.pth")
         return stopping
 
     def _due(self, every: int) -> bool:
@@ -315,7 +316,7 @@ class Trainer:
                 max_images=self.cfg.train.validate_images,
                 results_dir=self.run_dir.results,
                 records_file=self.run_dir.records if last else None,
-                note={"step": self.state.step, "weights": LAST},
+                note={"step": self.state.step, "weights": Path(LAST).name},
                 progress=sys.stderr.isatty(),
             )
         if sets.pictures is None:
@@ -357,19 +358,19 @@ class Trainer:
         if self.log is not None:
             self._write(name, checkpoint)
             if name == LAST:
-                (self.run_dir.weights / INTERRUPT).unlink(missing_ok=True)  # older than this one
+                (self.run_dir.path / INTERRUPT).unlink(missing_ok=True)  # older than this one
 
     def _write(self, name: str, checkpoint: dict) -> None:
         try:
             with whole_step():
-                save_checkpoint(self.run_dir.weights / name, checkpoint)
+                save_checkpoint(self.run_dir.path / name, checkpoint)
         except OSError as error:
             raise OSError(
                 f"{error}. Training stopped at step {self.state.step}{self._how_to_go_on()}"
             ) from error
 
     def _how_to_go_on(self) -> str:
-        saved = any((self.run_dir.weights / name).exists() for name in (LAST, INTERRUPT))
+        saved = any((self.run_dir.path / name).exists() for name in CHECKPOINTS)
         return (
             f"; what was saved before is whole, go on with --resume={self.run_dir.path}"
             if saved
@@ -384,7 +385,7 @@ class Trainer:
         if self.log is not None:
             print(
                 f"interrupted at step {self.state.step}, saved in "
-                f"{self.run_dir.weights / INTERRUPT}; go on with --resume={self.run_dir.path}",
+                f"{self.run_dir.path / INTERRUPT}; go on with --resume={self.run_dir.path}",
                 flush=True,
             )
         raise Interrupted(max(distributed.gather(self.stop.signum)))

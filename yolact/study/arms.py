@@ -18,7 +18,8 @@ from data.settings import type_of
 from data.yaml_text import read_yaml, write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
-from yolact.study.folder.layout import ASIDE, INIT_FOLDER, LAST, run_folder
+from yolact.run_files import LAST
+from yolact.study.folder.layout import ASIDE, INIT_FOLDER, run_folder
 from yolact.study.plan import Study
 from yolact.study.sections import SEED_STRIDE, ArmEntry, InitRun
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from yolact.run_files import RESULTS, WEIGHTS
 from yolact.study.folder.kept import is_archive
+from yolact.study.folder.layout import study_file
 from yolact.study.statistics import (
     Comparison,
     FinishedRun,
@@ -124,11 +126,11 @@ def _load(paths: Sequence[Path], gt: str | Path | None) -> tuple[Arms, list[str]
             arms[name] = {0: load_results(path, gt)}
         elif is_archive(path):
             arms[name] = load_arm(path)
-        elif path.is_file() or (path / "results").is_dir() or (path / "weights").is_dir():
+        elif path.is_file() or any((path / name).is_dir() for name in (RESULTS, WEIGHTS)):
             run = load_run(path)
             arms[name] = {run.seed: run}
             single[name] = run.seed
-        elif (path / "study.yaml").is_file():
+        elif study_file(path).is_file():
             raise ValueError(f"{path} is a whole study: name it alone, or the folders of its arms")
         else:
             arms[name] = load_arm(path)

@@ -12,11 +12,12 @@ from tests.yolact.engine.oracle import Oracle, config, write_set
 from yolact import cli
 from yolact.commands import eval as eval_program
 from yolact.engine.evaluate import evaluate
-from yolact.engine.records import FILE, read_records, records_of_results, write_records
+from yolact.engine.records import read_records, records_of_results, write_records
 from yolact.engine.train import train
 from yolact.testing import tiny
 
 EVAL100 = Path(__file__).parents[2] / "reference" / "coco_eval100"
+FILE = "records.npz"
 TRUTH = EVAL100 / "instances_val2014_100.json"
 SQUARES = [[(16, 32, 80, 0), (120, 100, 100, 1)], [(8, 8, 64, 1)], [], [(100, 100, 120, 0)]]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact import cli, legacy_flags
+from yolact.run_files import BOX_DETECTIONS, MASK_DETECTIONS
 
 DESCRIPTION = """Box and mask AP of a model on its validation set, or pictures of what it finds.
 
@@ -86,8 +87,8 @@ def _what(flags: cli.Parser) -> None:
         "--resume",
         help="AP of detections that --output_coco_json wrote; with --config, needs no weights",
     )
-    flags.add_argument("--bbox_det_file", type=Path, default=Path("results/bbox_detections.json"))
-    flags.add_argument("--mask_det_file", type=Path, default=Path("results/mask_detections.json"))
+    flags.add_argument("--bbox_det_file", type=Path, default=Path(BOX_DETECTIONS))
+    flags.add_argument("--mask_det_file", type=Path, default=Path(MASK_DETECTIONS))
     flags.switch("--no_bar", help="no progress bar")
 
 

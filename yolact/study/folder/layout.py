@@ -1,4 +1,5 @@
-"""What lies where: names in the folder of a run, of a study, and of the studies that are kept.
+"""What lies where: names in the folder of a study, and of the studies that are kept. Those in a
+run's are in yolact/run_files.py.
 
 A run of a study is <root>/<study>/<arm>/seed<k>-<hash8>. Folders of a study that hold no arm begin
 with an underscore.
@@ -9,25 +10,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# of a run, as training and evaluation leave them
-CONFIG, ENV, METRICS = "config.yaml", "env.json", "metrics.jsonl"
-WEIGHTS, RESULTS = "weights", "results"
-LAST = f"{WEIGHTS}/last.pth"
-CHECKPOINTS = (LAST, f"{WEIGHTS}/interrupt.pth")
-RECORDS = f"{RESULTS}/records.npz"
-BENCHMARK = f"{RESULTS}/benchmark.json"  # eval.py --benchmark
-BOUNDARY = f"{RESULTS}/boundary.json"  # report.py --boundary
-BOX_DETECTIONS = f"{RESULTS}/bbox_detections.json"
-MASK_DETECTIONS = f"{RESULTS}/mask_detections.json"
-GALLERY = f"{RESULTS}/gallery.json"  # of a kept run: detections on the images of the picture
-# of a run, as a sweep leaves them
-NOTE, LOG = "sweep.json", "log.txt"
-
 # of a study
 STUDY, CHOSEN, REPORT, RUNS = "study.yaml", "tune.json", "report", "runs"
 INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER, SLURM_FOLDER = "_init", "_tune", "_search", "_slurm"
 ASIDE = (INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER)  # hold runs that are not reported
 JOURNAL = f"{SEARCH_FOLDER}/journal.log"  # what a search has tried
+JOBS = f"{SLURM_FOLDER}/jobs.json"  # what was submitted
 
 # of a root of runs
 LOCKS, UNPACKED = ".locks", ".kept"
@@ -50,8 +38,3 @@ def seed_of(folder: str | Path) -> int | None:
 def study_file(folder: Path) -> Path:
     """The plan in a study's folder."""
     return folder / STUDY
-
-
-def run_of_records(records: Path) -> Path:
-    """The folder of the run whose records these are."""
-    return records.parent.parent

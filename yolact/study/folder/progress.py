@@ -7,9 +7,10 @@ from pathlib import Path
 
 from data.resolve import load_config
 from data.schema import Config
+from yolact.run_files import CONFIG, RECORDS
 from yolact.study.arms import PlannedRun, identity
 from yolact.study.folder.kept import kept_anywhere, kept_runs, kept_study
-from yolact.study.folder.layout import CONFIG, INIT_FOLDER, RECORDS, TUNE_FOLDER
+from yolact.study.folder.layout import INIT_FOLDER, TUNE_FOLDER
 from yolact.study.folder.locks import is_held
 from yolact.study.folder.reading import (
     code_of,

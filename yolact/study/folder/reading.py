@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact.files import write_whole
-from yolact.study.folder.layout import CHECKPOINTS, ENV, METRICS, NOTE
+from yolact.run_files import CHECKPOINTS, ENV, METRICS, NOTE
 
 SHAPES = {"mask": "segm", "box": "bbox"}
 # metrics.jsonl: what it was when it was read, and its lines

@@ -13,20 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from yolact.files import writing
+from yolact.run_files import BENCHMARK, BOUNDARY, CONFIG, ENV, GALLERY, METRICS, RECORDS, RESULTS
 from yolact.study.folder.kept import archive_of, names_in, write_archive
-from yolact.study.folder.layout import (
-    BENCHMARK,
-    BOUNDARY,
-    CHOSEN,
-    CONFIG,
-    ENV,
-    GALLERY,
-    METRICS,
-    RECORDS,
-    RESULTS,
-    RUNS,
-    STUDY,
-)
+from yolact.study.folder.layout import CHOSEN, RUNS, STUDY
 from yolact.study.folder.reading import read_metrics, starts_of
 from yolact.study.report.data import Report
 from yolact.study.report.gallery import keep_detections

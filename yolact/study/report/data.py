@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from data.schema import Config
 from yolact.files import write_whole
+from yolact.run_files import BENCHMARK, BOUNDARY, MASK_DETECTIONS
 from yolact.study.arms import Arm, arms_of, config_of
-from yolact.study.folder.layout import BENCHMARK, BOUNDARY, MASK_DETECTIONS, study_file
+from yolact.study.folder.layout import STUDY, study_file
 from yolact.study.folder.reading import read_object
 from yolact.study.plan import Study
 from yolact.study.report.cells import Seeds
@@ -96,7 +97,7 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
     folder = Path(folder)
     if not study_file(folder).is_file():
         raise ValueError(
-            f"{folder} has no study.yaml: give the folder of a study, such as runs/quick_study, "
+            f"{folder} has no {STUDY}: give the folder of a study, such as runs/quick_study, "
             "which scripts/sweep.py makes"
         )
     found = load_runs(folder)

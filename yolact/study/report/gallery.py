@@ -17,16 +17,14 @@ from data.coco import CocoDataset
 from data.loader import build_dataset
 from data.resolve import load_config
 from yolact.draw import draw_detections, draw_targets, gallery
-from yolact.engine.evaluate import BOX_FILE, MASK_FILE
 from yolact.outputs import Detections, Targets
+from yolact.run_files import BOX_DETECTIONS, CONFIG, GALLERY, MASK_DETECTIONS, MASK_FILE
 from yolact.study.report.data import Report
 from yolact.study.report.figures import short
 from yolact.study.statistics.conditions import Trained
 
 IMAGES, CELL = 4, 300  # columns, and their longer side in pixels
 SCORE = 0.3  # detections below it are not drawn, but for the best one of an image
-# the detections of the images that are shown, in a kept run: results/gallery.json
-CHOSEN = "gallery.json"
 QUALITY = 88
 
 
@@ -37,7 +35,7 @@ def picture(report: Report) -> tuple[bytes, str]:
     seed, runs = _one_seed(report)
     first = runs[arms[0].label]
     dataset = build_dataset(
-        load_config(first.folder / "config.yaml", check_names=False), "val", needs_full_masks=True
+        load_config(first.folder / CONFIG, check_names=False), "val", needs_full_masks=True
     )
     chosen = shown_images(min(len(dataset), first.run.images))
     found = {
@@ -123,13 +121,12 @@ def _one_seed(report: Report) -> tuple[int, dict[str, Trained]]:
         runs = {arm.label: arm.runs[seed] for arm in arms}
         if all(_has_detections(run.folder) for run in runs.values()):
             return seed, runs
-    raise ValueError(f"no seed has results/{MASK_FILE} in every arm")
+    raise ValueError(f"no seed has {MASK_DETECTIONS} in every arm")
 
 
 def _has_detections(folder: Path) -> bool:
-    results = folder / "results"
-    return (results / CHOSEN).is_file() or (
-        (results / MASK_FILE).is_file() and (results / BOX_FILE).is_file()
+    return (folder / GALLERY).is_file() or all(
+        (folder / name).is_file() for name in (BOX_DETECTIONS, MASK_DETECTIONS)
     )
 
 
@@ -158,17 +155,18 @@ def _drawn(found: Detections) -> Detections:
 def read_detections(folder: Path, wanted: set) -> list[dict]:
     """Boxes and masks of some images as COCO results with score, bbox, segmentation and mask_score
     together."""
-    results = folder / "results"
-    if (results / CHOSEN).is_file():
+    if (folder / GALLERY).is_file():
         return [
             entry
-            for entry in parse_json(results / CHOSEN, "kept detections")
+            for entry in parse_json(folder / GALLERY, "kept detections")
             if entry["image_id"] in wanted
         ]
-    boxes, masks = (parse_json(results / name, "result file") for name in (BOX_FILE, MASK_FILE))
+    boxes, masks = (
+        parse_json(folder / name, "result file") for name in (BOX_DETECTIONS, MASK_DETECTIONS)
+    )
     if len(boxes) != len(masks):
         raise ValueError(
-            f"{results / BOX_FILE} and {MASK_FILE} are not of one evaluation: they hold "
+            f"{folder / BOX_DETECTIONS} and {MASK_FILE} are not of one evaluation: they hold "
             f"{len(boxes)} and {len(masks)} detections"
         )
     return [

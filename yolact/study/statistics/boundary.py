@@ -14,9 +14,9 @@ import numpy as np
 from data.annotations import parse_json
 from data.loader import build_dataset
 from data.resolve import load_config
-from yolact.engine.evaluate import MASK_FILE, coco_ground_truth
+from yolact.engine.evaluate import coco_ground_truth
 from yolact.engine.metrics import coco_inputs
-from yolact.study.folder.layout import CONFIG, run_of_records
+from yolact.run_files import CONFIG, MASK_DETECTIONS, run_of_records
 from yolact.study.statistics.finished import FinishedRun
 
 DILATION = 0.02  # of the image's diagonal
@@ -83,12 +83,12 @@ def boundary_of_run(run: FinishedRun, ground_truth: str | Path | None = None) ->
         if ground_truth is None:
             raise ValueError(f"{run.path}: results need their ground truth, an annotation file")
         return boundary_ap(ground_truth, parse_json(run.path, "results file"), run.max_dets)
-    results = run.path.parent / MASK_FILE
-    config = load_config(run_of_records(run.path) / CONFIG, check_names=False)
+    folder = run_of_records(run.path)
+    config = load_config(folder / CONFIG, check_names=False)
     dataset = build_dataset(config, run.note.get("split", "val"))
     return boundary_ap(
         coco_ground_truth(dataset, config),
-        parse_json(results, "mask results"),
+        parse_json(folder / MASK_DETECTIONS, "mask results"),
         run.max_dets,
         image_ids=run.records().image_ids,
         category_ids=set(dataset.category_of_label.values()),

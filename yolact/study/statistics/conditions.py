@@ -10,8 +10,8 @@ from typing import Any
 
 from data.resolve import load_config
 from data.schema import Config, EvalConfig
+from yolact.run_files import CONFIG, run_of_records
 from yolact.study.arms import arms_of, identity
-from yolact.study.folder.layout import CONFIG, run_of_records
 from yolact.study.folder.reading import read_env, starts_of
 from yolact.study.plan import Study
 from yolact.study.statistics.finished import FinishedRun

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from data.annotations import parse_json
 from data.resolve import load_config
 from yolact.engine.records import Records, read_records, records_of_results
+from yolact.run_files import CONFIG, LAST, RECORDS
 from yolact.study.folder.kept import is_archive, runs_in
-from yolact.study.folder.layout import CONFIG, RECORDS, seed_of
+from yolact.study.folder.layout import seed_of
 from yolact.study.folder.reading import skipped_steps
 from yolact.study.statistics.resample import RESAMPLES, Resampled, cached_resample, resample
 
@@ -68,7 +69,7 @@ def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> FinishedRun:
             raise ValueError(
                 f"{file} is of step {records.note.get('step')}, but the run has "
                 f"{config.train.iterations} iterations: finish it (train.py --resume={folder}), or "
-                f"evaluate its end (eval.py --trained_model={folder}/weights/last.pth)"
+                f"evaluate its end (eval.py --trained_model={folder / LAST})"
             )
     return _run(file, seed, records, resampled, skipped=skipped)
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data.resolve import load_config
 from data.schema import Config
+from yolact.run_files import CONFIG, RECORDS, run_of_records
 from yolact.study.arms import (
     arms_of,
     at_seed,
@@ -26,11 +27,9 @@ from yolact.study.folder.kept import archive_of, kept_arms, kept_runs, kept_stud
 from yolact.study.folder.layout import (
     ANY_SEED,
     CHOSEN,
-    CONFIG,
     INIT_FOLDER,
-    RECORDS,
     RUNS,
-    run_of_records,
+    STUDY,
     seed_of,
 )
 from yolact.study.folder.reading import read_chosen
@@ -39,7 +38,7 @@ from yolact.study.statistics.finished import FinishedRun, load_run
 from yolact.study.statistics.resample import RESAMPLES
 
 LENGTH = ("train.iterations", "train.lr_steps")
-NO_ARM = "belongs to no arm and seed of study.yaml"
+NO_ARM = f"belongs to no arm and seed of {STUDY}"
 # its hash changes with every setting that is added to the schema
 _START = re.compile(rf"^({INIT_FOLDER}/seed\d+)-\w+")
 
@@ -164,7 +163,7 @@ def _departures(place: Path, wanted: Sequence[Config]) -> dict[str, str]:
     that has nothing in it yet; ValueError for a run without config."""
     if not (place / CONFIG).is_file():
         if (place / RECORDS).is_file():
-            raise ValueError("it has no config.yaml, so what was trained is not known")
+            raise ValueError(f"it has no {CONFIG}, so what was trained is not known")
         return {}
     config = _comparable(load_config(place / CONFIG, check_names=False))
     found = []

@@ -15,11 +15,10 @@ from data.resolve import ConfigError
 from data.yaml_text import read_yaml
 from yolact.files import write_whole
 from yolact.study.arms import PlannedRun
-from yolact.study.folder.layout import SLURM_FOLDER
+from yolact.study.folder.layout import JOBS, SLURM_FOLDER
 from yolact.study.train.launch import python_path
 from yolact.study.train.stages import Plan
 
-JOBS = "jobs.json"
 DAY = 24 * 60  # minutes: a job's limit where the options set none
 QUEUED = {"PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING"}
 
@@ -54,7 +53,7 @@ def submit(
     options: "partition=gpu gpus_per_node=1 time=600", parameters of submitit's SlurmExecutor.
     """
     submitit = _submitit()
-    folder = plan.root / plan.study.name / SLURM_FOLDER
+    folder = plan.root / plan.study.name
     ids, queued = dict(read_jobs(folder)), queued_jobs(folder)
     missing = plan.missing(plan.current)
     for start in (start for start in missing if start.name not in queued):
@@ -77,7 +76,7 @@ def submit(
         """Submits runs, if any, as one job array."""
         if not runs:
             return
-        executor = _executor(submitit, folder, plan, {**parameters, **more})
+        executor = _executor(submitit, plan, {**parameters, **more})
         with _refusals(), executor.batch():
             jobs = [executor.submit(Resumable(command(run))) for run in runs]
         ids.update({run.name: job.job_id for run, job in zip(runs, jobs, strict=True)})
@@ -106,13 +105,13 @@ def submit(
 
 
 def read_jobs(folder: Path) -> dict[str, str]:
-    """{run: job id} of what was submitted."""
+    """{run: job id} of what was submitted of the study in a folder."""
     path = folder / JOBS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def queued_jobs(folder: Path) -> set[str]:
-    """Names of the runs whose job waits or runs."""
+    """Names of the runs of the study in a folder whose job waits or runs."""
     jobs = read_jobs(folder)
     if not jobs:
         return set()
@@ -157,9 +156,9 @@ def read_options(text: str) -> dict[str, Any]:
     return options
 
 
-def _executor(submitit: Any, folder: Path, plan: Plan, parameters: dict[str, Any]) -> Any:
+def _executor(submitit: Any, plan: Plan, parameters: dict[str, Any]) -> Any:
     try:
-        executor = submitit.SlurmExecutor(folder=folder / "%j")
+        executor = submitit.SlurmExecutor(folder=plan.root / plan.study.name / SLURM_FOLDER / "%j")
     except RuntimeError as error:
         raise ConfigError(f"--slurm: {error}") from None
     given = {"job_name": plan.study.name, "time": DAY, **parameters}

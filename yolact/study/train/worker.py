@@ -13,8 +13,8 @@ from typing import IO
 
 from data.resolve import dump_yaml
 from yolact.files import write_whole, writing
+from yolact.run_files import CONFIG, LOG, NOTE
 from yolact.study.arms import PlannedRun
-from yolact.study.folder.layout import CONFIG, LOG, NOTE
 from yolact.study.folder.locks import release
 from yolact.study.folder.progress import is_done
 from yolact.study.folder.reading import has_checkpoint, write_note
