@@ -35,6 +35,8 @@ from layers.names import unknown_name
 
 RUN_CONFIG = "config.yaml"  # in a run's folder: what it was trained with
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
+# settings that are newer than runs that are kept: those are found by the hash in their names
+ADDED = ("eval.masks",)
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
 
 
@@ -84,8 +86,17 @@ def dump_yaml(config: Config) -> str:
 
 
 def config_hash(config: Config) -> str:
-    """12 hex digits that depend on every setting but the name."""
-    text = json.dumps(config.model_dump(mode="json", exclude={"name"}), sort_keys=True)
+    """12 hex digits that depend on every setting but the name; on those of ADDED only where they
+    are not what they were before there was a choice, their default."""
+    content = config.model_dump(mode="json", exclude={"name"})
+    for key in ADDED:
+        section, field = key.split(".")
+        if (
+            getattr(getattr(config, section), field)
+            == SECTIONS[section].model_fields[field].default
+        ):
+            del content[section][field]
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

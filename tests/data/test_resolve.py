@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from data.config import CONFIGS, DATASETS
 from data.resolve import (
+    ADDED,
     ConfigError,
     config_hash,
     dump_yaml,
@@ -20,6 +22,7 @@ from data.resolve import (
     load_config,
 )
 from data.schema import Config
+from data.settings import type_of
 from data.yaml_text import read_yaml, write_yaml
 from layers.losses import registry
 from tests.pin_configs import pinned
@@ -423,6 +426,21 @@ def test_hash_ignores_the_name_only():
     assert config_hash(base) != config_hash(load("yolact_small", "train.seed=1"))
     assert config_hash(base) != config_hash(load("yolact_small", "data.label_map={1: 0}"))
     assert len(config_hash(base)) == 12
+
+
+@pytest.mark.parametrize("key", ADDED)
+def test_a_newer_setting_changes_the_hash_only_where_it_is_not_its_default(key):
+    section, field = key.split(".")
+    base = load("yolact_small")
+    one = getattr(base, section)
+    default = type(one).model_fields[field].default
+    values = [default, *(v for v in get_args(type_of(key)) if v != default)]
+    assert len(values) > 1
+    hashes = [
+        config_hash(base.model_copy(update={section: one.model_copy(update={field: value})}))
+        for value in values
+    ]
+    assert len(set(hashes)) == len(values) and hashes[0] == pinned()["yolact_small"]
 
 
 @pytest.mark.parametrize(
