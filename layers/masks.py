@@ -15,7 +15,7 @@ from torch import Tensor
 
 RESIZE_BYTES = 128 << 20  # float pixels held at once while whole masks are resized
 BLOCK_BYTES = 4 << 20  # the same for a window of one mask; small enough to stay in cache
-BAND = 16  # source rows that one product of bicubic weights brings to the image
+BAND = 24  # source rows that one product of bicubic weights brings to the image
 
 
 def assemble(prototypes: Tensor, coeffs: Tensor) -> Tensor:

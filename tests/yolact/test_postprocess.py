@@ -102,12 +102,15 @@ def test_a_subpixel_mask_ends_a_pixel_of_the_image_past_its_box():
 
 def test_rescoring_of_subpixel_masks_sees_what_the_published_form_shows_it():
     nets = ConstantIoU(), ConstantIoU()
+    out = predictions({3: {1: 0.9}})
     one, two = (
-        detect(predictions(TWO), [(100, 200)], mask_iou_net=net, masks=masks)[0]
+        detect(out, [(100, 200)], mask_iou_net=net, masks=masks)[0]
         for net, masks in zip(nets, ("subpixel", "published"))
     )
     assert torch.equal(nets[0].batches[0], nets[1].batches[0])
     assert torch.equal(one.mask_scores, two.mask_scores) and not torch.equal(one.masks, two.masks)
+    [alone] = detect(out, [(100, 200)], masks="subpixel")
+    assert torch.equal(one.masks, alone.masks)
 
 
 @pytest.mark.parametrize("rescored", [True, False])
