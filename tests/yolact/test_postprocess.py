@@ -109,8 +109,11 @@ def test_rescoring_of_subpixel_masks_sees_what_the_published_form_shows_it():
     )
     assert torch.equal(nets[0].batches[0], nets[1].batches[0])
     assert torch.equal(one.mask_scores, two.mask_scores) and not torch.equal(one.masks, two.masks)
-    [alone] = detect(out, [(100, 200)], masks="subpixel")
-    assert torch.equal(one.masks, alone.masks)
+    halves = [
+        detect(out, [(100, 200)], mask_iou_net=net, masks="subpixel", crop=False)[0].masks
+        for net in (None, nets[0])
+    ]
+    assert torch.equal(*halves) and not halves[0].all()
 
 
 @pytest.mark.parametrize("rescored", [True, False])
