@@ -86,7 +86,7 @@ def _main(arguments: Namespace) -> int:
 def _text(found: Compared) -> str:
     """The main table, the verdicts in plain words, and what stands beside AP."""
     from yolact.study.statistics import table
-    from yolact.study.statistics.comparison import unstable_baseline
+    from yolact.study.statistics.comparison import about_the_start, unstable_baseline
 
     records, arms, first = found.comparisons, found.arms, found.comparisons[0]
     runs = [run for seeds in arms.values() for run in seeds.values()]
@@ -97,6 +97,8 @@ def _text(found: Compared) -> str:
         f"{table.main_table(records, arms)}\n",
         *(record.sentence for record in records),
     ]
+    if start := about_the_start(records):
+        parts.append(start)
     if unstable := unstable_baseline(first.baseline, arms[first.baseline].values()):
         parts.append(unstable)
     parts += [

@@ -28,7 +28,7 @@ from yolact.study.report.published import (
     published,
     reference_loss,
 )
-from yolact.study.statistics.comparison import Interval, baseline_label
+from yolact.study.statistics.comparison import Interval, about_the_start, baseline_label
 from yolact.study.statistics.verdict import LEAST_SEEDS
 
 # what stands beside AP: {key of data.quality_of: (title, decimals)}
@@ -122,6 +122,8 @@ def verdicts(report: Report) -> Table:
         notes.append(
             "Sign-flip p: exact, on these images, not adjusted; a check that decides nothing."
         )
+    if start := about_the_start(arm.comparison for arm in report.arms if arm.comparison):
+        notes.append(f"{start[0].upper()}{start[1:]}.")
     return Table("verdicts", "Verdicts", header, rows, notes)
 
 

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from yolact.study.statistics.finished import FinishedRun
 from yolact.study.statistics.power import Needed
 from yolact.study.statistics.verdict import (
+    BETTER,
     EQUIVALENT,
     IDENTICAL,
     LEAST_SEEDS,
     LEVEL,
     NONE,
     UNDECIDED,
+    WORSE,
 )
 
 FAILED = "failed"
+GIVEN_START = "given this start"
 _NOT_FINITE = "had steps whose loss or gradient was not finite"
 
 
@@ -57,6 +60,8 @@ class Comparison:
     sign_flip        exact sign-flip p on these images, from 6 seeds; a check that decides nothing
     unstable         runs of the arm among `seeds` that had steps whose loss or gradient was not
                      finite
+    one_start        all runs of both arms were trained from one checkpoint: what is found holds
+                     given this start
     """
 
     arm: str
@@ -86,12 +91,20 @@ class Comparison:
     sign_flip: float | None = None
     needed: Needed | None = None
     unstable: int = 0
+    one_start: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def given_start(self) -> str:
+        """What limits a verdict that rests on runs from one start; empty for others."""
+        judged = self.verdict in (BETTER, WORSE, EQUIVALENT, UNDECIDED)
+        return f", {GIVEN_START}" if self.one_start and judged else ""
 
     @property
     def label(self) -> str:
         """The verdict as tables print it."""
         text = f"{self.verdict} (< margin)" if self.small else self.verdict
+        text += self.given_start
         text += f", unstable {self.unstable}/{len(self.seeds)}" if self.unstable else ""
         return (
             f"{text}, exploratory"
@@ -121,7 +134,7 @@ class Comparison:
             f"is {self.verdict} than {self.baseline} by {size:.2f} AP ({spread})"
             + (f", less than the margin of {self.margin:g}" if self.small else ""),
         )
-        parts = [f"{self.arm} {found}"]
+        parts = [f"{self.arm} {found}{self.given_start}"]
         if self.decided_at and self.decided_at < len(self.seeds):
             parts.append(f"decided at the look of {self.decided_at} seeds")
         if self.needed is not None:
@@ -131,6 +144,16 @@ class Comparison:
         if self.unstable:
             parts.append(f"unstable: {self.unstable} of {len(self.seeds)} runs {_NOT_FINITE}")
         return "; ".join([*parts, *self.notes])
+
+
+def about_the_start(records: Iterable[Comparison]) -> str:
+    """A sentence on what "given this start" means, where a verdict says so; else nothing."""
+    if not any(record.given_start for record in records):
+        return ""
+    return (
+        f"{GIVEN_START}: all runs were trained from one checkpoint, so the intervals leave out how "
+        "differences vary from start to start"
+    )
 
 
 def unstable_baseline(baseline: str, runs: Iterable[FinishedRun]) -> str:

@@ -239,6 +239,7 @@ def _record(
         sign_flip=sign_flip_p(own.by_seed[i]) if len(chosen) >= SIGN_FLIP_FROM else None,
         needed=_needed(asked, len(chosen), own, i, level),
         unstable=sum(asked.arms[label][seed].diverged for seed in chosen),
+        one_start=_one_start(asked, label, chosen),
     )
 
 
@@ -258,6 +259,12 @@ def _needed(asked: _Question, seeds: int, own: _Judged, i: int, level: float) ->
         margin=asked.margin,
         level=level,
     )
+
+
+def _one_start(asked: _Question, label: str, seeds: Sequence[int]) -> bool:
+    """Whether an arm and the baseline were trained from one checkpoint at all of these seeds."""
+    starts = {runs[seed].start for runs in (asked.arms[label], asked.base) for seed in seeds}
+    return len(starts) == 1 and "" not in starts
 
 
 def _mean(runs: Mapping[int, FinishedRun], seeds: Sequence[int], metric: str) -> float:

@@ -14,6 +14,7 @@ from data.annotations import parse_json
 from data.resolve import load_config
 from yolact.engine.records import Records, read_records, records_of_results
 from yolact.run_files import CONFIG, LAST, RECORDS
+from yolact.study.arms import identity
 from yolact.study.folder.kept import is_archive, runs_in
 from yolact.study.folder.layout import seed_of
 from yolact.study.folder.reading import skipped_steps
@@ -26,7 +27,7 @@ class FinishedRun:
     whether two runs can be compared.
 
     skipped: training steps whose loss or gradient was not finite; overflows of fp16's loss scale
-    are none.
+    are none. start: the checkpoint that it was trained from, empty where its weights were drawn.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class FinishedRun:
     note: Mapping[str, Any]
     skipped: int = 0
     kept: Records | None = field(default=None, repr=False)
+    start: str = ""
 
     @property
     def diverged(self) -> bool:
@@ -59,19 +61,20 @@ def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> FinishedRun:
     folder = path if path.is_dir() else None
     file = path / RECORDS if folder else path
     records, resampled = cached_resample(file, resamples)
-    seed, skipped = 0, 0
+    seed, skipped, start = 0, 0, ""
     if folder and (folder / CONFIG).is_file():
         config = load_config(folder / CONFIG, check_names=False)
         # a study with paired: false counts seeds otherwise than its runs train with
         counted, skipped = seed_of(folder), skipped_steps(folder)
         seed = config.train.seed if counted is None else counted
+        start = identity(config).train.init_from
         if records.note.get("step") != config.train.iterations:
             raise ValueError(
                 f"{file} is of step {records.note.get('step')}, but the run has "
                 f"{config.train.iterations} iterations: finish it (train.py --resume={folder}), or "
                 f"evaluate its end (eval.py --trained_model={folder / LAST})"
             )
-    return _run(file, seed, records, resampled, skipped=skipped)
+    return _run(file, seed, records, resampled, skipped=skipped, start=start)
 
 
 def load_results(
@@ -125,6 +128,7 @@ def _run(
     *,
     skipped: int = 0,
     kept: Records | None = None,
+    start: str = "",
 ) -> FinishedRun:
     return FinishedRun(
         path,
@@ -136,6 +140,7 @@ def _run(
         records.note,
         skipped,
         kept,
+        start,
     )
 
 

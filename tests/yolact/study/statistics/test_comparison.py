@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from yolact.study.statistics import (
     load_run,
     load_runs,
 )
-from yolact.study.statistics.comparison import unstable_baseline
+from yolact.study.statistics.comparison import about_the_start, unstable_baseline
 from yolact.study.statistics.conditions import check_study, trained
 from yolact.study.statistics.finished import FinishedRun, check_comparable
 from yolact.study.statistics.inference import half_width
@@ -256,6 +257,41 @@ def test_looks_spend_the_level_and_keep_what_was_decided():
         and record.level == pytest.approx(0.03)
     )
     assert record.needed is not None
+
+
+def from_starts(found, starts):
+    return {seed: replace(run, start=start) for (seed, run), start in zip(found.items(), starts)}
+
+
+def test_a_verdict_from_one_start_says_so():
+    one, own = ["a"] * 7, list("abcdefg")
+    arms = {
+        "base": from_starts(runs(BASE), one),
+        "good": from_starts(plus(1), one),
+        "small": from_starts(plus(0.3, skipped=1), one),
+        "noisy": from_starts(plus(0.5, 2.0), one),
+        "copy": from_starts(runs(BASE), one),
+        "elsewhere": from_starts(plus(1), ["b"] * 7),
+        "late": from_starts(plus(1), [*one[:6], "b"]),
+        "drawn": plus(1),
+    }
+    records = {record.arm: record for record in compare_arms(arms, "base")}
+    assert {label: record.label for label, record in records.items()} == {
+        "good": "better, given this start",
+        "small": "better (< margin), given this start, unstable 7/7",
+        "noisy": "undecided, given this start",
+        "copy": "identical runs",
+        "elsewhere": "better",
+        "late": "better",
+        "drawn": "better",
+    }
+    for record in records.values():
+        assert ("given this start" in record.sentence) == ("given this start" in record.label)
+    assert main_table(list(records.values()), arms).count("given this start") == 3
+    assert about_the_start(records.values()).startswith("given this start: all runs were trained")
+    arms = {"base": from_starts(runs(BASE), own), "good": from_starts(plus(1), own)}
+    found = compare_arms(arms, "base")
+    assert found[0].label == "better" and about_the_start(found) == ""
 
 
 def test_an_unstable_arm_is_marked():
