@@ -86,6 +86,18 @@ class Rule:
         """P"""
         return prototype_size(self.size)
 
+    @property
+    def by_coverage(self) -> bool:
+        """Whether coverage is what the map holds, or stands for what it holds."""
+        return self.target == "coverage" or (self.target == "binary" and self.stride != 4)
+
+    @property
+    def words(self) -> str:
+        """What the rule is, in a few words."""
+        side = {"input": self.size}.get(self.target, self.prototypes)
+        kind = self.target if self.stride == 4 else f"stride-{self.stride}"
+        return f"{kind} targets of {side} px, {self.masks} masks"
+
     def round_trip(self, mask: Part) -> Part:
         """A mask of h x w -> what the map of a network that learnt it becomes on the image, a mask
         of h x w again, not cropped.
@@ -95,10 +107,10 @@ class Rule:
         prototypes = (self.prototypes, self.prototypes)
         # one half counts as foreground, as where training renders its masks
         learnt = mask.resized((self.size, self.size), "bilinear").cut(np.greater_equal)
-        if self.target == "binary" and self.stride == 4:
-            learnt = learnt.resized(prototypes, "bilinear").cut(np.greater)
-        elif self.target != "input":
+        if self.by_coverage:
             learnt = learnt.resized(prototypes, "area")
+        elif self.target == "binary":
+            learnt = learnt.resized(prototypes, "bilinear").cut(np.greater)
         enlarged = "bilinear" if self.masks == "published" else "bicubic"
         return learnt.resized(mask.size, enlarged).cut(np.greater)
 

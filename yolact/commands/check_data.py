@@ -4,6 +4,9 @@
         or a config file
     python scripts/check_data.py --annotations FILE --images FOLDER
 
+Without --fast it ends with a bound: the mask AP that the config reaches where it learns its targets
+exactly, by the masks of at most 500 instances.
+
 Exit code 0 when there is no error (there may be warnings), 1 when there is one, 2 when the check
 could not run.
 """
@@ -20,20 +23,69 @@ from tqdm import tqdm
 from data.annotations import read_coco
 from data.config import CONFIGS, DATASETS
 from data.doctor.check import SPLITS, check_dataset
-from data.doctor.findings import listing
+from data.doctor.findings import Findings, Progress, listing
+from data.doctor.split import Split
 from data.resolve import load_config
 from data.schema import Config, DataConfig
 from layers.names import unknown_name
 from yolact.cli import run
 
+BOUNDED = 500  # instances whose masks are looked at for the bound
+ENOUGH = 0.9  # a bound below it costs accuracy
+
 
 def _check(args: argparse.Namespace) -> int:
     cfg, splits = _config(args)
-    found = check_dataset(
-        cfg, fast=args.fast, splits=splits, progress=_bar if sys.stderr.isatty() else None
-    )
+    progress = _bar if sys.stderr.isatty() else None
+    found = Findings()
+    for finding in check_dataset(cfg, fast=args.fast, splits=splits, progress=progress):
+        found.add(finding.level, finding.problem)
+    if not args.fast:
+        _tell_bound(cfg, splits, found, progress)
     print(listing(found))
     return int(any(finding.level == "error" for finding in found))
+
+
+def _tell_bound(
+    cfg: Config,
+    splits: Sequence[str],
+    found: Findings,
+    progress: Callable[[str], Progress] | None,
+) -> None:
+    """What masks of the config's kind can reach on the last of the splits that there is."""
+    from yolact.bound import Rule, mask_bounds  # torch, which --help and --fast do without
+
+    there = [split for name in splits if (split := Split.of(cfg.data, name)) is not None]
+    if not there:
+        return  # which is an error that is told already
+    own, best = Rule.of(cfg), Rule.of(cfg, target="coverage", stride=4, masks="subpixel")
+    path, show = there[-1].path, progress("mask bound") if progress else None
+    try:
+        bound, other = mask_bounds(path, [own, best], limit=BOUNDED, progress=show)
+    except ValueError:
+        found.note("has no mask that can be used, so that mask AP has no bound", path)
+        return
+    instead = "" if own == best else f"; {_points(other['AP'])} with {best.words}"
+    what = (
+        f"lets masks that are learnt exactly reach mask AP {_points(bound['AP'])} (AP90 "
+        f"{_points(bound['AP90'])}, AP95 {_points(bound['AP95'])}) with {own.words}{instead} "
+        f"(config {cfg.name}, {bound.instances} of {bound.total} instances)"
+    )
+    if bound["AP"] >= ENOUGH:
+        found.note(what, path)
+        return
+    settings = [] if own.by_coverage else ["loss.mask_target=coverage"]
+    settings += [] if own.masks == best.masks else ["eval.masks=subpixel"]
+    fix = (
+        f"set {' and '.join(settings)}, or raise model.max_size"
+        if settings
+        else "raise model.max_size"
+    )
+    found.warning(what, path, fix)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def _config(args: argparse.Namespace) -> tuple[Config, tuple[str, ...]]:
