@@ -77,7 +77,7 @@ class Rule:
         return cls(
             getattr(cfg.loss, "mask_target", "binary") if target is None else target,
             getattr(cfg.loss, "mask_stride", 4) if stride is None else stride,
-            getattr(cfg.eval, "masks", "published") if masks is None else masks,
+            cfg.eval.masks if masks is None else masks,
             cfg.model.max_size,
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 # of a study
 STUDY, CHOSEN, REPORT, RUNS = "study.yaml", "tune.json", "report", "runs"
+BOUNDS = "bounds.json"  # what masks of the arms' kinds can reach on the validation set
 INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER, SLURM_FOLDER = "_init", "_tune", "_search", "_slurm"
 ASIDE = (INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER)  # hold runs that are not reported
 JOURNAL = f"{SEARCH_FOLDER}/journal.log"  # what a search has tried

@@ -15,7 +15,7 @@ from typing import Any
 from yolact.files import writing
 from yolact.run_files import BENCHMARK, BOUNDARY, CONFIG, ENV, GALLERY, METRICS, RECORDS, RESULTS
 from yolact.study.folder.kept import archive_of, names_in, write_archive
-from yolact.study.folder.layout import CHOSEN, RUNS, STUDY
+from yolact.study.folder.layout import BOUNDS, CHOSEN, RUNS, STUDY
 from yolact.study.folder.reading import read_metrics, starts_of
 from yolact.study.report.data import Report
 from yolact.study.report.gallery import keep_detections
@@ -28,7 +28,8 @@ PRIVATE = ("argv", "platform", "threads")
 
 
 def keep(report: Report, target: Path) -> list[Path]:
-    """Keeps study.yaml, tune.json and the finished runs of a study in the folder `target`.
+    """Keeps study.yaml, tune.json, bounds.json and the finished runs of a study in the folder
+    `target`.
 
     A run is kept as config, environment, thinned metrics, per-image records, and the detections on
     a few images. It goes to the end of its arm's archive, runs/<arm>.zip; runs that are there
@@ -56,7 +57,7 @@ def keep(report: Report, target: Path) -> list[Path]:
             write_archive(archives[archive], archive, copies)
         _check_size(target, archives)
         with writing(target):
-            for name in (STUDY, CHOSEN):
+            for name in (STUDY, CHOSEN, BOUNDS):
                 source = report.folder / name
                 if source.is_file() and source.resolve() != (target / name).resolve():
                     shutil.copyfile(source, target / name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from yolact.cli import note, one_line
 from yolact.files import write_whole, writing
+from yolact.study.report.bounds import Bounds
 from yolact.study.report.data import Report
 from yolact.study.report.figures import curves, forest, reliability, seeds, thresholds
 from yolact.study.report.gallery import picture
@@ -78,6 +80,10 @@ def draw(report: Report) -> dict[str, Drawing]:
         key: Drawing(title, made[key], caption if made[key] else "there is nothing to draw")
         for key, (title, caption) in FIGURES.items()
     }
+    if report.bounds and made["thresholds"]:
+        drawn = drawings["thresholds"]
+        words = f"{drawn.caption} {_of_bounds(report.bounds)}"
+        drawings["thresholds"] = replace(drawn, caption=words)
     title = "Fig. 3: predictions"
     try:
         drawings["gallery"] = Drawing(title, *picture(report))
@@ -85,3 +91,8 @@ def draw(report: Report) -> dict[str, Drawing]:
         note(f"no picture of predictions: {one_line(error)}")
         drawings["gallery"] = Drawing(title, None, f"left out: {one_line(error)}")
     return drawings
+
+
+def _of_bounds(bounds: Bounds) -> str:
+    words = "; ".join(f"{rule.words}: AP {100 * one['AP']:.1f}" for rule, one in bounds.items())
+    return f"Thin dashes: what masks that are learnt exactly reach, every object found ({words})."

@@ -18,6 +18,7 @@ from yolact.study.arms import Arm, arms_of, config_of
 from yolact.study.folder.layout import STUDY, study_file
 from yolact.study.folder.reading import read_object
 from yolact.study.plan import Study
+from yolact.study.report.bounds import Bounds, bounds_of
 from yolact.study.report.cells import Seeds
 from yolact.study.report.published import Published, published
 from yolact.study.statistics import Comparison, FinishedRun, compare_study, load_runs
@@ -67,6 +68,7 @@ class Report:
 
     mixed       {data, code, evaluation or length: in what the runs differ}, empty as a rule
     unfinished  {label: {seed: why}}; strays {run folder: why it is left out}
+    bounds      what masks of the arms' kinds can reach, where it is known and the study is of masks
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class Report:
     mixed: Mapping[str, str]
     unfinished: Mapping[str, Mapping[int, str]]
     strays: Mapping[Path, str]
+    bounds: Bounds
 
     @property
     def metric(self) -> str:
@@ -118,8 +121,17 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
         _arm_report(arms[label], seeds, verdicts.get(label), found.study)
         for label, seeds in runs.items()
     ]
+    some_run = next(run for seeds in runs.values() for run in seeds.values())
+    of_masks = shape_of(found.study.primary) == "mask"
     return Report(
-        folder, found.study, found.baseline, reports, unequal, found.unfinished, found.strays
+        folder,
+        found.study,
+        found.baseline,
+        reports,
+        unequal,
+        found.unfinished,
+        found.strays,
+        bounds_of(folder, [arm.config for arm in reports], some_run) if of_masks else {},
     )
 
 

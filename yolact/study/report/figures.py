@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +21,10 @@ from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: E402
 
+from yolact.bound import Rule  # noqa: E402
 from yolact.engine.metrics import THRESHOLDS  # noqa: E402
 from yolact.study.folder.reading import read_metrics  # noqa: E402
+from yolact.study.report.bounds import Bounds  # noqa: E402
 from yolact.study.report.cells import is_number  # noqa: E402
 from yolact.study.report.data import ArmReport, Estimate, Report, mean_over_seeds, shape_of, width  # noqa: E402
 from yolact.study.report.published import BASELINE, baseline  # noqa: E402
@@ -244,7 +246,7 @@ def seeds(report: Report) -> bytes | None:
 
 def thresholds(report: Report) -> bytes | None:
     """A panel an arm: its AP at IoU .50 ... .95 with a 95 % band over the baseline's, and their
-    paired difference below."""
+    paired difference below. Dashed: what masks can reach, where it is known."""
     shape = shape_of(report.metric)
     base = report.base
     arms = [arm for arm in report.arms if arm.runs and arm is not base] or (
@@ -271,6 +273,12 @@ def thresholds(report: Report) -> bytes | None:
                 *look[one],
                 short(one),
             )
+        _bounds(
+            upper,
+            x,
+            report.bounds,
+            {Rule.of(base.config): BLACK, Rule.of(arm.config): look[arm.label][0]},
+        )
         common = [seed for seed in arm.runs if seed in base.runs]
         if arm is not base and common:
             gaps = [
@@ -298,6 +306,20 @@ def thresholds(report: Report) -> bytes | None:
         if i >= len(arms) - columns:
             lower.set_xlabel("IoU threshold")
     return png(figure)
+
+
+def _bounds(axes: Axes, x: np.ndarray, bounds: Bounds, colours: Mapping[Rule, str]) -> None:
+    """A line for each rule whose bound is known; grey where there is one rule."""
+    for rule, colour in colours.items():
+        if rule in bounds:
+            axes.plot(
+                x,
+                [100 * bounds[rule][f"AP{t}"] for t in THRESHOLDS],
+                color=colour if len(colours) > 1 else GREY,
+                linestyle=(0, (4, 2)),
+                linewidth=1,
+                label="learnt exactly",
+            )
 
 
 def _band(
