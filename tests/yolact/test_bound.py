@@ -6,6 +6,7 @@ import math
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -14,6 +15,7 @@ import yolact
 from data.loader import build_dataset
 from data.resolve import load_config
 from tests.data.sets import COCO, annotation, image_entry, real_data
+from yolact.analysis.bounds import draw_bounds
 from yolact.bound import THRESHOLDS, MaskBound, Rule, mask_bounds
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "mask_bounds"
@@ -250,3 +252,14 @@ def test_sets_without_masks_are_refused(tmp_path):
             path = tmp_path / "a.json"
             path.write_text(json.dumps(given))
             yolact.mask_bound(path, config(64))
+
+
+def test_the_figure_has_a_panel_a_set_and_says_its_numbers(tmp_path):
+    cfg = config(64).model_copy(update={"data": real_data(COCO)})
+    drawn = draw_bounds({"one": cfg, "two": cfg}, tmp_path / "new" / "bounds.png", limit=5)
+    picture = cv2.imread(str(tmp_path / "new" / "bounds.png"))
+    assert picture.shape[1] > picture.shape[0] and picture.std() > 10
+    assert list(drawn) == ["one", "two"]
+    first = drawn["one"][0]
+    assert first == yolact.mask_bound(VAL, cfg, limit=5) and first.rule == Rule.of(cfg)
+    assert [bound["AP"] for bound in drawn["one"]] == sorted(bound["AP"] for bound in drawn["one"])
