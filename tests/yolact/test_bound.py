@@ -5,6 +5,7 @@ import json
 import math
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -186,6 +187,18 @@ def test_an_iou_that_float32_rounds_below_the_threshold_is_below_it():
     bound = MaskBound(Rule("binary", 4, "published", 64), ious, np.ones(4), 4)
     assert (bound["AP50"], bound["AP70"], bound["AP75"], bound["AP90"]) == (1, 0.5, 0.5, 0.25)
     assert bound["AP"] == pytest.approx(np.mean([bound[f"AP{t}"] for t in THRESHOLDS]))
+
+
+def test_a_config_says_the_rule_and_arguments_change_it():
+    cfg = config(64, "eval.masks=subpixel")
+    assert Rule.of(cfg) == Rule("binary", 4, "subpixel", 64)
+    assert Rule.of(cfg, target="coverage", stride=2, masks="published") == Rule(
+        "coverage", 2, "published", 64
+    )
+    loss = SimpleNamespace(mask_target="coverage", mask_stride=1)
+    assert Rule.of(SimpleNamespace(loss=loss, eval=cfg.eval, model=cfg.model)) == Rule(
+        "coverage", 1, "subpixel", 64
+    )
 
 
 # ------------------------------------------------------------------------------ what is looked at
