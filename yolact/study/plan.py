@@ -113,6 +113,11 @@ class Study(Section):
         """Whether seed k of every arm starts from a training of its own seed."""
         return isinstance(self.init_from, InitRun) and self.init_from.per_seed
 
+    @property
+    def one_start(self) -> bool:
+        """Whether all runs start from one checkpoint, so that verdicts hold given this start."""
+        return bool(self.init_from) and not self.start_per_seed
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _counted(cls, value):

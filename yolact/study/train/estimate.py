@@ -45,7 +45,7 @@ def describe_study(
         if study.looks
         else f"once, after {len(study.seeds)} seeds"
     )
-    start = _start_words(study, root)
+    start, given = _start_words(study, root), _given(study)
     lines = [
         f"study      {study.name}: {len(arms)} arms x {len(seeds)} seeds "
         f"({', '.join(map(str, seeds))}), base {study.base}"
@@ -53,7 +53,8 @@ def describe_study(
     lines += [f"question   {' '.join(study.description.split())}"] if study.description else []
     lines += [
         f"verdict    {study.primary} of the last iteration's weights (their average with "
-        f"train.ema_decay) against {baseline.label}, margin {study.margin:g}, looked at {plan}",
+        f"train.ema_decay) against {baseline.label}, margin {study.margin:g}, looked at "
+        f"{plan}{given}",
         f"equal      initial weights ({start}), order of the images, augmentation and the keys "
         "that choose positives: by seed"
         if study.paired
@@ -92,6 +93,10 @@ def _start_words(study: Study, root: Path) -> str:
     if study.start_per_seed:
         return f"one for each seed, {root / first.folder.parent}/seed<k>-*, trained first"
     return f"{init_checkpoint(study, first.seed, root)}, trained first"
+
+
+def _given(study: Study) -> str:
+    return ", given this start" if study.one_start else ""
 
 
 def list_runs(runs: Sequence[PlannedRun]) -> str:
@@ -148,7 +153,8 @@ def power_of(study: Study, arms: Sequence[Arm], sd: float, floor: float) -> str:
         floor=floor,
         margin=study.margin,
     )
-    return f"power      for a seed sd of {sd:g} and a floor of {floor:g}: {found}"
+    given = _given(study)
+    return f"power      for a seed sd of {sd:g} and a floor of {floor:g}{given}: {found}"
 
 
 # --------------------------------------------------------------------------------------------- cost

@@ -20,6 +20,8 @@ def simulate(
     image_sd: float = 0.0,
     noise: float = 5.0,
     draw_per_seed: bool = False,
+    start_sd: float = 0.0,
+    start_per_seed: bool = False,
     images: int = IMAGES,
     draws: int = DRAWS,
     rng_seed: int = 0,
@@ -31,6 +33,8 @@ def simulate(
     image_sd  of an arm's own effect on an image, the same at every seed: I = image_sd^2 * 2 /
               images where every arm has one
     noise     of one run on one image
+    start_sd  of what a start adds to an arm's difference, over starts; start_per_seed: every seed
+              has a start of its own, else all have one
     draw_per_seed  a mistake, for the tests to notice: other images are drawn for each seed
     """
     rng, arms = np.random.default_rng(rng_seed), len(truth)
@@ -44,6 +48,8 @@ def simulate(
         sds[:, None] * rng.standard_normal((studies, 1 + arms, seeds))
         + np.array([0, *truth])[:, None]
     )
+    starts = rng.standard_normal((studies, arms, seeds if start_per_seed else 1))
+    scores[:, :, 1:] += start_sd * starts
     values = scores[:, :, 1:] - scores[:, :, :1]  # (images, studies, K, S)
     if draw_per_seed:
         other = [

@@ -3,6 +3,7 @@ equivalence, looks, seeds still needed."""
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.yolact.study.statistics.crossed import simulate
 from yolact.study.statistics.inference import crossed, shared_variance, two_sided_p
@@ -55,6 +56,47 @@ def test_the_coverage_test_sees_a_mistake(mistake, seeds, image_sd):
     image = 0 * image if mistake == "without I" else image
     df = 10_000 if mistake == "z for t" else seeds - 1
     assert (two_sided_p(d, s2 / seeds, image, df) >= 0.05).mean() < 0.9
+
+
+def coverage_over_starts(seeds, residual, start_sd, per_seed, studies=STUDIES):
+    """How often the interval of one arm holds the difference over all starts. residual: sd over
+    seeds of the difference from one start, all of it."""
+    noise = 1.0
+    sd = np.sqrt((residual**2 - 2 * noise**2 / 100) / 2)
+    found = simulate(
+        studies,
+        seeds,
+        seed_sd=[sd],
+        baseline_sd=sd,
+        noise=noise,
+        start_sd=start_sd,
+        start_per_seed=per_seed,
+        draws=100,
+        rng_seed=seeds,
+    )
+    return coverage(*crossed(*found), seeds)[0]
+
+
+@pytest.mark.parametrize(
+    "seeds, residual, start_sd, expected",
+    [
+        (5, 0.59, 0.25, 0.886),
+        (5, 0.59, 0.5, 0.735),
+        (5, 0.45, 0.25, 0.843),
+        (5, 0.45, 0.5, 0.642),
+        (10, 0.59, 0.25, 0.791),
+        (10, 0.59, 0.5, 0.551),
+    ],
+)
+def test_one_start_leaves_out_a_part_of_the_variance(seeds, residual, start_sd, expected):
+    """As docs/reference/statistics.md has it. Beside the simulation, the closed form without
+    images: P(|T_df| < t / sqrt(1 + S start_sd^2 / residual^2)), t the quantile of the interval."""
+    reach = stats.t.ppf(0.975, seeds - 1) / np.sqrt(1 + seeds * (start_sd / residual) ** 2)
+    assert 1 - 2 * stats.t.sf(reach, seeds - 1) == pytest.approx(expected, abs=0.0006)
+    shared = coverage_over_starts(seeds, residual, start_sd, False)
+    assert shared == pytest.approx(expected, abs=0.025)
+    assert 0.935 <= coverage_over_starts(seeds, residual, start_sd, True) <= 0.965
+    assert 0.935 <= coverage_over_starts(seeds, residual, 0.0, False) <= 0.965
 
 
 def cases(arms):

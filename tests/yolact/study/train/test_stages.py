@@ -229,7 +229,7 @@ def test_a_dry_run_shows_arms_cost_and_power_and_writes_nothing(tmp_path, monkey
         "lr, lr_steps)" in out
     )
     assert re.search(
-        r"power      for a seed sd of 0.5 and a floor of 0.1: "
+        r"power      for a seed sd of 0.5 and a floor of 0.1, given this start: "
         r"a difference as large as the margin is found with \d+ %",
         out,
     )
