@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolact.study.arms import PlannedRun
-from yolact.study.folder.locks import claim, release
+from yolact.study.folder.locks import claim, is_held, release
 from yolact.study.folder.progress import folder_of, is_done, twin
 from yolact.study.folder.reading import read_note
 from yolact.study.train.worker import Worker, finish, start
@@ -153,7 +153,8 @@ class Driver:
             if self._is_done(run):
                 continue
             first = start_of(run)
-            if first is not None and not self._is_done(first):
+            # held: it may still be saving
+            if first is not None and (is_held(self.root, first) or not self._is_done(first)):
                 left += [] if first.folder in self.failed else [run]
                 continue
             lock = claim(self.root, run)

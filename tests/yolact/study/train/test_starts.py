@@ -11,7 +11,10 @@ import pytest
 from data.yaml_text import read_yaml
 from tests.yolact.study.train.stubbed import all_runs, driver, holding, journal, run, wait_for
 from yolact.study.arms import init_run
+from yolact.study.folder.locks import claimed
 from yolact.study.plan import load_study
+from yolact.study.train.local import Driver, Slot
+from yolact.study.train.stages import plan_of
 
 
 @pytest.fixture
@@ -91,6 +94,18 @@ def test_starts_and_runs_go_on_after_kills(folder, starts, monkeypatch):
         assert steps[one.name][0] == 0 and steps[one.name][-1] == 6
         assert begun(folder).index(starts[one.seed]) < begun(folder).index(one.name)
     assert steps[starts[0]] == [0, 1, 2, 2, 3] and steps[starts[1]] == [0, 1, 2, 3]
+
+
+def test_a_run_waits_until_its_start_has_ended(folder, starts):
+    """Its records are there before the training has saved for the last time."""
+    plan = plan_of(load_study("s.yaml"), Path("runs"))
+    start, one = plan.due[:2]
+    assert run("--run", start.name) == 0 and plan.done(start)
+    said = []
+    made = Driver(plan.root, [Slot("cpu", 0)], say=said.append)
+    with claimed(plan.root, start):
+        assert made._fill([one], made.slots[:], plan.start_of) == [one] and not said
+    assert made.drive([one], plan.start_of) and plan.done(one)
 
 
 def test_what_starts_from_a_failed_run_is_not_trained(folder, starts, capsys, monkeypatch):
