@@ -339,7 +339,9 @@ def check_names_of(config: Config) -> None:
     except ValueError as error:  # it names loss.plugins
         raise ConfigError(str(error)) from None
     checks: dict[str, Callable[[str], object]] = {
-        "loss.mask": lambda text: refuse_broken(text, total_steps=config.train.iterations),
+        "loss.mask": lambda text: refuse_broken(
+            text, total_steps=config.train.iterations, stride=config.loss.mask_stride
+        ),
         "loss.box": build_box_loss,
         "loss.classification": build_class_loss,
         "assign.name": build_assigner,

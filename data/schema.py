@@ -264,6 +264,16 @@ class AssignConfig(Section):
 
 class LossConfig(Section):
     mask: SumExpression = Field("bce", description="mask term: bce + 0.5*mse(region='image')")
+    mask_target: Literal["binary", "coverage"] = Field(
+        "binary",
+        description="what the mask term compares with: masks resized and cut at 0.5, as published, "
+        "or the share of each cell that the mask covers",
+    )
+    mask_stride: Literal[4, 2, 1] = Field(
+        4,
+        description="of the mask target in input pixels: 4 = the prototypes; below it, mask logits "
+        "are brought to its size bilinearly (1 with sampling=points(n) costs little)",
+    )
     box: CallExpression = Field(
         "smooth_l1", description="box loss of positives: smooth_l1(beta=1), giou, diou or ciou"
     )

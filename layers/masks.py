@@ -32,10 +32,17 @@ def box_window(boxes: Tensor, size: tuple[int, int], padding: float = 1) -> Tens
     Column c is inside iff x1 - padding <= c < x2 + padding with unrounded edges in pixels; rows
     likewise. Corners may be swapped.
     """
-    h, w = size
-    columns = _inside(boxes[:, 0], boxes[:, 2], w, padding)  # (N,W)
-    rows = _inside(boxes[:, 1], boxes[:, 3], h, padding)  # (N,H)
+    rows, columns = box_sides(boxes, size, padding)
     return rows[:, :, None] & columns[:, None, :]
+
+
+def box_sides(boxes: Tensor, size: tuple[int, int], padding: float = 1) -> tuple[Tensor, Tensor]:
+    """The rows (N,H) and the columns (N,W), bool, of box_window."""
+    h, w = size
+    return (
+        _inside(boxes[:, 1], boxes[:, 3], h, padding),
+        _inside(boxes[:, 0], boxes[:, 2], w, padding),
+    )
 
 
 def crop(masks: Tensor, boxes: Tensor, padding: float = 1) -> Tensor:

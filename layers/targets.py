@@ -51,20 +51,28 @@ class Targets:
         return self.reduced[size]
 
     def extra_at(self, name: str, height: int, width: int) -> Tensor:
-        """(M,...): the extra of that name made of mask_at(height, width), see layers/extras.py.
+        """(M,...): the extra of that name made of mask_at(height, width), or of the masks at
+        network input size where it is a full one, see layers/extras.py.
 
         Extras are made on the host, so ValueError if the masks are on a device and the extra is not
-        carried; also for an unknown name."""
+        carried, or if a full one is not carried and the full-size masks are gone; also for an
+        unknown name."""
         key = (name, (height, width))
         if key not in self.extras:
-            made_by, masks = EXTRAS.get(name), self.mask_at(height, width)
+            made_by = EXTRAS.get(name)
+            masks = self.masks if made_by.full else self.mask_at(height, width)
+            if masks is None:
+                raise ValueError(
+                    f"these targets carry no full-size masks, which {name} is made of, and no "
+                    f"{name} at {height}x{width}: call reduce(extras=[{key}]) on whole targets"
+                )
             if masks.device.type != "cpu":
                 raise ValueError(
                     f"these targets carry no {name} at {height}x{width}, and it is made on the "
                     f"host: call reduce(extras=[{key}]) before moving them, as "
                     "build_dataset(extras=...) does"
                 )
-            self.extras[key] = made_by.of(masks)
+            self.extras[key] = made_by.of(masks, (height, width))
         return self.extras[key]
 
     def reduce(
@@ -101,6 +109,8 @@ class Targets:
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """(M,H,W) bool -> (M,h,w) bool: bilinear, align_corners=False, no antialias, > 0.5."""
+    if masks.shape[1:] == size:
+        return masks
     if masks.shape[0] == 0:
         return masks.new_zeros((0, *size), dtype=torch.bool)
     # a few at a time: their float copies stay in the cache, which is 3 times as fast for 60 masks

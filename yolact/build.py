@@ -119,13 +119,19 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
     return Criterion(
         model,
         MaskLoss(
-            loss.mask, loss.plugins, total_steps=cfg.train.iterations, match_steps=loss.match_steps
+            loss.mask,
+            loss.plugins,
+            total_steps=cfg.train.iterations,
+            match_steps=loss.match_steps,
+            stride=loss.mask_stride,
         ),
         image_size=cfg.model.max_size,
         assigner=cfg.assign.name,
         box=loss.box,
         classification=loss.classification,
         mask_iou_min_area=loss.mask_iou_min_area,
+        mask_target=loss.mask_target,
+        mask_stride=loss.mask_stride,
         box_weight=loss.box_weight,
         class_weight=loss.class_weight,
         mask_weight=loss.mask_weight,

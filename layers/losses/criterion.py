@@ -6,8 +6,10 @@ image), P positive anchors of the batch, N of them with a mask loss, H x W proto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Protocol
 
 import torch
@@ -18,15 +20,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from layers.assign import BACKGROUND, Assigner, Assignment, build_assigner
 from layers.boxes import area, corners
-from layers.extras import EXTRAS
+from layers.extras import COVERAGE, COVERED, EXTRAS
 from layers.losses.auxiliary import MaskIoULoss, semantic_loss
 from layers.losses.balance import factor_to, top_probability
 from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
 from layers.losses.classification import ClassLoss, build_class_loss, negatives_wanted
 from layers.losses.gradients import prototype_norms
-from layers.losses.mask import MaskLoss
+from layers.losses.mask import PROTOTYPE_STRIDE, MaskLoss
 from layers.losses.sampling import Positives, draw_subset, find_positives
-from layers.targets import ExtraKey
+from layers.targets import ExtraKey, Targets
 
 
 @dataclass
@@ -54,12 +56,14 @@ class _GroundTruth:
 
 @dataclass
 class _Instances:
-    """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,H,W) float in {0,1}, boxes (N,4)
-    relative, labels (N,), image (N,); extras, what the mask loss takes beside them."""
+    """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,h,w) float in [0,1], binary
+    (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,); extras, what the mask
+    loss takes beside them."""
 
     logits: Tensor
     coeffs: Tensor
     target: Tensor
+    binary: Tensor
     boxes: Tensor
     labels: Tensor
     image: Tensor
@@ -121,14 +125,19 @@ class Criterion(nn.Module):
                       as expressions or made; classification None = ohem, or focal for a model with
                       sigmoid class logits
     mask_iou_min_area ground-truth masks of at most this many prototype pixels train no mask IoU
+    mask_target       what the mask loss compares with: 'binary', masks resized and cut at 0.5 as
+                      published, or 'coverage', the share of each cell that the mask covers
+    mask_stride       of that target, in pixels of the network's input: 4 = the prototypes' size, 1
+                      = the input's
 
     ValueError where an expression is wrong, or a part does not fit the model.
 
-    mask_sizes        (h,w) that Targets must carry masks at: prototypes, and the semantic map if
-                      there is one
+    mask_sizes        (h,w) that Targets must carry masks at: prototypes, the semantic map if there
+                      is one, and the target's size where it is another and binary
+    target_size       (h,w) of the mask loss's target
     needs_full_masks  the assigner reads masks at network input size
     extras            (name, (h,w)) that Targets must carry beside masks: what the mask loss needs,
-                      at the prototypes' size
+                      at target_size, and coverages
     last_terms        of the last call, detached and divided as the losses are: {"bce": raw,
                       "bce/weighted": as it enters the sum, ...}
     last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,)
@@ -155,6 +164,8 @@ class Criterion(nn.Module):
         box: str | BoxLoss = "smooth_l1",
         classification: str | ClassLoss | None = None,
         mask_iou_min_area: float = 25.0,
+        mask_target: str = "binary",
+        mask_stride: int = PROTOTYPE_STRIDE,
         box_weight: float = 1.5,
         class_weight: float = 1.0,
         mask_weight: float = 6.125,
@@ -173,10 +184,14 @@ class Criterion(nn.Module):
         self.assigner = build_assigner(assigner) if isinstance(assigner, str) else assigner
         self.box_loss = build_box_loss(box) if isinstance(box, str) else box
         self.class_loss = _class_loss(classification, model.sigmoid)
-        self.mask_loss = MaskLoss(mask) if isinstance(mask, str) else mask
-        self.mask_loss.check_size(self.mask_sizes[0])
-        for name in self.mask_loss.needs:
-            EXTRAS.get(name)  # refuses what targets could not carry
+        self.mask_loss = MaskLoss(mask, stride=mask_stride) if isinstance(mask, str) else mask
+        self.coverage = mask_target == "coverage"
+        self.target_size = self.mask_sizes[0]
+        if mask_stride != PROTOTYPE_STRIDE:
+            self.target_size = (math.ceil(self.image_size / mask_stride),) * 2
+            self.mask_sizes += [] if self.coverage else [self.target_size]
+        self.mask_loss.check_size(self.target_size)
+        self.needs = {name: self._made_by(name) for name in self.mask_loss.needs}
         net = model.mask_iou_net
         self.mask_iou = None if net is None else MaskIoULoss(net, min_area=mask_iou_min_area)
         self.weights = {
@@ -200,7 +215,13 @@ class Criterion(nn.Module):
 
     @property
     def extras(self) -> list[ExtraKey]:
-        return [(name, self.mask_sizes[0]) for name in self.mask_loss.needs]
+        names = [*self.needs.values(), *([COVERAGE] if self.coverage else [])]
+        return [(name, self.target_size) for name in names]
+
+    def _made_by(self, need: str) -> str:
+        """The extra that gives the mask loss what it needs. ValueError where there is none."""
+        found = EXTRAS.get(need)
+        return found.subpixel if self.coverage and found.subpixel else need
 
     @torch.no_grad()
     def assign(self, anchors: Tensor, level_sizes: Sequence[int], targets: Sequence) -> Assignment:
@@ -275,9 +296,7 @@ class Criterion(nn.Module):
         sampled = draw_subset(
             positives, self.masks_to_train, order=subset_order, generator=generator
         )
-        instances = _instances(
-            predictions, targets, truth, assignment, sampled, needs=self.mask_loss.needs
-        )
+        instances = self._instances(predictions, targets, truth, assignment, sampled)
         sums = {
             "box": self._box(predictions, truth, assignment, positives.rows),
             "class": self._class(predictions, truth, assignment, positives),
@@ -295,7 +314,7 @@ class Criterion(nn.Module):
             self._balance(sums)
         if self.mask_iou is not None:
             sums["mask_iou"] = self.mask_iou(
-                instances.logits, instances.target, instances.boxes, instances.labels
+                instances.logits, instances.binary, instances.boxes, instances.labels
             )
         losses = {
             name: self.weights[name] * value / normalizers.positives for name, value in sums.items()
@@ -307,6 +326,47 @@ class Criterion(nn.Module):
                 / normalizers.images
             )
         return losses
+
+    def _instances(
+        self,
+        predictions,
+        targets: Sequence,
+        truth: _GroundTruth,
+        assignment: Assignment,
+        sampled: Positives,
+    ) -> _Instances:
+        prototypes = _lift(predictions.prototypes)  # (B,H,W,K)
+        image = sampled.rows // assignment.gt_index.shape[1]  # (N,)
+        matched = _matched(truth, assignment, sampled.rows)
+        of_masks = truth.offset[image] + assignment.gt_index.flatten()[sampled.rows]
+
+        def carried(read: Callable[[Targets], Tensor]) -> Tensor:
+            """(N,...) of what each image's targets carry, (M,...)."""
+            return torch.cat([read(t) for t in targets]).index_select(0, of_masks)
+
+        binary = carried(methodcaller("mask_at", *prototypes.shape[1:3])).to(prototypes.dtype)
+        target = binary
+        if self.coverage:
+            shares = carried(methodcaller("extra_at", COVERAGE, *self.target_size))
+            target = shares.to(prototypes.dtype) / COVERED
+        elif self.mask_loss.stride != PROTOTYPE_STRIDE:
+            target = carried(methodcaller("mask_at", *self.target_size)).to(prototypes.dtype)
+        extras = {"image": image, "ground_truth": of_masks}
+        for need, name in self.needs.items():
+            extras[need] = carried(methodcaller("extra_at", name, *self.target_size))
+        # (N,K)
+        coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)
+        logits = _assemble(prototypes, coeffs, sampled.counts)
+        return _Instances(
+            logits,
+            coeffs,
+            target,
+            binary,
+            truth.boxes.flatten(0, 1)[matched].to(logits.dtype),
+            truth.labels.flatten()[matched],
+            image,
+            extras,
+        )
 
     def _box(
         self, predictions, truth: _GroundTruth, assignment: Assignment, rows: Tensor
@@ -417,7 +477,7 @@ class Criterion(nn.Module):
         matching = match is not None and match.measures(step)
         if not (logged or matching) or not instances.logits.requires_grad:
             return
-        h, w = instances.logits.shape[-2:]
+        h, w = instances.target.shape[-2:]
         areas = instances.target.sum((1, 2)) * (self.image_size**2 / (h * w))
         # (T,4)
         norms = prototype_norms(
@@ -492,39 +552,6 @@ def _box_pairs(
         deltas,
         boxes.to(deltas.dtype),
         predictions.anchors[rows % predictions.anchors.shape[0]].to(deltas.dtype),
-    )
-
-
-def _instances(
-    predictions,
-    targets: Sequence,
-    truth: _GroundTruth,
-    assignment: Assignment,
-    sampled: Positives,
-    *,
-    needs: Sequence[str],
-) -> _Instances:
-    prototypes = _lift(predictions.prototypes)  # (B,H,W,K)
-    h, w = prototypes.shape[1:3]
-    image = sampled.rows // assignment.gt_index.shape[1]  # (N,)
-    matched = _matched(truth, assignment, sampled.rows)
-    masks = torch.cat([t.mask_at(h, w) for t in targets])  # (sum M,h,w) bool
-    of_masks = truth.offset[image] + assignment.gt_index.flatten()[sampled.rows]
-    target = masks.index_select(0, of_masks).to(prototypes.dtype)
-    extras = {"image": image, "ground_truth": of_masks}
-    for name in needs:
-        of_truths = torch.cat([t.extra_at(name, h, w) for t in targets])
-        extras[name] = of_truths.index_select(0, of_masks)
-    coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)  # (N,K)
-    logits = _assemble(prototypes, coeffs, sampled.counts)
-    return _Instances(
-        logits,
-        coeffs,
-        target,
-        truth.boxes.flatten(0, 1)[matched].to(logits.dtype),
-        truth.labels.flatten()[matched],
-        image,
-        extras,
     )
 
 

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers.losses.expr import Term, format_terms, parse, unordered
 from layers.losses.gradients import GradientMatch
-from layers.losses.options import OPTIONS, Schedule, Selection, read_sampling, read_weight
+from layers.losses.options import (
+    OPTIONS,
+    Schedule,
+    Selection,
+    draw_points,
+    read_sampling,
+    read_weight,
+)
 from layers.losses.plugins import load_plugins
 from layers.losses.registry import MASK_LOSSES, RESERVED, LossInfo, ParameterError, get
-from layers.masks import box_window
+from layers.masks import box_sides, box_window
 
+PROTOTYPE_STRIDE = 4  # of the prototypes, in pixels of the network's input
 MATCH_STEPS = 100  # steps over which match='grad' measures, unless told otherwise
 # prototype pixels that a box grows by before pixels outside it stop counting, as the published crop
 PADDING = 1
@@ -79,7 +89,7 @@ class MaskTerm:
     @property
     def random(self) -> bool:
         """Whether the value depends on a generator."""
-        return self.sampling is not None and self.sampling.random
+        return self.sampling is not None and self.sampling.points > 0
 
 
 class MaskLoss(nn.Module):
@@ -95,6 +105,9 @@ class MaskLoss(nn.Module):
     needs        names of the (N,...) tensors that must be in `extras`
     total_steps  length of training in optimiser steps, where schedules without `end` finish; None =
                  unknown
+    stride       of the targets, in pixels of the network's input. 4 = that of the prototypes; below
+                 it, targets are larger than logits, which are brought to their size bilinearly.
+                 Where this page says prototype pixels, those of the target are meant
 
     region='box' (default)      pixels outside the matched box, grown by 1 pixel, have weight 0; a
                                 pixel loss is summed and divided by the area of the box itself
@@ -105,7 +118,9 @@ class MaskLoss(nn.Module):
                                 there costs L(0, 1), 100 for BCE
     sampling=hardest(share)     of a pixel loss, only the costliest pixels of the region count;
                                 sampling=points(n): only n of them, mostly unsure ones. What is
-                                chosen stands for the whole region, so hardest(1) changes nothing
+                                chosen stands for the whole region, so hardest(1) changes nothing.
+                                With a stride below 4, points(n) reads the logits between prototype
+                                pixels, and no larger map is made
     balance='none' (default)    every positive counts alike, so a ground truth as often as it has
                                 positives
     balance='sqrt_area'|'equal' the positives of a ground truth share a total of the root of its
@@ -127,6 +142,7 @@ class MaskLoss(nn.Module):
         *,
         total_steps: int | None = None,
         match_steps: int = MATCH_STEPS,
+        stride: int = PROTOTYPE_STRIDE,
     ):
         super().__init__()
         load_plugins(plugins)
@@ -134,6 +150,9 @@ class MaskLoss(nn.Module):
         self.expression = format_terms(canonical)
         self.key = unordered(canonical)
         self.needs = tuple(sorted({name for part in self.parts for name in part.info.needs}))
+        self.stride = stride
+        if stride != PROTOTYPE_STRIDE:
+            _check_points(self.parts, stride)
         self.total_steps = total_steps
         learned = sum(part.schedule.learned for part in self.parts)
         self.log_variance = nn.Parameter(torch.zeros(learned)) if learned else None
@@ -157,7 +176,7 @@ class MaskLoss(nn.Module):
         extras: Mapping[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """logits (N,H,W), target (N,H,W) in {0,1}, boxes (N,4) XYXY relative -> (N,).
+        """logits (N,H,W), target (N,H,W) in [0,1], boxes (N,4) XYXY relative -> (N,).
 
         float16 and bfloat16 are lifted to float32. extras: what `needs` names, and for `balance`
         image (N,) and ground_truth (N,), the indices that tell whose positives these are (default:
@@ -187,7 +206,7 @@ class MaskLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """{label: (N,)}: each term without its coefficient and weight, in written order. Arguments
         as in forward."""
-        _check_shapes(logits, target, boxes)
+        _check_shapes(logits, target, boxes, self.stride)
         extras = self._extras(extras or {}, logits.shape[0])
         with torch.autocast(logits.device.type, enabled=False):
             if logits.dtype in (torch.float16, torch.bfloat16):
@@ -196,7 +215,12 @@ class MaskLoss(nn.Module):
             if logits.shape[0] == 0:
                 return {part.label: logits.sum((1, 2)) for part in self.parts}
 
-            view = _Region(logits, target.to(logits.dtype), boxes.to(logits.dtype))
+            view = _Region(
+                logits,
+                target.to(logits.dtype),
+                boxes.to(logits.dtype),
+                PADDING * PROTOTYPE_STRIDE // self.stride,
+            )
             own = {name: extras[name] for name in self.needs}
             own = {
                 name: extra.to(logits.dtype) if extra.is_floating_point() else extra
@@ -347,30 +371,44 @@ def _build(term: Term) -> tuple[MaskTerm, Term]:
 
 
 class _Region:
-    """The instances seen through their boxes: each form is computed once, when a term first needs
-    it."""
+    """The instances seen through their boxes, at the size H x W of the target: each form is
+    computed once, when a term first needs it."""
 
-    def __init__(self, logits: Tensor, target: Tensor, boxes: Tensor):
-        self.logits, self.target = logits, target
-        _, height, width = logits.shape
+    def __init__(self, logits: Tensor, target: Tensor, boxes: Tensor, padding: int):
+        self.given, self.target, self.boxes, self.padding = logits, target, boxes, padding
+        _, height, width = target.shape
         self.size = (height, width)
-        self.boxes = boxes
-        self._keep: Tensor | None = None
-        self._charged: Tensor | None = None
 
-    @property
+    @cached_property
+    def logits(self) -> Tensor:
+        """(N,H,W)"""
+        if self.given.shape[1:] == self.size:
+            return self.given
+        return F.interpolate(self.given[:, None], self.size, mode="bilinear", align_corners=False)[
+            :, 0
+        ]
+
+    @cached_property
     def keep(self) -> Tensor:
         """(N,H,W) bool, True inside the grown box."""
-        if self._keep is None:
-            self._keep = box_window(self.boxes, self.size, PADDING)
-        return self._keep
+        return box_window(self.boxes, self.size, self.padding)
 
-    @property
+    @cached_property
     def charged(self) -> Tensor:
         """(N,H,W) logits with p = 0 outside the grown box."""
-        if self._charged is None:
-            self._charged = self.logits.masked_fill(~self.keep, OUTSIDE_LOGIT)
-        return self._charged
+        return self.logits.masked_fill(~self.keep, OUTSIDE_LOGIT)
+
+    def logits_at(self, index: Tensor) -> Tensor:
+        """(N,n) flat indices into H x W -> (N,n) of `logits`, without making the others."""
+        height, width = self.size
+        place = torch.stack((index % width, index // width), 2)  # (N,n,2) column, row
+        place = (2 * place + 1) / place.new_tensor([width, height]) - 1
+        return F.grid_sample(
+            self.given[:, None],
+            place[:, None].to(self.given.dtype),
+            padding_mode="border",
+            align_corners=False,
+        )[:, 0, 0]
 
     def box_area(self) -> Tensor:
         """(N,) areas of the boxes in prototype pixels, at least MIN_AREA."""
@@ -385,6 +423,8 @@ def _evaluate(
     """(N,) unweighted value of one term."""
     keywords = {**part.params, **{name: extras[name] for name in part.info.needs}}
     in_box = part.region == "box"
+    if part.random and view.given.shape != view.target.shape:
+        return _evaluate_points(part, view, keywords, generator)
     charge = in_box and part.outside == "charge"
     logits = view.charged if charge else view.logits
     if part.info.kind == "region":
@@ -402,6 +442,32 @@ def _evaluate(
         pixels = pixels * view.keep
     total = pixels.sum((1, 2))
     return total / view.box_area() if in_box else total / (view.size[0] * view.size[1])
+
+
+def _evaluate_points(
+    part: MaskTerm, view: _Region, keywords: dict[str, Any], generator: torch.Generator | None
+) -> Tensor:
+    """(N,) of a pixel loss with sampling=points(n), whose logits are read between the pixels of
+    the map that is given."""
+    assert part.sampling is not None, "called for terms that sample"
+    in_box, (height, width) = part.region == "box", view.size
+    rows, columns = (
+        box_sides(view.boxes, view.size, view.padding)
+        if in_box
+        else (view.boxes.new_ones((len(view.boxes), side), dtype=torch.bool) for side in view.size)
+    )
+    index = draw_points(view.logits_at, (rows, columns), part.sampling.points, generator)
+    logits = view.logits_at(index)[:, None]  # (N,1,n), as a map of one row
+    target = view.target.flatten(1).gather(1, index)[:, None]
+    here = {
+        name: value.flatten(1).gather(1, index)[:, None]
+        if isinstance(value, Tensor) and value.shape == view.target.shape
+        else value
+        for name, value in keywords.items()
+    }
+    pixels = _checked(part, part.info.function(logits, target, **here), logits, 3)  # (N,1,n)
+    total = pixels.mean((1, 2)) * rows.sum(1) * columns.sum(1)
+    return total / view.box_area() if in_box else total / (height * width)
 
 
 @torch.no_grad()
@@ -441,8 +507,24 @@ def _checked(part: MaskTerm, value: Tensor, logits: Tensor, dims: int) -> Tensor
     return value
 
 
-def _check_shapes(logits: Tensor, target: Tensor, boxes: Tensor) -> None:
-    if logits.dim() != 3 or target.shape != logits.shape or boxes.shape != (logits.shape[0], 4):
+def _check_points(parts: Iterable[MaskTerm], stride: int) -> None:
+    for part in parts:
+        if part.random and part.info.reads_whole_target(part.params):
+            raise ValueError(
+                f"loss.mask: {part.label} reads a mask as a whole, and points at "
+                f"loss.mask_stride={stride} are all that is computed: leave sampling out, or set "
+                f"loss.mask_stride={PROTOTYPE_STRIDE}"
+            )
+
+
+def _check_shapes(logits: Tensor, target: Tensor, boxes: Tensor, stride: int) -> None:
+    n = logits.shape[0]
+    fits = (
+        target.shape == logits.shape
+        if stride == PROTOTYPE_STRIDE
+        else target.dim() == 3 and len(target) == n
+    )
+    if logits.dim() != 3 or not fits or boxes.shape != (n, 4):
         raise ValueError(
             "expected logits (N,H,W), target (N,H,W) and boxes (N,4), got "
             f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(boxes.shape)}"

@@ -160,10 +160,10 @@ class Selection:
 
     pixels   values of the loss
     inside   bool, the region
-    random   whether it draws from the generator"""
+    points   how many it draws from the generator; 0 = it draws nothing"""
 
     value: Call
-    random: bool
+    points: int
     weights: Callable[[Tensor, Tensor, Tensor, torch.Generator | None], Tensor]
 
 
@@ -182,14 +182,14 @@ def read_sampling(value: Value) -> Selection:
         share = float(number)
         return Selection(
             Call("hardest", (share,)),
-            False,
+            0,
             lambda pixels, logits, inside, generator: hardest(pixels, inside, share),
         )
     if value.name == "points" and isinstance(number, int) and number >= 1:
         count = number
         return Selection(
             Call("points", (count,)),
-            True,
+            count,
             lambda pixels, logits, inside, generator: points(logits, inside, count, generator),
         )
     raise ParameterError(f"sampling={value}: {_CHOICES[value.name]}", "sampling")
@@ -217,17 +217,9 @@ def points(
     logits: Tensor, inside: Tensor, number: int, generator: torch.Generator | None
 ) -> Tensor:
     """logits (N,H,W), inside (N,H,W) bool, each a rectangle -> weights of `number` pixels drawn
-    with replacement: most of them the least sure (smallest |logit|) of three times as many uniform
-    draws, the rest uniform.
-
-    PointRend (Kirillov et al., CVPR 2020, section 3.1) as Mask2Former (Cheng et al., CVPR 2022)
-    trains masks, on the pixels of the prototypes instead of points between them, because losses
-    here are defined for ground truths of 0 and 1."""
-    unsure = int(UNSURE_SHARE * number)
-    candidates = _draw(inside, OVERSAMPLING * number, generator)  # (N,3n)
-    sureness = logits.flatten(1).gather(1, candidates).abs()
-    chosen = candidates.gather(1, sureness.topk(unsure, dim=1, largest=False).indices)
-    chosen = torch.cat((chosen, _draw(inside, number - unsure, generator)), 1)  # (N,n)
+    with replacement, see draw_points."""
+    sides = inside.any(2), inside.any(1)
+    chosen = draw_points(lambda at: logits.flatten(1).gather(1, at), sides, number, generator)
     share = (inside.sum((1, 2)) / number)[:, None].expand(chosen.shape)
     return (
         torch.zeros_like(logits)
@@ -237,17 +229,39 @@ def points(
     )
 
 
-def _draw(inside: Tensor, number: int, generator: torch.Generator | None) -> Tensor:
+@torch.no_grad()
+def draw_points(
+    logits_at: Callable[[Tensor], Tensor],
+    sides: tuple[Tensor, Tensor],
+    number: int,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Rectangles given by their rows (N,H) and columns (N,W) bool, one run of True each -> (N,n)
+    flat indices of `number` pixels of each, drawn with replacement: most of them the least sure
+    (smallest |logit|) of three times as many uniform draws, the rest uniform.
+
+    logits_at: (N,m) flat indices -> (N,m) logits there.
+
+    PointRend (Kirillov et al., CVPR 2020, section 3.1) as Mask2Former (Cheng et al., CVPR 2022)
+    trains masks, on the pixels of the mask target instead of points between them, where ground
+    truths are known."""
+    unsure = int(UNSURE_SHARE * number)
+    candidates = _draw(sides, OVERSAMPLING * number, generator)  # (N,3n)
+    sureness = logits_at(candidates).abs()
+    chosen = candidates.gather(1, sureness.topk(unsure, dim=1, largest=False).indices)
+    return torch.cat((chosen, _draw(sides, number - unsure, generator)), 1)
+
+
+def _draw(sides: tuple[Tensor, Tensor], number: int, generator: torch.Generator | None) -> Tensor:
     """(N,number) flat indices of pixels of the rectangles, uniform; index 0 where a rectangle is
     empty."""
-    device = generator.device if generator is not None else inside.device
-    uniform = torch.rand(2, inside.shape[0], number, device=device, generator=generator).to(
-        inside.device, non_blocking=True
+    rows, columns = sides
+    device = generator.device if generator is not None else rows.device
+    uniform = torch.rand(2, rows.shape[0], number, device=device, generator=generator).to(
+        rows.device, non_blocking=True
     )
-    row, column = (
-        _along(inside.any(other), place) for other, place in zip((2, 1), uniform, strict=True)
-    )
-    return row * inside.shape[2] + column
+    row, column = (_along(side, place) for side, place in zip(sides, uniform, strict=True))
+    return row * columns.shape[1] + column
 
 
 def _along(inside: Tensor, place: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layers.extras import EXTRAS, make_extras
 from layers.losses.expr import Term
-from layers.losses.mask import PADDING, LossError, MaskLoss, build_mask_loss
+from layers.losses.mask import PADDING, PROTOTYPE_STRIDE, LossError, MaskLoss, build_mask_loss
 from layers.losses.registry import get
 from layers.masks import box_window
 
@@ -122,14 +122,17 @@ def at_full_weight(expression: str, plugins: tuple[str, ...] = ()) -> MaskLoss:
 
 
 def refuse_broken(
-    expression: str, plugins: tuple[str, ...] = (), total_steps: int | None = None
+    expression: str,
+    plugins: tuple[str, ...] = (),
+    total_steps: int | None = None,
+    stride: int = PROTOTYPE_STRIDE,
 ) -> None:
     """ValueError that names the first term with values of a wrong shape or type, a negative one
-    undeclared, or one that is not finite, and a term whose weight is 0 in all of total_steps steps
-    of training, if they are known.
+    undeclared, or one that is not finite, a term whose weight is 0 in all of total_steps steps of
+    training, if they are known, and one that cannot be computed at this stride of the targets.
 
     Milliseconds, for a loss that is about to be trained; `outcomes` finds more."""
-    for part in build_mask_loss(expression, plugins, total_steps=total_steps).parts:
+    for part in MaskLoss(expression, plugins, total_steps=total_steps, stride=stride).parts:
         if total_steps and not any(part.weight(step, total_steps) for step in (0, total_steps - 1)):
             raise ValueError(
                 f"the term {part.label} has weight={part.schedule.value}, which is 0 in all "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from layers.extras import extra
@@ -21,7 +22,28 @@ from layers.records import Bound
 EROSIONS = 10  # patches of errors count no deeper, as in the published code of the erosion form
 
 
-extra("distance", "signed distance to the boundary, in prototype pixels")(signed_distance_map)
+extra(
+    "distance",
+    "signed distance to the boundary, in prototype pixels",
+    subpixel="subpixel_distance",
+)(signed_distance_map)
+
+
+@extra(
+    "subpixel_distance",
+    "the same, measured at network input size: its boundary runs between prototype pixels",
+    full=True,
+)
+def subpixel_distance(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """masks (M,S,S) bool -> (M,h,w): the mean over each cell of the signed distance to the
+    boundary, in cells. As in signed_distance_map the boundary is at 0.5 (halfway between the inner
+    border, 0, and the first pixel beyond it, 1), to which it is equal at size (S,S)."""
+    if masks.shape[1:] == size:
+        return signed_distance_map(masks)
+    has_boundary = (masks.flatten(1).any(1) & ~masks.flatten(1).all(1))[:, None, None]
+    fine = signed_distance_map(masks) - 0.5
+    means = F.adaptive_avg_pool2d(fine, size) * (size[0] / masks.shape[1])
+    return torch.where(has_boundary, means + 0.5, 0)
 
 
 @pixel_loss(

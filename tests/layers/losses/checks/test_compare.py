@@ -156,5 +156,5 @@ def test_mistakes_are_named(own_registry):
     def depth_loss(logits, target, *, depth):
         return depth * (logits - target) ** 2
 
-    with pytest.raises(ValueError, match="no extra is called .depth.*known: distance"):
+    with pytest.raises(ValueError, match="no extra is called .depth.*known: coverage, distance"):
         compare_losses("depth_loss", "bce")
