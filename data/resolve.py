@@ -36,7 +36,7 @@ from layers.names import unknown_name
 RUN_CONFIG = "config.yaml"  # in a run's folder: what it was trained with
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
 # settings that are newer than runs that are kept: those are found by the hash in their names
-ADDED = ("eval.masks",)
+ADDED = ("eval.masks", "loss.mask_target", "loss.mask_stride")
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
 
 

@@ -75,8 +75,8 @@ class Rule:
     ) -> Rule:
         """A config's rule, but for what is given. ValueError for an unknown name or stride."""
         return cls(
-            getattr(cfg.loss, "mask_target", "binary") if target is None else target,
-            getattr(cfg.loss, "mask_stride", 4) if stride is None else stride,
+            cfg.loss.mask_target if target is None else target,
+            cfg.loss.mask_stride if stride is None else stride,
             cfg.eval.masks if masks is None else masks,
             cfg.model.max_size,
         )
