@@ -118,14 +118,11 @@ def _text(found: Compared) -> str:
 
 
 def _show_boundary(found: Compared, gt: Path | None) -> None:
-    from yolact.study.statistics.boundary import available
+    from yolact.study.statistics.boundary import LEFT_OUT, available
     from yolact.study.statistics.table import boundary_table
 
     if not available():
-        cli.note(
-            "--boundary: faster-coco-eval is not installed, so boundary AP is left out (pip "
-            'install -e ".[boundary]")'
-        )
+        cli.note(LEFT_OUT)
         return
     print(f"\nboundary AP (means over seeds)\n{boundary_table(found.arms, gt)}")
 

@@ -4,7 +4,7 @@
                              same
   --boundary                 also boundary AP, by faster-coco-eval, of runs that have their
                              mask_detections.json
-  --keep studies/NAME   also keep the finished runs there, without their weights, and write the
+  --keep studies/NAME        also keep the finished runs there, without their weights, and write the
                              report there
   --out FOLDER               write the report there (default: report/ in the study's folder)
 
@@ -80,15 +80,12 @@ def _main(arguments: Namespace) -> int:
 
 def _add_boundary(report: Report) -> None:
     from yolact.study.report.data import measure_boundary
-    from yolact.study.statistics.boundary import available
+    from yolact.study.statistics.boundary import LEFT_OUT, available
 
     if available():
         measure_boundary(report)
     else:
-        cli.note(
-            "--boundary: faster-coco-eval is not installed, so boundary AP is left out (pip "
-            'install -e ".[boundary]")'
-        )
+        cli.note(LEFT_OUT)
 
 
 def _read(argv: Sequence[str] | None) -> Namespace:

@@ -19,7 +19,7 @@ from yolact.study.statistics import (
     load_run,
     load_runs,
 )
-from yolact.study.statistics.conditions import check_study, trained
+from yolact.study.statistics.conditions import check_study
 from yolact.study.statistics.finished import check_comparable
 from yolact.study.statistics.verdict import MARGIN
 
@@ -93,11 +93,7 @@ def compare_folder(folder: Path, *, mixed: bool = False) -> Compared:
             f"{', '.join(map(str, waiting))}: {next(iter(waiting.values()))}), so there is nothing "
             "to compare the other arms with"
         )
-    runs = {
-        label: {seed: trained(run) for seed, run in found.items()}
-        for label, found in study.arms.items()
-    }
-    unequal = check_study(study, runs, mixed=mixed)
+    unequal = check_study(study, mixed=mixed)
     notes = _check(study.arms)
     notes += [f"--mixed: different {kind}: {what}" for kind, what in unequal.items()]
     notes += [

@@ -109,6 +109,13 @@ class Study(Section):
     )
 
     @property
+    def looked_at(self) -> str:
+        """When one looks at the results, in words."""
+        if self.looks:
+            return f"after {', '.join(map(str, self.looks))} seeds"
+        return f"once, after {len(self.seeds)} seeds"
+
+    @property
     def start_per_seed(self) -> bool:
         """Whether seed k of every arm starts from a training of its own seed."""
         return isinstance(self.init_from, InitRun) and self.init_from.per_seed

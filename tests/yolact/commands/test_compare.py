@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.yolact.study.statistics.test_comparison import STUDY, write_run
+from tests.yolact.study.made_runs import FEW, few_run
 from yolact.commands import compare
 from yolact.study.statistics import resample
 
@@ -30,9 +30,9 @@ def run(*words):
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     for seed in range(3):
-        write_run(root / "few" / "bce" / f"seed{seed}-0000000{seed}", seed)
-        write_run(root / "few" / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0, loss="dice")
-    (root / "few" / "study.yaml").write_text(STUDY)
+        few_run(root / "few" / "bce" / f"seed{seed}-0000000{seed}", seed)
+        few_run(root / "few" / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0, loss="dice")
+    (root / "few" / "study.yaml").write_text(FEW)
     return root
 
 
@@ -69,7 +69,7 @@ def test_arms_and_studies_reach_a_verdict(folder, capsys):
 def test_a_study_of_different_code_or_length_is_refused(folder, tmp_path, capsys):
     study = Path(shutil.copytree(folder / "few", tmp_path / "few"))
     place = study / "dice" / "seed1-00000001"
-    write_run(place, 1, skill=1.0, loss="dice", code="other")
+    few_run(place, 1, skill=1.0, loss="dice", code="other")
     assert run(study) == 2
     error = capsys.readouterr().err
     assert (
@@ -82,7 +82,7 @@ def test_a_study_of_different_code_or_length_is_refused(folder, tmp_path, capsys
     assert (
         "different code" in captured.err and "exploratory: runs of different code" in captured.out
     )
-    write_run(place, 1, skill=1.0, loss="dice", iterations=100, step=100)
+    few_run(place, 1, skill=1.0, loss="dice", iterations=100, step=100)
     assert (
         run(study) == 2
         and "Different length: iterations is 50 in 5 runs" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_a_baseline_without_runs_is_named_and_so_is_a_single_arm(folder, tmp_pat
         and error.count("\n") == 1
     )
     (study / "study.yaml").write_text(
-        STUDY.replace("[bce, dice, mse]", "[dice]").replace("baseline: bce", "baseline: dice")
+        FEW.replace("[bce, dice, mse]", "[dice]").replace("baseline: bce", "baseline: dice")
     )
     assert run(study) == 2
     error = capsys.readouterr().err

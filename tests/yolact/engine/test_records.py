@@ -74,6 +74,26 @@ def test_what_they_hold_by_hand():
     assert records.truth.ignored.tolist() == [[False] * 2, [True] * 2, [False] * 2, [True] * 2]
 
 
+def test_the_best_overlap_is_with_no_crowd():
+    """One instance, a crowd beside it. Of the detections one is right, one lies in the crowd, and
+    one has 400 of 4800 pixels in common with the instance and 800 of its own 3600 with the
+    crowd."""
+    gt = {
+        "images": [{"id": 1, "height": 100, "width": 200}],
+        "categories": [{"id": 3, "name": "x"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 3, "bbox": [100, 0, 80, 40], "iscrowd": 1},
+            {"id": 2, "image_id": 1, "category_id": 3, "bbox": [0, 0, 40, 40], "iscrowd": 0},
+        ],
+    }
+    rows = ((0.9, [0, 0, 40, 40]), (0.8, [110, 0, 20, 20]), (0.7, [30, 0, 90, 40]))
+    found = [{"image_id": 1, "category_id": 3, "score": score, "bbox": box} for score, box in rows]
+    box = records_of_results(gt, found).found["box"]
+    assert box.best_iou.tolist() == pytest.approx([1, 0, 1 / 12])
+    assert box.ignored[0, 0].tolist() == [False, True, False]
+    assert box.right[0, 0].tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("kind, shape", [("segm", "mask"), ("bbox", "box")])
 def test_a_file_holds_all_and_is_small(tmp_path, kind, shape):
     records = records_of_results(TRUTH, results(kind), note={"step": 5})

@@ -11,7 +11,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from data.loader import build_dataset
-from data.resolve import dump_yaml
+from data.resolve import dump_yaml, load_config
 from yolact.engine.evaluate import write_results
 from yolact.engine.records import Records, write_records
 from yolact.study.arms import arms_of, runs_of
@@ -29,6 +29,17 @@ ENV = {
     "platform": "Linux",
     "versions": {"torch": "2.8.0", "torchvision": "0.23.0"},
 }
+
+# a study of three losses, whose runs few_run() writes
+FEW = """
+name: few
+base: yolact_plus_tiny_cigarettes
+arms: [bce, dice, mse]
+baseline: bce
+seeds: 3
+budget: 50
+margin: 3
+"""
 
 
 def make_study(
@@ -94,6 +105,42 @@ def write_run(
         ),
     )
     write_metrics(place / "metrics.jsonl", config, skill, number)
+
+
+def few_run(
+    folder,
+    seed,
+    *,
+    skill=0.0,
+    images=40,
+    iterations=50,
+    step=50,
+    skipped=0,
+    settings=(),
+    loss="bce",
+    code="c0de",
+):
+    """A finished run folder with made-up records, of the config that FEW resolves for the
+    loss."""
+    records = synthetic_records(images, run_seed=100 * seed + int(10 * skill), skill=skill)
+    records.note.update({"step": step, "weights": "last.pth", "eval": {"nms": "fast"}})
+    write_records(folder / "results" / "records.npz", records)
+    config = load_config(
+        "yolact_plus_tiny_cigarettes",
+        [
+            f"train.seed={seed}",
+            f"train.iterations={iterations}",
+            f"loss.mask={loss}",
+            "train.on_nonfinite=skip",
+            "train.autoscale=False",
+            *settings,
+        ],
+    )
+    (folder / "env.json").write_text(json.dumps({"code": code, "versions": {}}))
+    (folder / "config.yaml").write_text(dump_yaml(config))
+    lines = [{"kind": "train", "step": 25, "skipped": skipped}, {"kind": "validation", "step": 50}]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{half")
+    return folder
 
 
 def write_metrics(path: Path, config, skill: float, number: int, lines: int = 400) -> None:

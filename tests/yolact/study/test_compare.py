@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.yolact.study.statistics.test_comparison import write_run
+from tests.yolact.study.made_runs import few_run
 from yolact.study.compare import compare
 from yolact.study.statistics import resample
 from yolact.study.statistics.finished import load_arm
@@ -25,8 +25,8 @@ def few_resamples(monkeypatch):
 def arms(tmp_path_factory):
     root = tmp_path_factory.mktemp("arms")
     for seed in range(3):
-        write_run(root / "bce" / f"seed{seed}-0000000{seed}", seed)
-        write_run(root / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0, loss="dice")
+        few_run(root / "bce" / f"seed{seed}-0000000{seed}", seed)
+        few_run(root / "dice" / f"seed{seed}-0000000{seed}", seed, skill=1.0, loss="dice")
     return root
 
 

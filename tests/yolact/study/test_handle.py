@@ -25,7 +25,7 @@ def test_the_package_lists_what_it_offers_and_loads_nothing():
     assert subprocess.run(words, capture_output=True, text=True, env=env).stdout == "False\n"
 
 
-def test_a_study_is_trained_by_its_handle(folder, capsys):  # noqa: F811
+def test_a_study_is_trained_by_its_handle(folder):  # noqa: F811
     made = study.load("s.yaml", ["seeds=1"])
     with pytest.raises(ValueError, match="has not begun: train it first"):
         made.compare()

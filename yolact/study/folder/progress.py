@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.resolve import load_config
 from data.schema import Config
-from yolact.run_files import CONFIG, RECORDS
+from yolact.run_files import RECORDS
 from yolact.study.arms import PlannedRun, identity
 from yolact.study.folder.kept import kept_anywhere, kept_runs, kept_study
 from yolact.study.folder.layout import INIT_FOLDER, TUNE_FOLDER
@@ -17,6 +16,7 @@ from yolact.study.folder.reading import (
     final_validation,
     has_checkpoint,
     metric,
+    read_config,
     read_metrics,
     read_note,
     skipped_steps,
@@ -105,6 +105,6 @@ def progress(root: Path, run: PlannedRun, primary: str = "mask_ap") -> Progress:
 
 def _same_config(folder: Path, config: Config) -> bool:
     try:
-        return identity(load_config(folder / CONFIG, check_names=False)) == identity(config)
+        return identity(read_config(folder)) == identity(config)
     except (ValueError, OSError):
         return False

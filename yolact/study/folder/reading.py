@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from data.resolve import load_config
+from data.schema import Config
 from yolact.files import write_whole
-from yolact.run_files import CHECKPOINTS, ENV, METRICS, NOTE
+from yolact.run_files import CHECKPOINTS, CONFIG, ENV, METRICS, NOTE
 
 SHAPES = {"mask": "segm", "box": "bbox"}
+Stamp = tuple[int, int, int]  # changes with a file
 # metrics.jsonl: what it was when it was read, and its lines
-_READ: dict[Path, tuple[tuple[int, int, int], list[dict[str, Any]]]] = {}
+_READ: dict[Path, tuple[Stamp, list[dict[str, Any]]]] = {}
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -30,8 +34,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     once the file has changed."""
     path = (folder / METRICS).absolute()
     try:
-        found = path.stat()
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        stamp = _stamp(path)
         if path in _READ and _READ[path][0] == stamp:
             return _READ[path][1]
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -47,6 +50,23 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             records.append(record)
     _READ[path] = stamp, records
     return records
+
+
+def read_config(folder: Path) -> Config:
+    """What a run trains, by its config.yaml; read again once the file has changed. ConfigError
+    where there is none, or one that cannot be used."""
+    path = folder / CONFIG
+    return _config(path, _stamp(path) if path.is_file() else None)
+
+
+@lru_cache(maxsize=1024)
+def _config(path: Path, stamp: Stamp | None) -> Config:
+    return load_config(path, check_names=False)
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def final_validation(folder: Path, iterations: int) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from yolact.study.folder.layout import BOUNDS, CHOSEN, RUNS, STUDY
 from yolact.study.folder.reading import read_metrics, starts_of
 from yolact.study.report.data import Report
 from yolact.study.report.gallery import keep_detections
-from yolact.study.statistics.conditions import Trained
+from yolact.study.statistics import FinishedRun
 
 LIMIT = 10 * 2**20  # bytes of all kept runs of a study
 LINES = 150  # training lines kept of a run
@@ -67,9 +67,9 @@ def keep(report: Report, target: Path) -> list[Path]:
     return [archive_of(target, slug) / name for slug, runs in new.items() for name in runs]
 
 
-def _unkept(report: Report, target: Path) -> dict[str, dict[str, tuple[int, Trained]]]:
+def _unkept(report: Report, target: Path) -> dict[str, dict[str, tuple[int, FinishedRun]]]:
     """{arm's folder: {run's folder: (seed, run)}} of the runs that target does not hold yet."""
-    new: dict[str, dict[str, tuple[int, Trained]]] = {}
+    new: dict[str, dict[str, tuple[int, FinishedRun]]] = {}
     for arm, seed, run in report.runs:
         slug, name = arm.arm.slug, run.folder.name
         plain = target / RUNS / slug / name
@@ -78,7 +78,7 @@ def _unkept(report: Report, target: Path) -> dict[str, dict[str, tuple[int, Trai
     return new
 
 
-def _copy(run: Trained, place: Path, *, first: bool) -> None:
+def _copy(run: FinishedRun, place: Path, *, first: bool) -> None:
     (place / RESULTS).mkdir(parents=True)
     with writing(place):
         shutil.copyfile(run.folder / CONFIG, place / CONFIG)
@@ -92,7 +92,7 @@ def _copy(run: Trained, place: Path, *, first: bool) -> None:
         (place / METRICS).write_text(
             "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
         )
-        _recompress(run.run.path, place / RECORDS)
+        _recompress(run.path, place / RECORDS)
         for name in (BENCHMARK, BOUNDARY):
             if (run.folder / name).is_file():
                 shutil.copyfile(run.folder / name, place / name)

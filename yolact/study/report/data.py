@@ -23,7 +23,7 @@ from yolact.study.report.cells import Seeds
 from yolact.study.report.published import Published, published
 from yolact.study.statistics import Comparison, FinishedRun, compare_study, load_runs
 from yolact.study.statistics.boundary import boundary_of_run
-from yolact.study.statistics.conditions import Trained, check_study, trained
+from yolact.study.statistics.conditions import check_study
 from yolact.study.statistics.inference import crossed, half_width
 
 
@@ -51,7 +51,7 @@ class ArmReport:
 
     arm: Arm
     config: Config
-    runs: Mapping[int, Trained]
+    runs: Mapping[int, FinishedRun]
     comparison: Comparison | None
     estimates: Mapping[str, Estimate]
     fps: Estimate | None
@@ -85,7 +85,7 @@ class Report:
         return self.study.primary
 
     @property
-    def runs(self) -> list[tuple[ArmReport, int, Trained]]:
+    def runs(self) -> list[tuple[ArmReport, int, FinishedRun]]:
         return [(arm, seed, run) for arm in self.arms for seed, run in sorted(arm.runs.items())]
 
     @property
@@ -104,24 +104,20 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
             "which scripts/sweep.py makes"
         )
     found = load_runs(folder)
-    runs = {
-        label: {seed: trained(run) for seed, run in seeds.items()}
-        for label, seeds in found.arms.items()
-    }
-    if not any(runs.values()):
+    if not any(found.arms.values()):
         waiting = sum(map(len, found.unfinished.values()))
         raise ValueError(
             f"{folder}: no run is finished yet ({waiting} are planned): let scripts/sweep.py train "
             "them first"
         )
-    unequal = check_study(found, runs, mixed=mixed)
+    unequal = check_study(found, mixed=mixed)
     verdicts = {record.arm: record for record in compare_study(found, unequal)}
     arms = {arm.label: arm for arm in arms_of(found.study)}
     reports = [
         _arm_report(arms[label], seeds, verdicts.get(label), found.study)
-        for label, seeds in runs.items()
+        for label, seeds in found.arms.items()
     ]
-    some_run = next(run for seeds in runs.values() for run in seeds.values())
+    some_run = next(run for seeds in found.arms.values() for run in seeds.values())
     of_masks = shape_of(found.study.primary) == "mask"
     return Report(
         folder,
@@ -136,14 +132,12 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
 
 
 def _arm_report(
-    arm: Arm, runs: Mapping[int, Trained], comparison: Comparison | None, study: Study
+    arm: Arm, runs: Mapping[int, FinishedRun], comparison: Comparison | None, study: Study
 ) -> ArmReport:
     first = next(iter(runs.values()), None)
     config = first.config if first else config_of(study, arm, study.seeds[0])
-    metrics = first.run.resampled.point if first else ()
-    estimates = {
-        metric: mean_over_seeds([run.run for run in runs.values()], metric) for metric in metrics
-    }
+    metrics = first.resampled.point if first else ()
+    estimates = {metric: mean_over_seeds(list(runs.values()), metric) for metric in metrics}
     theirs = published(config) if study.primary.startswith("mask") else None
     return ArmReport(arm, config, runs, comparison, estimates, _fps(runs.values()), theirs)
 
@@ -169,7 +163,7 @@ def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -
     return float(half_width(np.array([seed_part]), np.array([image]), np.array([df]), level)[0])
 
 
-def _fps(runs: Iterable[Trained]) -> Estimate | None:
+def _fps(runs: Iterable[FinishedRun]) -> Estimate | None:
     """Images/s of the runs that were timed: their mean, and the mean distance to the rate that 95 %
     of the images reach."""
     timed = [read_object(run.folder / BENCHMARK) for run in runs]
@@ -196,31 +190,7 @@ def shape_of(metric: str) -> str:
 # ------------------------------------------------------------------------------------ beside AP
 
 
-def quality_of(run: Trained, shape: str = "mask") -> dict[str, float]:
-    """oLRP and its parts in percent, calibration of the scores, and boundary AP where it was
-    measured. Empty without records."""
-    if shape not in run.quality:
-        return {}
-    error, scores = run.quality[shape]
-    return {
-        "olrp": 100 * error.olrp,
-        "olrp_localisation": 100 * error.localisation,
-        "olrp_false_positives": 100 * error.false_positive,
-        "olrp_false_negatives": 100 * error.false_negative,
-        "calibration_error": scores.error,
-        "score_minus_iou": scores.bias,
-        **(read_object(run.folder / BOUNDARY) if shape == "mask" else {}),
-    }
-
-
-def mean_quality(runs: Iterable[Trained], shape: str = "mask") -> dict[str, float]:
-    """Means of quality_of() over runs, of what all of them have."""
-    rows = [found for run in runs if (found := quality_of(run, shape))]
-    names = [name for name in (rows[0] if rows else ()) if all(name in row for row in rows)]
-    return {name: float(np.mean([row[name] for row in rows])) for name in names}
-
-
-def frames_per_second(run: Trained) -> float | None:
+def frames_per_second(run: FinishedRun) -> float | None:
     """As eval.py --benchmark measured it, None where it did not."""
     return read_object(run.folder / BENCHMARK).get("fps")
 
@@ -230,4 +200,4 @@ def measure_boundary(report: Report) -> None:
     masks."""
     for _, _, run in tqdm(report.runs, desc="boundary AP", unit="run", leave=False, disable=None):
         if (run.folder / MASK_DETECTIONS).is_file():
-            write_whole(run.folder / BOUNDARY, json.dumps(boundary_of_run(run.run)) + "\n")
+            write_whole(run.folder / BOUNDARY, json.dumps(boundary_of_run(run)) + "\n")

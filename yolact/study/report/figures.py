@@ -30,6 +30,7 @@ from yolact.study.report.data import ArmReport, Estimate, Report, mean_over_seed
 from yolact.study.report.published import BASELINE, baseline  # noqa: E402
 from yolact.study.report.tables import metric_title  # noqa: E402
 from yolact.study.statistics.comparison import Comparison, Interval  # noqa: E402
+from yolact.study.statistics.quality import pooled  # noqa: E402
 from yolact.study.statistics.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE  # noqa: E402
 
 VERDICTS = {
@@ -201,8 +202,7 @@ def seeds(report: Report) -> bytes | None:
     )
     look = styles(report)
     values = [
-        {seed: run.run.resampled.point[report.metric] for seed, run in arm.runs.items()}
-        for arm in arms
+        {seed: run.resampled.point[report.metric] for seed, run in arm.runs.items()} for arm in arms
     ]
     for seed in sorted({seed for found in values for seed in found}):
         line = [found.get(seed, math.nan) for found in values]
@@ -283,9 +283,9 @@ def thresholds(report: Report) -> bytes | None:
         if arm is not base and common:
             gaps = [
                 mean_over_seeds(
-                    [arm.runs[s].run for s in common],
+                    [arm.runs[s] for s in common],
                     f"{shape}_ap{t}",
-                    [base.runs[s].run for s in common],
+                    [base.runs[s] for s in common],
                 )
                 for t in THRESHOLDS
             ]
@@ -354,27 +354,23 @@ def reliability(report: Report) -> bytes | None:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
     for arm in arms:
-        found = [run.quality["mask"][1] for run in arm.runs.values() if "mask" in run.quality]
-        count = np.sum([one.count for one in found], axis=0)
-        score, iou = (
-            np.sum([one.count * np.nan_to_num(values) for one, values in pairs], axis=0)
-            / np.maximum(count, 1)
-            for pairs in ([(one, one.score) for one in found], [(one, one.iou) for one in found])
+        found = pooled(
+            [run.quality["mask"][1] for run in arm.runs.values() if "mask" in run.quality]
         )
-        there = count > 0
+        there = found.count > 0
         colour, dashes = styles(report)[arm.label]
         axes.plot(
-            score[there],
-            iou[there],
+            found.score[there],
+            found.iou[there],
             color=colour,
             linestyle=dashes,
             linewidth=1.4,
             label=short(arm.label),
         )
         axes.scatter(
-            score[there],
-            iou[there],
-            s=6 + 60 * count[there] / count.max(),
+            found.score[there],
+            found.iou[there],
+            s=6 + 60 * found.count[there] / found.count.max(),
             color=colour,
             alpha=0.7,
             linewidth=0,
@@ -402,16 +398,7 @@ def curves(report: Report) -> bytes | None:
     panels = [
         (key, title)
         for key, title in panels
-        if any(
-            len(
-                found.get(
-                    key,
-                    (),
-                )
-            )
-            and found[key][0].size > 1
-            for found in data.values()
-        )
+        if any(key in found and found[key][0].size > 1 for found in data.values())
     ]
     if not panels:
         return None
@@ -422,7 +409,7 @@ def curves(report: Report) -> bytes | None:
     look = styles(report)
     for panel, (key, title) in zip(axes[0], panels):
         for arm in report.arms:
-            if not len(data.get(arm.label, {}).get(key, ())):
+            if key not in data.get(arm.label, {}):
                 continue
             steps, mean, low, high = data[arm.label][key]
             x = steps * arm.config.train.batch_size if len(batches) > 1 else steps
@@ -462,10 +449,9 @@ def curves(report: Report) -> bytes | None:
 def _arm_curves(arm: ArmReport) -> dict[str, tuple[np.ndarray, ...]]:
     """{curve: (steps, mean over seeds, lowest, highest)} of one arm."""
     runs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for trained in arm.runs.values():
-        for key, (steps, values) in _run_curves(
-            trained.folder, trained.config.train.iterations
-        ).items():
+    for run in arm.runs.values():
+        lines_of = _run_curves(run.folder, run.config.train.iterations)
+        for key, (steps, values) in lines_of.items():
             runs.setdefault(key, []).append((steps, values))
     found: dict[str, tuple[np.ndarray, ...]] = {}
     for key, lines in runs.items():

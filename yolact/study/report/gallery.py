@@ -15,13 +15,12 @@ from pycocotools import mask as coco_mask
 from data.annotations import parse_json
 from data.coco import CocoDataset
 from data.loader import build_dataset
-from data.resolve import load_config
 from yolact.draw import draw_detections, draw_targets, gallery
 from yolact.outputs import Detections, Targets
-from yolact.run_files import BOX_DETECTIONS, CONFIG, GALLERY, MASK_DETECTIONS, MASK_FILE
+from yolact.run_files import BOX_DETECTIONS, GALLERY, MASK_DETECTIONS, MASK_FILE
 from yolact.study.report.data import Report
 from yolact.study.report.figures import short
-from yolact.study.statistics.conditions import Trained
+from yolact.study.statistics import FinishedRun
 
 IMAGES, CELL = 4, 300  # columns, and their longer side in pixels
 SCORE = 0.3  # detections below it are not drawn, but for the best one of an image
@@ -34,10 +33,8 @@ def picture(report: Report) -> tuple[bytes, str]:
     arms = [arm for arm in report.arms if arm.runs]
     seed, runs = _one_seed(report)
     first = runs[arms[0].label]
-    dataset = build_dataset(
-        load_config(first.folder / CONFIG, check_names=False), "val", needs_full_masks=True
-    )
-    chosen = shown_images(min(len(dataset), first.run.images))
+    dataset = build_dataset(first.config, "val", needs_full_masks=True)
+    chosen = shown_images(min(len(dataset), first.images))
     found = {
         arm.label: [_drawn(one) for one in detections(runs[arm.label], dataset, chosen)]
         for arm in arms
@@ -113,7 +110,7 @@ def view(boxes: torch.Tensor, width: int, height: int) -> Window:
     return Window(min(max(x, 0), width - w), min(max(y, 0), height - h), w, h)
 
 
-def _one_seed(report: Report) -> tuple[int, dict[str, Trained]]:
+def _one_seed(report: Report) -> tuple[int, dict[str, FinishedRun]]:
     """The first seed of which every arm has the detections."""
     arms = [arm for arm in report.arms if arm.runs]
     common = sorted(set.intersection(*(set(arm.runs) for arm in arms)))
@@ -137,7 +134,7 @@ def shown_images(evaluated: int) -> list[int]:
     return [i * evaluated // count for i in range(count)]
 
 
-def detections(run: Trained, dataset: CocoDataset, chosen: Sequence[int]) -> list[Detections]:
+def detections(run: FinishedRun, dataset: CocoDataset, chosen: Sequence[int]) -> list[Detections]:
     """The detections on some images of the run's last validation."""
     wanted = [dataset.image_ids[index] for index in chosen]
     label_of = {category: label for label, category in dataset.category_of_label.items()}
@@ -176,13 +173,11 @@ def read_detections(folder: Path, wanted: set) -> list[dict]:
     ]
 
 
-def keep_detections(run: Trained, target: Path) -> None:
+def keep_detections(run: FinishedRun, target: Path) -> None:
     """Writes the detections that a picture draws to `target`, if the images are there."""
     try:
         dataset = build_dataset(run.config, "val")
-        wanted = {
-            dataset.image_ids[index] for index in shown_images(min(len(dataset), run.run.images))
-        }
+        wanted = {dataset.image_ids[index] for index in shown_images(min(len(dataset), run.images))}
         entries = read_detections(run.folder, wanted)
     except (ValueError, OSError):
         return

@@ -159,7 +159,7 @@ def _warnings(report: Report) -> list[str]:
             + html.escape(", ".join(report.study.amended))
             + "), so its verdicts are exploratory."
         )
-    unstable = unstable_baseline(report.baseline, [run.run for run in report.base.runs.values()])
+    unstable = unstable_baseline(report.baseline, report.base.runs.values())
     if unstable:
         found.append(f"<b>{html.escape(unstable)}</b>: every difference is to these.")
     missing = sum(map(len, report.unfinished.values()))
@@ -203,11 +203,6 @@ def _facts(report: Report) -> str:
             found.append(str(value or "not recorded"))
         return ", ".join(dict.fromkeys(found))
 
-    looks = (
-        f"after {', '.join(map(str, study.looks))} seeds"
-        if study.looks
-        else f"once, after {len(study.seeds)} seeds"
-    )
     config = first.config.model_dump()
     settings = ", ".join(
         f"{key}={config[key.split('.')[0]][key.split('.')[1]]}"
@@ -220,9 +215,9 @@ def _facts(report: Report) -> str:
         "baseline": report.baseline,
         "length": f"{study.budget} iterations, equal {study.equal}",
         "metric": f"{report.metric} of the weights after the last iteration, margin "
-        f"{study.margin:g}, looked at {looks}",
-        "validation set": f"{first.config.data.name}: {first.run.images} images, digest "
-        f"{first.run.truth_digest[:16]}",
+        f"{study.margin:g}, looked at {study.looked_at}",
+        "validation set": f"{first.config.data.name}: {first.images} images, digest "
+        f"{first.truth_digest[:16]}",
         "base config": f"{study.base} ({settings})",
         "code": f"digest {values('code')}, torch {values('versions', 'torch')}, torchvision "
         f"{values('versions', 'torchvision')}; commit {values('commit')}",

@@ -16,7 +16,7 @@ from yolact.study.report.cells import (
     Verdict,
     is_number,
 )
-from yolact.study.report.data import ArmReport, Report, mean_quality, seeds_of, shape_of
+from yolact.study.report.data import ArmReport, Report, seeds_of, shape_of
 from yolact.study.report.published import (
     ALL,
     BASELINE,
@@ -28,10 +28,11 @@ from yolact.study.report.published import (
     published,
     reference_loss,
 )
+from yolact.study.statistics.beside import mean_quality
 from yolact.study.statistics.comparison import Interval, about_the_start, baseline_label
 from yolact.study.statistics.verdict import LEAST_SEEDS
 
-# what stands beside AP: {key of data.quality_of: (title, decimals)}
+# what stands beside AP: {key of quality_of(): (title, decimals)}
 BESIDE = {
     "olrp": ("oLRP", 2),
     "olrp_localisation": ("localisation", 2),
@@ -410,13 +411,13 @@ def by_role(arm: ArmReport, base: ArmReport) -> list[Term]:
 def dropped(report: Report) -> float:
     """The share of classes that drop out of a resample; of the set, so the same for every run on
     it."""
-    return max(run.run.resampled.dropped for _, _, run in report.runs)
+    return max(run.resampled.dropped for _, _, run in report.runs)
 
 
 def verdict(arm: ArmReport) -> Verdict:
     """The verdict on an arm; of the baseline, that it is one."""
     if arm.comparison is None:
-        return Verdict(baseline_label(run.run for run in arm.runs.values()))
+        return Verdict(baseline_label(arm.runs.values()))
     return Verdict(arm.comparison.label, arm.comparison.verdict)
 
 

@@ -22,11 +22,10 @@ from yolact.study.report.data import (
     ArmReport,
     Report,
     frames_per_second,
-    mean_quality,
-    quality_of,
     shape_of,
 )
 from yolact.study.report.tables import Row, Table, dropped, verdict
+from yolact.study.statistics.beside import mean_quality, quality_of
 from yolact.study.statistics.comparison import Comparison
 
 WIDE = 9  # columns from which a LaTeX table is shrunk to the width of the page
@@ -176,19 +175,19 @@ def results_csv(report: Report) -> str:
     """One line a run, unfinished ones too: settings, every metric in AP points, what stands beside
     AP, skipped steps, code, folder below the study's."""
     metrics = list(
-        dict.fromkeys(metric for _, _, run in report.runs for metric in run.run.resampled.point)
+        dict.fromkeys(metric for _, _, run in report.runs for metric in run.resampled.point)
     )
     rows: list[dict[str, Cell]] = []
     for arm in report.arms:
-        for seed, trained in sorted(arm.runs.items()):
-            train, env = trained.config.train, trained.env
-            points = trained.run.resampled.point
+        for seed, run in sorted(arm.runs.items()):
+            train, env = run.config.train, run.env
+            points = run.resampled.point
             rows.append(
                 {
                     "arm": arm.label,
                     "seed": seed,
                     "state": "finished",
-                    "loss": trained.config.loss.mask,
+                    "loss": run.config.loss.mask,
                     "batch_size": train.batch_size,
                     "lr": str(train.lr),  # as it was set: no digit is rounded away
                     "iterations": train.iterations,
@@ -196,17 +195,17 @@ def results_csv(report: Report) -> str:
                     **{metric: Number(points.get(metric)) for metric in metrics},
                     **{
                         f"{shape}_{name}": Number(value)
-                        for shape in trained.quality
-                        for name, value in quality_of(trained, shape).items()
+                        for shape in run.quality
+                        for name, value in quality_of(run, shape).items()
                     },
-                    "fps": Number(frames_per_second(trained)),
-                    "skipped_steps": trained.run.skipped,
+                    "fps": Number(frames_per_second(run)),
+                    "skipped_steps": run.skipped,
                     "code": env.get("code", ""),
                     "commit": env.get("commit") or "",
                     "torch": env.get("versions", {}).get("torch", ""),
                     "torchvision": env.get("versions", {}).get("torchvision", ""),
                     "device": env.get("device", ""),
-                    "folder": "/".join(trained.folder.parts[-2:]),
+                    "folder": "/".join(run.folder.parts[-2:]),
                 }
             )
         rows += [
@@ -239,7 +238,7 @@ def _against_the_baseline(arm: ArmReport) -> dict[str, Cell]:
     row: dict[str, Cell] = {"verdict": verdict(arm)}
     found: Comparison | None = arm.comparison
     if found is None:
-        return row | {"unstable": sum(run.run.diverged for run in arm.runs.values())}
+        return row | {"unstable": sum(run.diverged for run in arm.runs.values())}
     gap = found.interval
     row |= _three(Measured(gap.difference, gap.half), "difference", "low", "high")
     row |= {

@@ -13,13 +13,18 @@ import numpy as np
 
 from data.annotations import parse_json
 from data.loader import build_dataset
-from data.resolve import load_config
 from yolact.engine.evaluate import coco_ground_truth
 from yolact.engine.metrics import coco_inputs
-from yolact.run_files import CONFIG, MASK_DETECTIONS, run_of_records
+from yolact.run_files import MASK_DETECTIONS
 from yolact.study.statistics.finished import FinishedRun
 
 DILATION = 0.02  # of the image's diagonal
+
+
+LEFT_OUT = (
+    "--boundary: faster-coco-eval is not installed, so boundary AP is left out (pip install -e "
+    '".[boundary]")'
+)
 
 
 def available() -> bool:
@@ -83,12 +88,10 @@ def boundary_of_run(run: FinishedRun, ground_truth: str | Path | None = None) ->
         if ground_truth is None:
             raise ValueError(f"{run.path}: results need their ground truth, an annotation file")
         return boundary_ap(ground_truth, parse_json(run.path, "results file"), run.max_dets)
-    folder = run_of_records(run.path)
-    config = load_config(folder / CONFIG, check_names=False)
-    dataset = build_dataset(config, run.note.get("split", "val"))
+    dataset = build_dataset(run.config, run.note.get("split", "val"))
     return boundary_ap(
-        coco_ground_truth(dataset, config),
-        parse_json(folder / MASK_DETECTIONS, "mask results"),
+        coco_ground_truth(dataset, run.config),
+        parse_json(run.folder / MASK_DETECTIONS, "mask results"),
         run.max_dets,
         image_ids=run.records().image_ids,
         category_ids=set(dataset.category_of_label.values()),

@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from data.resolve import load_config
-from data.schema import Config, EvalConfig
-from yolact.run_files import CONFIG, run_of_records
+from data.schema import EvalConfig
 from yolact.study.arms import arms_of, identity
-from yolact.study.folder.reading import read_env, starts_of
+from yolact.study.folder.reading import starts_of
 from yolact.study.plan import Study
 from yolact.study.statistics.finished import FinishedRun
-from yolact.study.statistics.quality import LRP, Calibration, calibration, olrp
 from yolact.study.statistics.study_runs import StudyRuns
 
 SHOWN = 3  # runs that a message names
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished run with its files. env: what env.json says, empty where there is none."""
-
-    run: FinishedRun
-    folder: Path
-    config: Config
-    env: Mapping[str, Any]
-
-    @cached_property
-    def quality(self) -> dict[str, tuple[LRP, Calibration]]:
-        """{"mask" or "box": oLRP and calibration}; read from the records once, since they take
-        seconds on a large set."""
-        records = self.run.records()
-        return {
-            shape: (olrp(records, shape), calibration(records, shape)) for shape in records.found
-        }
-
-
-def trained(run: FinishedRun) -> Trained:
-    folder = run_of_records(run.path)
-    return Trained(
-        run,
-        folder,
-        load_config(folder / CONFIG, check_names=False),
-        read_env(folder),
-    )
-
-
-def check_study(
-    found: StudyRuns, runs: Mapping[str, Mapping[int, Trained]], *, mixed: bool = False
-) -> dict[str, str]:
-    """mixtures() of the runs {label: {seed: run}} of a study. ValueError where there are any,
-    unless `mixed`."""
+def check_study(found: StudyRuns, *, mixed: bool = False) -> dict[str, str]:
+    """mixtures() of the runs of a study. ValueError where there are any, unless `mixed`."""
     named = {
-        f"{label} seed {seed}": run for label, seeds in runs.items() for seed, run in seeds.items()
+        f"{label} seed {seed}": run
+        for label, seeds in found.arms.items()
+        for seed, run in seeds.items()
     }
     unequal = mixtures(
         named, found.study, {key for arm in arms_of(found.study) for key in arm.changes}
@@ -74,7 +38,7 @@ def check_study(
     return unequal
 
 
-def mixtures(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> dict[str, str]:
+def mixtures(runs: Mapping[str, FinishedRun], study: Study, varied: set[str]) -> dict[str, str]:
     """{"data" | "code" | "evaluation" | "length": what differs and where}, empty if nothing does.
 
     varied: settings that the study's arms differ in on purpose. Where a data set lies, and the
@@ -105,28 +69,28 @@ def mixtures(runs: Mapping[str, Trained], study: Study, varied: set[str]) -> dic
     return {kind: "; ".join(lines) for kind, lines in found.items()}
 
 
-def _data(run: Trained) -> dict[str, Any]:
+def _data(run: FinishedRun) -> dict[str, Any]:
     section = run.config.data.model_dump(exclude={"root"})
     return {
-        "validation set": f"{run.run.images} images ({run.run.truth_digest[:8]})",
+        "validation set": f"{run.images} images ({run.truth_digest[:8]})",
         **{f"data.{k}": v for k, v in section.items()},
     }
 
 
-def _starts(runs: Mapping[str, Trained], study: Study) -> dict[str, str]:
+def _starts(runs: Mapping[str, FinishedRun], study: Study) -> dict[str, str]:
     """{run: what it starts from}. Where every seed has a start, those of different seeds differ in
     nothing else, and those of one seed are to be the same."""
     starts = {name: identity(run.config).train.init_from for name, run in runs.items()}
     if not study.start_per_seed:
         return starts
-    first = {runs[name].run.seed: start for name, start in reversed(starts.items())}
+    first = {runs[name].seed: start for name, start in reversed(starts.items())}
     return {
-        name: "its seed's" if start == first[runs[name].run.seed] else start
+        name: "its seed's" if start == first[runs[name].seed] else start
         for name, start in starts.items()
     }
 
 
-def _code(run: Trained) -> dict[str, Any]:
+def _code(run: FinishedRun) -> dict[str, Any]:
     """All code that trained it, since a run may have been resumed by another version."""
     starts = starts_of(run.env)
 
@@ -142,19 +106,19 @@ def _code(run: Trained) -> dict[str, Any]:
     }
 
 
-def _evaluation(run: Trained) -> dict[str, Any]:
+def _evaluation(run: FinishedRun) -> dict[str, Any]:
     """As the records say they were made. A setting that is newer than they are was its default."""
-    note = run.run.note
+    note = run.note
     settings = note.get("eval") or run.config.eval.model_dump(mode="json")
     settings = {**EvalConfig().model_dump(mode="json"), **settings}
     return {f"eval.{k}": v for k, v in settings.items()} | {
-        "eval.max_dets": run.run.max_dets,
+        "eval.max_dets": run.max_dets,
         "split": note.get("split", "val"),
         "train.precision": note.get("precision", run.config.train.precision),
     }
 
 
-def _lengths(runs: Mapping[str, Trained], study: Study) -> dict[str, dict[str, Any]]:
+def _lengths(runs: Mapping[str, FinishedRun], study: Study) -> dict[str, dict[str, Any]]:
     """Iterations, or images where these are what arms have in common; those agree up to the
     rounding to whole batches."""
     trains = {name: run.config.train for name, run in runs.items()}

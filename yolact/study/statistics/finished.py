@@ -5,19 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from data.annotations import parse_json
-from data.resolve import load_config
+from data.schema import Config
 from yolact.engine.records import Records, read_records, records_of_results
-from yolact.run_files import CONFIG, LAST, RECORDS
+from yolact.run_files import CONFIG, LAST, RECORDS, run_of_records
 from yolact.study.arms import identity
 from yolact.study.folder.kept import is_archive, runs_in
 from yolact.study.folder.layout import seed_of
-from yolact.study.folder.reading import skipped_steps
+from yolact.study.folder.reading import read_config, read_env, skipped_steps
+from yolact.study.statistics.quality import LRP, Calibration, calibration, olrp
 from yolact.study.statistics.resample import RESAMPLES, Resampled, cached_resample, resample
 
 
@@ -45,6 +47,30 @@ class FinishedRun:
     def diverged(self) -> bool:
         return self.skipped > 0
 
+    @property
+    def folder(self) -> Path:
+        """Of the run; a results file has none."""
+        return run_of_records(self.path)
+
+    @property
+    def config(self) -> Config:
+        """What it was trained with. ConfigError where its folder does not say."""
+        return read_config(self.folder)
+
+    @cached_property
+    def env(self) -> Mapping[str, Any]:
+        """What env.json says, empty where there is none."""
+        return read_env(self.folder)
+
+    @cached_property
+    def quality(self) -> Mapping[str, tuple[LRP, Calibration]]:
+        """{"mask" or "box": oLRP and calibration}; read from the records once, since they take
+        seconds on a large set."""
+        records = self.records()
+        return {
+            shape: (olrp(records, shape), calibration(records, shape)) for shape in records.found
+        }
+
     def records(self) -> Records:
         """Per-image records; read from the file again, since those of a whole study would not fit
         into memory."""
@@ -63,7 +89,7 @@ def load_run(path: str | Path, *, resamples: int = RESAMPLES) -> FinishedRun:
     records, resampled = cached_resample(file, resamples)
     seed, skipped, start = 0, 0, ""
     if folder and (folder / CONFIG).is_file():
-        config = load_config(folder / CONFIG, check_names=False)
+        config = read_config(folder)
         # a study with paired: false counts seeds otherwise than its runs train with
         counted, skipped = seed_of(folder), skipped_steps(folder)
         seed = config.train.seed if counted is None else counted

@@ -3,6 +3,7 @@ good masks are (calibration)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +21,14 @@ class LRP:
 
     olrp            min over score thresholds of (sum over right detections of (1 - IoU) / (1 - tau)
                     + wrong + missed) / (right + wrong + missed)
-    localisation    mean 1 - IoU of right detections at that threshold; false_positive: share of
-                    wrong detections there;
-    false_negative  share of missed instances there; NaN where a class has no right detection, but
-                    false_negative, which is 1
-    threshold       the score of the last detection kept
-    per_class       (C, 5) the same columns, NaN rows for classes without ground truth. The figures
-                    are means over classes without NaN
+    localisation    mean 1 - IoU of the right detections at that threshold
+    false_positive  share of wrong detections there
+    false_negative  share of missed instances there
+    per_class       (C,5): these four columns, and the threshold, the score of the last detection
+                    kept. A class without ground truth is NaN. One without a right detection has
+                    olrp and false_negative 1, and NaN elsewhere
+
+    The figures are means over the classes, without NaN.
     """
 
     olrp: float
@@ -104,12 +106,27 @@ def calibration(records: Records, shape: str = "mask") -> Calibration:
     counted = ~found.ignored[0, 0]
     score, iou = found.score[counted], found.best_iou[counted].astype(float)
     bins = np.clip((score * BINS).astype(int), 0, BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        mean_score, mean_iou = (np.bincount(bins, values, BINS) / count for values in (score, iou))
-    gaps = np.where(count > 0, count * np.abs(np.nan_to_num(mean_score - mean_iou)), 0)
-    if not len(score):
-        return Calibration(count, mean_score, mean_iou, float("nan"), float("nan"))
-    return Calibration(
-        count, mean_score, mean_iou, float(gaps.sum() / len(score)), float((score - iou).mean())
+    return _calibration(*(np.bincount(bins, values, BINS) for values in (None, score, iou)))
+
+
+def pooled(parts: Sequence[Calibration]) -> Calibration:
+    """Calibration of the detections of several runs together."""
+    counts = np.array([part.count for part in parts])
+    sums = (
+        np.nansum([part.count * values for part, values in zip(parts, columns)], axis=0)
+        for columns in ([part.score for part in parts], [part.iou for part in parts])
     )
+    return _calibration(counts.sum(0), *sums)
+
+
+def _calibration(count: np.ndarray, score: np.ndarray, iou: np.ndarray) -> Calibration:
+    """Of the number of detections in each bin, and the sums of their scores and IoUs."""
+    total = count.sum()
+    with np.errstate(invalid="ignore"):
+        return Calibration(
+            count,
+            score / count,
+            iou / count,
+            float(np.abs(score - iou).sum() / total),
+            float((score - iou).sum() / total),
+        )

@@ -11,7 +11,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.resolve import load_config
 from data.schema import Config
 from yolact.run_files import CONFIG, RECORDS, run_of_records
 from yolact.study.arms import (
@@ -32,7 +31,7 @@ from yolact.study.folder.layout import (
     STUDY,
     seed_of,
 )
-from yolact.study.folder.reading import read_chosen
+from yolact.study.folder.reading import read_chosen, read_config
 from yolact.study.plan import Study, load_study
 from yolact.study.statistics.finished import FinishedRun, load_run
 from yolact.study.statistics.resample import RESAMPLES
@@ -165,7 +164,7 @@ def _departures(place: Path, wanted: Sequence[Config]) -> dict[str, str]:
         if (place / RECORDS).is_file():
             raise ValueError(f"it has no {CONFIG}, so what was trained is not known")
         return {}
-    config = _comparable(load_config(place / CONFIG, check_names=False))
+    config = _comparable(read_config(place))
     found = []
     for one in wanted:
         kinds: dict[str, list[str]] = {}

@@ -8,11 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
+from yolact.study.statistics.beside import mean_quality
 from yolact.study.statistics.boundary import boundary_of_run
 from yolact.study.statistics.comparison import Comparison, Interval, baseline_label
 from yolact.study.statistics.finished import FinishedRun
-from yolact.study.statistics.quality import BINS, calibration, olrp
+from yolact.study.statistics.quality import BINS, pooled
 from yolact.study.statistics.verdict import LEAST_SEEDS
+
+# {key of quality_of(): (title, sign, decimals)}
+QUALITY = {
+    "olrp": ("oLRP", "", 2),
+    "olrp_localisation": ("localisation", "", 2),
+    "olrp_false_positives": ("false pos.", "", 2),
+    "olrp_false_negatives": ("false neg.", "", 2),
+    "calibration_error": ("calibration error", "", 3),
+    "score_minus_iou": ("score - IoU", "+", 3),
+}
 
 
 def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, FinishedRun]]) -> str:
@@ -87,45 +98,14 @@ def others_table(records: Sequence[Comparison], metrics: Sequence[str] | None = 
 
 def quality_table(arms: Mapping[str, Mapping[int, FinishedRun]]) -> str:
     """oLRP with its parts, and calibration, of each arm: means over its seeds."""
-    rows = [
-        [
-            "",
-            "",
-            "oLRP",
-            "localisation",
-            "false pos.",
-            "false neg.",
-            "calibration error",
-            "score - IoU",
-        ]
-    ]
+    rows = [["", "", *(title for title, _, _ in QUALITY.values())]]
     for label, runs in arms.items():
-        columns: dict[str, list[list[float]]] = {}
-        for run in runs.values():
-            records = run.records()
-            for shape in records.found:
-                error, found = olrp(records, shape), calibration(records, shape)
-                columns.setdefault(shape, []).append(
-                    [
-                        100 * error.olrp,
-                        100 * error.localisation,
-                        100 * error.false_positive,
-                        100 * error.false_negative,
-                        found.error,
-                        found.bias,
-                    ]
-                )
-        for shape, values in columns.items():
-            means = [float(np.mean(column)) for column in zip(*values)]
-            rows.append(
-                [
-                    label,
-                    shape,
-                    *(_number(value) for value in means[:4]),
-                    _number(means[4], digits=3),
-                    _number(means[5], "+", 3),
-                ]
+        for shape in dict.fromkeys(shape for run in runs.values() for shape in run.quality):
+            found = mean_quality(runs.values(), shape)
+            figures = (
+                _number(found[name], sign, digits) for name, (_, sign, digits) in QUALITY.items()
             )
+            rows.append([label, shape, *figures])
     return align(rows)
 
 
@@ -133,10 +113,8 @@ def reliability_table(arms: Mapping[str, Mapping[int, FinishedRun]], shape: str 
     """Mean IoU of the detections in ten bins of score, all seeds of an arm together."""
     rows = [["score", *(f"{k / BINS:.1f}" for k in range(BINS))]]
     for label, runs in ((label, runs) for label, runs in arms.items() if runs):
-        found = [calibration(run.records(), shape) for run in runs.values()]
-        count = np.sum([c.count for c in found], axis=0)
-        total = np.sum([c.count * np.nan_to_num(c.iou) for c in found], axis=0)
-        rows.append([label, *(f"{t / n:.2f}" if n else "-" for t, n in zip(total, count))])
+        found = pooled([run.quality[shape][1] for run in runs.values()])
+        rows.append([label, *map(_number, found.iou)])
     return align(rows)
 
 

@@ -40,11 +40,6 @@ def describe_study(
     """The study in words: what is compared, how, and what every arm has in common."""
     seeds = [*study.seeds, *study.added_seeds]
     baseline = baseline_of(study, arms)
-    plan = (
-        f"after {', '.join(map(str, study.looks))} seeds"
-        if study.looks
-        else f"once, after {len(study.seeds)} seeds"
-    )
     start, given = _start_words(study, root), _given(study)
     lines = [
         f"study      {study.name}: {len(arms)} arms x {len(seeds)} seeds "
@@ -54,7 +49,7 @@ def describe_study(
     lines += [
         f"verdict    {study.primary} of the last iteration's weights (their average with "
         f"train.ema_decay) against {baseline.label}, margin {study.margin:g}, looked at "
-        f"{plan}{given}",
+        f"{study.looked_at}{given}",
         f"equal      initial weights ({start}), order of the images, augmentation and the keys "
         "that choose positives: by seed"
         if study.paired

@@ -18,7 +18,7 @@ from yolact.study.sections import Range, Search
 from yolact.study.train.course import train_start
 from yolact.study.train.local import Driver
 from yolact.study.train.stages import Plan
-from yolact.study.tuning import Trial, search_run, write_splits
+from yolact.study.tuning import Trial, fill, search_run, write_splits
 
 BEST = 5  # trials shown at the end
 
@@ -39,7 +39,7 @@ def search(plan: Plan, driver: Driver, say: Callable[[str], None]) -> int:
     failed = False
     while True:
         batch = adopted(optuna, journal, study, plan.root)
-        batch += ask(optuna, journal, study, plan.root, len(driver.slots) - len(batch))
+        batch += ask(journal, study, plan.root, len(driver.slots) - len(batch))
         if not batch:
             break
         for _, trial in batch:
@@ -103,7 +103,7 @@ def adopted(optuna: Any, journal: Any, study: Study, root: Path) -> list[tuple[i
     return [(number, trial) for number, trial in found if not is_held(root, trial.run)]
 
 
-def ask(optuna: Any, journal: Any, study: Study, root: Path, count: int) -> list[tuple[int, Trial]]:
+def ask(journal: Any, study: Study, root: Path, count: int) -> list[tuple[int, Trial]]:
     """Up to `count` new trials, as far as search.trials allows."""
     space = _part(study).space
     left = _part(study).trials - sum(
@@ -141,12 +141,10 @@ def best_trials(optuna: Any, journal: Any, study: Study) -> str:
     best = sorted(finished, key=lambda trial: -trial.value)[:BEST]
     if not best:
         return "no trial has finished"
+    part = _part(study)
     lines = [f"{len(finished)} trials; {study.primary} on the tune split"]
-    lines += [
-        f"  {trial.value:6.2f}  {change_label(search_run(study, trial.params).settings)}"
-        for trial in best
-    ]
-    settings = search_run(study, best[0].params).settings
+    lines += [f"  {trial.value:6.2f}  {change_label(fill(part, trial.params))}" for trial in best]
+    settings = fill(part, best[0].params)
     return "\n".join(
         [
             *lines,

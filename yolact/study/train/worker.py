@@ -90,9 +90,10 @@ def prepare_run(folder: Path, run: PlannedRun, device: str) -> list[str]:
     if not resume:
         for leftover in folder.iterdir() if folder.is_dir() else ():
             if leftover.name not in KEPT:
-                shutil.rmtree(
-                    leftover
-                ) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+                if leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover)
+                else:
+                    leftover.unlink()
     with writing(config):
         folder.mkdir(parents=True, exist_ok=True)
     write_whole(config, dump_yaml(run.config))

@@ -146,9 +146,7 @@ def test_other_metrics_have_intervals_and_no_verdict(finished):
         and rows["bce"].kind == "baseline"
     )
     note = next(table for table in tables(report_) if table.key == "verdicts").notes[0]
-    assert (
-        f"{100 * report_.base.runs[0].run.resampled.dropped:.1f} % of the classes drop out" in note
-    )
+    assert f"{100 * report_.base.runs[0].resampled.dropped:.1f} % of the classes drop out" in note
 
 
 def test_sign_flips_from_six_seeds(study, tmp_path):
@@ -182,7 +180,7 @@ def test_what_stands_beside_ap_is_in_both_files(study):
     found = collect(study)
     runs = {(row["arm"], row["seed"]): row for row in read_csv_text(results_csv(found))}
     arms = {row["arm"]: row for row in read_csv_text(comparison_csv(found))}
-    expected = olrp(found.arms[1].runs[2].run.records(), "mask")
+    expected = olrp(found.arms[1].runs[2].records(), "mask")
     assert (
         float(runs["dice", "2"]["mask_olrp"]) == pytest.approx(100 * expected.olrp, abs=1e-5)
         and runs["dice", "2"]["box_olrp"]
@@ -242,7 +240,7 @@ def test_interval_of_one_seed_is_that_of_the_images(study):
     found = collect(study)
     base = found.base
     assert base.estimates["mask_ap"].half == pytest.approx(
-        1.96 * base.runs[0].run.resampled.draws["mask_ap"].std(ddof=1), rel=1e-3
+        1.96 * base.runs[0].resampled.draws["mask_ap"].std(ddof=1), rel=1e-3
     )
     assert {arm.comparison.verdict for arm in found.arms if arm.comparison} == {"no verdict"}
     assert run_report(study) == 0

@@ -13,7 +13,7 @@ from scipy import ndimage
 from yolact.engine import metrics
 from yolact.engine.records import AREAS, SHAPES, records_of_results
 from yolact.study.statistics import boundary
-from yolact.study.statistics.quality import calibration, olrp
+from yolact.study.statistics.quality import calibration, olrp, pooled
 
 REFERENCE = Path(__file__).parents[3] / "reference"
 FIELDS = {"box": "bbox", "mask": "segmentation"}
@@ -96,6 +96,17 @@ def test_calibration_by_hand():
     perfect = calibration(boxes((1.0, 0, 50), (1.0, 100, 50)), "box")
     assert perfect.error == 0 and perfect.count[9] == 2
     assert np.isnan(calibration(boxes(), "box").error)
+
+
+def test_calibration_of_several_runs_is_that_of_all_their_detections():
+    rows = ((0.95, 0, 50), (0.85, 100, 25), (0.81, 160, 30), (0.2, 0, 40))
+    whole = calibration(boxes(*rows), "box")
+    parts = [calibration(boxes(*some), "box") for some in (rows[:1], rows[1:], ())]
+    found = pooled(parts)
+    for name in ("count", "score", "iou", "error", "bias"):
+        assert getattr(found, name) == pytest.approx(getattr(whole, name), nan_ok=True), name
+    # bins that cancel out in one run and not in another: the mean of errors is another figure
+    assert found.error != pytest.approx(np.nanmean([part.error for part in parts]))
 
 
 def test_olrp_without_detections_and_with_wrong_ones_only():
