@@ -228,7 +228,7 @@ def _read_overrides(overrides: Iterable[str], keywords: dict[str, Any]) -> dict[
             )
         if key in keywords:
             raise ConfigError(f"{text}: {key} is given as a keyword too: give it once")
-        changes[key] = _parse_value(key, raw.strip(), text)
+        changes[key] = parse_value(key, raw, text)
     return changes | keywords
 
 
@@ -237,9 +237,12 @@ def _unknown_section(section: str) -> str:
     return f"{section} is a section: set its fields one by one, {fields}, ..."
 
 
-def _parse_value(key: str, raw: str, text: str) -> Any:
+def parse_value(key: str, raw: str, text: str) -> Any:
+    """What stands behind key=: YAML, but of a setting that is text, an expression or a path, the
+    word itself. ConfigError, which begins with `text`, for broken YAML."""
+    raw = raw.strip()
     quoted = len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "'\"" and raw[0] not in raw[1:-1]
-    if type_of(key) is str:  # an expression or a path is taken as it stands
+    if key in KEYS and type_of(key) is str:
         return raw[1:-1] if quoted else raw
     try:
         return read_yaml(raw)

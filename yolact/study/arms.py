@@ -12,10 +12,16 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from data.resolve import AUTOSCALE_BATCH, ConfigError, check_names_of, config_hash, load_config
+from data.resolve import (
+    AUTOSCALE_BATCH,
+    ConfigError,
+    check_names_of,
+    config_hash,
+    load_config,
+    parse_value,
+)
 from data.schema import Config
-from data.settings import type_of
-from data.yaml_text import read_yaml, write_yaml
+from data.yaml_text import write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
 from yolact.run_files import LAST
@@ -427,12 +433,7 @@ def _load(base: str, settings: Mapping[str, Any], where: str) -> Config:
 
 def _value(key: str, value: Any) -> Any:
     """A setting as the schema takes it: a number that is written as a word is read here, once."""
-    if not isinstance(value, str) or type_of(key) is str:
-        return value
-    try:
-        return read_yaml(value)
-    except ValueError as error:
-        raise ConfigError(f"{key}={value}: {error}") from None
+    return parse_value(key, value, f"{key}={value}") if isinstance(value, str) else value
 
 
 def _text(value: Any) -> str:

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.resolve import ConfigError
-from data.yaml_text import read_yaml
+from data.resolve import ConfigError, parse_value
 from yolact.study.arms import Arm, arms_of, check_losses
 from yolact.study.folder.kept import kept_study
 from yolact.study.folder.layout import REPORT, study_file
@@ -22,8 +21,6 @@ from yolact.study.train.status import LiveTable, table
 
 if TYPE_CHECKING:
     from yolact.study.statistics.comparison import Comparison
-
-AS_WRITTEN = ("loss.mask", "assign.name")  # whose values are expressions, not YAML
 
 
 def load(
@@ -154,10 +151,7 @@ def with_changes(study: Study, overrides: list[str], origin: str) -> Study:
     for text in overrides:
         key, _, value = text.partition("=")
         target = content["settings"] if "." in key or key == "dataset" else content
-        try:
-            target[key] = value if key in AS_WRITTEN else read_yaml(value)
-        except ValueError as error:
-            raise ConfigError(f"{text}: {error}") from None
+        target[key] = parse_value(key, value, text)
     return read_study(content, f"{origin} with {' '.join(overrides)}")
 
 

@@ -39,6 +39,25 @@ def test_a_study_is_trained_by_its_handle(folder):  # noqa: F811
         study.load("s.yaml", ["seeds=1", "margin=2"]).train(device="cpu")
 
 
+def test_changes_are_read_as_the_programs_read_them():
+    """Paths and expressions as they stand, the rest as YAML."""
+    words = [
+        "data.root=2017",
+        "assign.name=atss(k=9)",
+        "train.lr=1e-3",
+        "name=2018",
+        "seeds=[4, 5]",
+    ]
+    made = study.load(ROOT / "configs" / "sweeps" / "same_loss.yaml", words)
+    config = made.plan.reported[0].config
+    assert (config.data.root, config.assign.name, config.train.lr) == ("2017", "atss(k=9)", 1e-3)
+    assert made.study.name == "2018" and made.study.seeds == (4, 5)
+    with pytest.raises(ValueError, match=r"^train.lr=\[1: .*expected ',' or '\]'"):
+        study.load(ROOT / "configs" / "sweeps" / "same_loss.yaml", ["train.lr=[1"])
+    with pytest.raises(ValueError, match="unknown key data.rot; did you mean data.root"):
+        study.load(ROOT / "configs" / "sweeps" / "same_loss.yaml", ["data.rot=2017"])
+
+
 def test_a_failed_run_is_told(folder, monkeypatch):  # noqa: F811
     monkeypatch.setenv("STUB_FAIL", "bce")
     made = study.load("s.yaml", ["seeds=1"])
