@@ -104,6 +104,12 @@ def open_run(
     return new_run(runs_root, cfg.name) if run_dir is None else named_run(Path(run_dir))
 
 
+def lacks_evaluation(run: RunDir, cfg: Config, step: int, sets: Sets) -> bool:
+    """Whether a training that goes on from `step` is at its end, without the records that its last
+    validation leaves."""
+    return step == cfg.train.iterations and finds_ap(sets.val) and not run.records.exists()
+
+
 def changed_settings(cfg: Config, checkpoint: dict) -> list[str]:
     """Settings that differ from those the checkpoint was trained with."""
 

@@ -32,6 +32,7 @@ from yolact.engine.start import (
     check_data,
     check_split,
     find_start,
+    lacks_evaluation,
     late_validation,
     open_run,
     open_sets,
@@ -83,6 +84,8 @@ def train(
     What is given in place of the config's is named under "given" in the run's env.json, since
     config.yaml does not describe it.
 
+    A finished run without results/records.npz is evaluated again by resume, and nothing else.
+
     On one machine with the same settings a resumed run repeats, on the CPU bit for bit, what the
     uninterrupted one would have done.
 
@@ -105,6 +108,8 @@ def train(
         run = distributed.first_run_by_main(
             lambda: open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root))
         )
+        if distributed.first_run_by_main(lambda: lacks_evaluation(run, cfg, step, sets)):
+            state.validated = min(state.validated, step - 1)
         if distributed.is_main():
             given = {
                 "model": model,

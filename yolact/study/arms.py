@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import sqrt
 from pathlib import Path
@@ -20,7 +20,7 @@ from data.resolve import (
     load_config,
     parse_value,
 )
-from data.schema import Config
+from data.schema import Config, EvalConfig
 from data.yaml_text import write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
@@ -51,13 +51,14 @@ class Arm:
 class PlannedRun:
     """One training. seed: as the study counts it, train.seed where arms are paired; folder: its
     path below runs/; config: what it trains, equal hashes the same; tried: what a tuning trial
-    sets."""
+    sets; shares: the run whose weights it evaluates, where the two differ in eval.* alone."""
 
     arm: Arm
     seed: int
     config: Config
     folder: Path
     tried: str = ""
+    shares: PlannedRun | None = None
 
     @property
     def label(self) -> str:
@@ -134,22 +135,24 @@ def runs_of(
     chosen: Mapping[str, Mapping[str, Any]] | None = None,
     root: str | Path = "runs",
 ) -> list[PlannedRun]:
-    """The reported runs, seed by seed so that every arm advances together. chosen: {label: tuned
-    settings}. root: of all runs."""
+    """The reported runs, seed by seed so that every arm advances together. A run that differs from
+    an earlier one in eval.* alone shares its training. chosen: {label: tuned settings}. root: of
+    all runs."""
     first = study.seeds[0]
     configs = [
         (arm, config_of(study, arm, first, extra=(chosen or {}).get(arm.label, {}), root=root))
         for arm in arms
     ]
-    runs = []
+    runs: list[PlannedRun] = []
+    trained: dict[str, PlannedRun] = {}
     for seed in (*study.seeds, *study.added_seeds):
         for arm, one in configs:
             config = at_seed(study, arm, one, seed)
-            runs.append(
-                PlannedRun(
-                    arm, seed, config, Path(study.name) / arm.slug / run_folder(seed, hash8(config))
-                )
-            )
+            folder = Path(study.name) / arm.slug / run_folder(seed, hash8(config))
+            run = PlannedRun(arm, seed, config, folder)
+            training = config_hash(identity(config.model_copy(update={"eval": EvalConfig()})))
+            earlier = trained.setdefault(training, run)
+            runs.append(run if earlier is run else replace(run, shares=earlier))
     return runs
 
 

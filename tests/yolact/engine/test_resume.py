@@ -400,6 +400,28 @@ def test_a_finished_run_has_nothing_left_to_do(data, tmp_path):
     assert_same(before, checkpoint(run))
 
 
+def test_a_finished_run_without_records_is_evaluated_again_and_not_trained(
+    data, tmp_path, monkeypatch
+):
+    cfg = tiny.config(data, iterations=4, validate_every=2, log_every=1)
+    run = train(cfg, run_dir=tmp_path / "run", device="cpu").path
+    before, weights = metrics(run), checkpoint(run)
+    evaluated = []
+    real = module.Trainer._look
+    monkeypatch.setattr(
+        module.Trainer, "_look", lambda self, last: evaluated.append(last) or real(self, last)
+    )
+    crash_after(monkeypatch, 0)
+    train(cfg, resume=run, device="cpu")
+    assert not evaluated
+    (run / "results" / "records.npz").unlink()
+    train(cfg, resume=run, device="cpu")
+    assert evaluated == [True] and (run / "results" / "records.npz").is_file()
+    after = metrics(run)
+    assert [line | {"best": 0} for line in after] == [line | {"best": 0} for line in before]
+    assert_same(checkpoint(run)["model"], weights["model"])
+
+
 def test_what_cannot_be_resumed_is_refused(data, tmp_path):
     cfg = tiny.config(data, iterations=2)
     for resume, message in (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.schema import Config
-from yolact.run_files import RECORDS
+from yolact.run_files import LAST, RECORDS
 from yolact.study.arms import PlannedRun, identity
 from yolact.study.folder.kept import kept_anywhere, kept_runs, kept_study
 from yolact.study.folder.layout import INIT_FOLDER, TUNE_FOLDER
@@ -80,6 +80,17 @@ def is_done(folder: Path, config: Config) -> bool:
     return (folder / RECORDS).is_file() and final_validation(
         folder, config.train.iterations
     ) is not None
+
+
+def shared_weights(root: Path, run: PlannedRun) -> Path | None:
+    """The weights that a run evaluates in place of a training of its own: the last ones of the
+    finished run whose training it shares. None where it shares none, or where that run is not
+    finished or was kept without weights."""
+    if run.shares is None:
+        return None
+    folder = folder_of(root, run.shares)
+    last = folder / LAST
+    return last if is_done(folder, run.shares.config) and last.is_file() else None
 
 
 def progress(root: Path, run: PlannedRun, primary: str = "mask_ap") -> Progress:

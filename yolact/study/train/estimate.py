@@ -69,6 +69,7 @@ def describe_study(
         )
     lines.append("settings that differ from the baseline's, and all of them:")
     configs = {run.arm.label: run.config for run in reversed(runs)}  # of the first seed
+    shared = {run.arm.label: f" (trained as {run.shares.arm})" for run in runs if run.shares}
     width = max(len(arm.label) for arm in arms)
     for arm in arms:
         train = configs[arm.label].train
@@ -76,6 +77,7 @@ def describe_study(
         lines.append(
             f"  {arm.label:{width}}  "
             f"{given}{' (baseline)' if arm == baseline else what_differs(configs, baseline, arm)}"
+            f"{shared.get(arm.label, '')}"
         )
     return "\n".join(lines)
 
@@ -173,11 +175,14 @@ def estimate_cost(
         if run.arm.label in seconds:
             continue
         step, validation, validations = time_run(run.config, device)
+        steps = f"{1000 * step:7.0f} ms a step, "
+        if run.shares is not None:
+            step, validations, steps = 0.0, 1, f"{f'of {run.shares.arm}':>15}, "
         seconds[run.arm.label] = (
             START + step * run.config.train.iterations + validation * validations
         )
         lines.append(
-            f"  {run.arm.label:{width}}  {1000 * step:7.0f} ms a step, {validation:5.0f} s a "
+            f"  {run.arm.label:{width}}  {steps}{validation:5.0f} s a "
             f"validation x {validations}: {_duration(seconds[run.arm.label])} a run"
         )
     total = sum(seconds[run.arm.label] for run in runs)

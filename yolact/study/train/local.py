@@ -103,8 +103,9 @@ class Driver:
         """True once every run is done, here or by another process; False where some failed. Stopped
         after a signal.
 
-        start_of: the run that one starts from, among `runs` where it is not done yet. What starts
-        from a failed one is not trained."""
+        start_of: the run that one starts from, among `runs` where it is not done yet, as is one
+        whose training another shares. What starts from a failed run, or shares its training, is not
+        trained."""
         waiting, looked = list(runs), 0.0
         before = {
             number: signal.signal(number, self._signal)
@@ -152,10 +153,11 @@ class Driver:
                 return left + waiting[index:]
             if self._is_done(run):
                 continue
-            first = start_of(run)
-            # held: it may still be saving
-            if first is not None and (is_held(self.root, first) or not self._is_done(first)):
-                left += [] if first.folder in self.failed else [run]
+            firsts = [
+                one for one in (run.shares, start_of(run)) if one and not self._ended_well(one)
+            ]
+            if firsts:
+                left += [] if any(one.folder in self.failed for one in firsts) else [run]
                 continue
             lock = claim(self.root, run)
             if lock is None:
@@ -176,6 +178,10 @@ class Driver:
 
     def _is_done(self, run: PlannedRun) -> bool:
         return is_done(folder_of(self.root, run), run.config)
+
+    def _ended_well(self, run: PlannedRun) -> bool:
+        """Whether a run is done and nobody trains it: its process may still be saving."""
+        return not is_held(self.root, run) and self._is_done(run)
 
     def _settled(self, run: PlannedRun) -> bool:
         """Whether the run was finished, or failed since this sweep began."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class Resumable:
 def submit(
     plan: Plan, command: Callable[[PlannedRun], list[str]], options: str, say: Callable[[str], None]
 ) -> int:
-    """Submits the runs of the stage that is due: those of one start as one job array behind it.
+    """Submits the runs of the stage that is due: those of one start as one job array behind it,
+    and those that share a training behind that.
     Runs that are queued already are left alone, unless the start that they wait for was lost: then
     they are submitted again.
 
@@ -56,20 +57,19 @@ def submit(
     folder = plan.root / plan.study.name
     ids, queued = dict(read_jobs(folder)), queued_jobs(folder)
     missing = plan.missing(plan.current)
-    for start in (start for start in missing if start.name not in queued):
-        behind = [run.name for run in plan.current if plan.start_of(run) == start]
-        lost = [name for name in behind if name in queued]
-        if lost:
-            _cancel([ids[name] for name in lost])
-            say(
-                f"cancelled    {len(lost)} jobs that waited for {start.name}, which is neither "
-                "done nor in the queue"
-            )
-            queued -= set(lost)
+    trainings = plan.trainings(plan.current)
+    for lost, names in _behind_lost(plan, [*missing, *trainings], queued):
+        _cancel([ids[name] for name in names])
+        say(
+            f"cancelled    {len(names)} jobs that waited for {lost.name}, which is neither "
+            "done nor in the queue"
+        )
+        queued -= set(names)
     waiting = [run for run in plan.open(plan.current) if run.name not in queued]
     if not waiting:
         say("nothing to submit: every run is done or in the queue")
         return 0
+    training = [run for run in waiting if plan.training_of(run) is None]
     parameters = read_options(options)
 
     def send(runs: list[PlannedRun], more: dict[str, Any]) -> None:
@@ -90,8 +90,11 @@ def submit(
         if start.name not in queued:
             send([start], {})
         after = {"dependency": f"afterok:{ids[start.name]}", "additional_parameters": extra}
-        send([run for run in waiting if plan.start_of(run) == start], after)
-    send([run for run in waiting if plan.start_of(run) not in missing], {})
+        send([run for run in training if plan.start_of(run) == start], after)
+    send([run for run in training if plan.start_of(run) not in missing], {})
+    for one in trainings:
+        after = {"dependency": f"afterok:{ids[one.name]}", "additional_parameters": extra}
+        send([run for run in waiting if plan.training_of(run) == one], after)
     if not plan.reported:
         say(
             "these are the tuning trials; when they are done, the same command submits the "
@@ -102,6 +105,17 @@ def submit(
         "command"
     )
     return 0
+
+
+def _behind_lost(
+    plan: Plan, firsts: Sequence[PlannedRun], queued: set[str]
+) -> Iterator[tuple[PlannedRun, list[str]]]:
+    """(one of the runs that others wait for, the names of those in the queue) where the first is
+    not in the queue. queued may shrink meanwhile."""
+    for first in (one for one in firsts if one.name not in queued):
+        waits = [run.name for run in plan.current if first in (plan.start_of(run), run.shares)]
+        if names := [name for name in waits if name in queued]:
+            yield first, names
 
 
 def read_jobs(folder: Path) -> dict[str, str]:

@@ -21,7 +21,7 @@ from yolact.study.arms import (
 )
 from yolact.study.folder.kept import kept_study
 from yolact.study.folder.layout import CHOSEN, TUNE_FOLDER
-from yolact.study.folder.progress import folder_of, is_done
+from yolact.study.folder.progress import folder_of, is_done, shared_weights
 from yolact.study.folder.reading import final_validation, metric, read_chosen
 from yolact.study.plan import Study
 from yolact.study.tuning import Trial, best_settings, trials_of, write_splits
@@ -78,8 +78,22 @@ class Plan:
         return self.with_starts(self.current)
 
     def start_of(self, run: PlannedRun) -> PlannedRun | None:
-        """The run of this study whose weights a run starts from."""
+        """The run of this study whose weights a run starts from; None for a run whose training is
+        another's, which is there."""
+        if shared_weights(self.root, run):
+            return None
         return self.starts.get(run.config.train.init_from)
+
+    def training_of(self, run: PlannedRun) -> PlannedRun | None:
+        """The run whose training one shares, while that is still to be finished."""
+        return run.shares if run.shares and not self.done(run.shares) else None
+
+    def trainings(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+        """training_of() those of these runs that are open, each once."""
+        found = {
+            one.folder: one for run in runs if (one := self.training_of(run)) and not self.done(run)
+        }
+        return list(found.values())
 
     def starts_of(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
         """The starts of these runs, each once."""
@@ -92,7 +106,9 @@ class Plan:
 
     def with_starts(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         """The runs, each start ahead of the first that needs it, while one is missing. A start that
-        is not there and that nothing needs any more is left out."""
+        is not there and that nothing needs any more is left out. Where the training that an open
+        run shares is still to be done, and is not among the runs, it goes ahead too."""
+        runs = self._with_trainings(runs)
         missing = self.missing(runs)
         shown = [one for one in self.starts_of(runs) if self.done(one) or one in missing]
         found: list[PlannedRun] = []
@@ -102,6 +118,10 @@ class Plan:
                 found.append(start)
             found.append(run)
         return found
+
+    def _with_trainings(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        given = {run.folder for run in runs}
+        return [*(one for one in self.trainings(runs) if one.folder not in given), *runs]
 
 
 def plan_of(study: Study, root: Path, arms: list[Arm] | None = None) -> Plan:

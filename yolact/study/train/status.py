@@ -108,7 +108,7 @@ def time_left(found: dict[Path, Progress], runs: Sequence[PlannedRun]) -> str:
     steps = sum(
         run.config.train.iterations - found[run.folder].step
         for run in runs
-        if found[run.folder].state != "done"
+        if found[run.folder].state != "done" and run.shares is None
     )
     return f"; about {timedelta(seconds=round(steps / sum(speeds.values())))} of training left"
 

@@ -3,6 +3,7 @@ Imports no torch."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,11 +14,11 @@ from typing import IO
 
 from data.resolve import dump_yaml
 from yolact.files import write_whole, writing
-from yolact.run_files import CONFIG, LOG, NOTE
+from yolact.run_files import CONFIG, ENV, LAST, LOG, METRICS, NOTE
 from yolact.study.arms import PlannedRun
 from yolact.study.folder.locks import release
-from yolact.study.folder.progress import is_done
-from yolact.study.folder.reading import has_checkpoint, write_note
+from yolact.study.folder.progress import is_done, shared_weights
+from yolact.study.folder.reading import has_checkpoint, read_env, read_metrics, write_note
 from yolact.study.train.launch import python_path, yolact_command
 
 KEPT = {LOG, NOTE}  # of a run that left no checkpoint
@@ -56,7 +57,7 @@ def start(
     """
     folder = root / run.folder
     try:
-        command = prepare_run(folder, run, device)
+        command = prepare_run(folder, run, device, shared_weights(root, run))
         environment = dict(os.environ)
         if path := python_path():
             environment["PYTHONPATH"] = path
@@ -82,9 +83,11 @@ def start(
     return Worker(run, folder, process, log)
 
 
-def prepare_run(folder: Path, run: PlannedRun, device: str) -> list[str]:
+def prepare_run(
+    folder: Path, run: PlannedRun, device: str, weights: Path | None = None
+) -> list[str]:
     """The command that goes on with the run, or starts it in an emptied folder that holds its
-    config.yaml."""
+    config.yaml. weights: finished ones of another run, which it only evaluates."""
     config = folder / CONFIG
     resume = has_checkpoint(folder)
     if not resume:
@@ -97,8 +100,28 @@ def prepare_run(folder: Path, run: PlannedRun, device: str) -> list[str]:
     with writing(config):
         folder.mkdir(parents=True, exist_ok=True)
     write_whole(config, dump_yaml(run.config))
+    if weights is not None and not resume:
+        _take_training(weights, folder)
+        resume = True
     where = ["--resume", str(folder)] if resume else ["--run_dir", str(folder)]
     return yolact_command("train", "--config", str(config), *where, "--device", device)
+
+
+def _take_training(weights: Path, folder: Path) -> None:
+    """Gives a run the finished training of another: its weights, the training lines of its metrics,
+    and its environment, which says so. Validations are of other settings, so what goes on from here
+    evaluates, once. The weights come last: without them it starts again."""
+    source = weights.parents[1]
+    lines = [line for line in read_metrics(source) if line["kind"] == "train"]
+    write_whole(folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines))
+    env = {**read_env(source), "weights_of": "/".join(source.parts[-2:])}
+    write_whole(folder / ENV, json.dumps(env, indent=2) + "\n")
+    target = folder / LAST
+    with writing(target):
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_name(f".{target.name}.part")
+        shutil.copyfile(weights, partial)
+        os.replace(partial, target)
 
 
 def finish(worker: Worker) -> str:

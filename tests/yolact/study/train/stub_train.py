@@ -33,7 +33,8 @@ def main():
     if given.run_dir and (metrics.exists() or checkpoint.exists()):
         sys.exit("error: already holds a run")
     checkpoint.parent.mkdir(exist_ok=True)
-    (folder / "env.json").write_text('{"code": "stub"}')
+    if not (folder / "env.json").exists():
+        (folder / "env.json").write_text('{"code": "stub"}')
     step = int(checkpoint.read_text()) if given.resume else 0
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     metrics.write_text(

@@ -218,6 +218,22 @@ def test_a_lost_start_is_submitted_again_with_all_that_wait_for_it(fake):
     assert len(cluster.cancelled) == 2
 
 
+def test_what_shares_a_training_waits_for_it(fake):
+    cluster, _ = fake
+    text = Path("s.yaml").read_text()
+    Path("s.yaml").write_text(text.replace("dice", "{label: fine, eval.masks: subpixel}, dice"))
+    study = load_study("s.yaml")
+    send(study)
+    names = [(name.split("/")[0], p.get("dependency")) for name, p in cluster.jobs.values()]
+    first = [("_init", None), ("bce", "afterok:100"), ("dice", "afterok:100")]
+    assert names == [*first, ("fine", "afterok:101")]
+    assert cluster.jobs["103"][1]["additional_parameters"] == {"kill_on_invalid_dep": "yes"}
+    assert send(study) == ["nothing to submit: every run is done or in the queue"]
+    cluster.live.discard("101")
+    assert send(study)[0].startswith("cancelled    1 jobs that waited for bce/seed0-")
+    assert cluster.cancelled == ["103"] and cluster.jobs["105"][1]["dependency"] == "afterok:104"
+
+
 def test_runs_wait_for_the_start_of_their_seed(fake):
     cluster, study = fake
     init = study.init_from.model_copy(update={"per_seed": True})
