@@ -19,14 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, overload
 
+from layers.names import unknown_name
 from layers.records import Bound, Fn, Record, Registry
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Kind = Literal["pixel", "region"]
+# what a loss does with targets between 0 and 1, see LossInfo.soft
+Soft = Literal["exact", "biased", "cut"]
+UNSTATED = "unstated"  # how listings call its absence
+SOFT_LEGEND = """soft, what a loss does with targets between 0 and 1: exact, it is least where p is
+the target; biased, it is least elsewhere; cut or unstated, it is given target > 0.5;
+* it may differ with other parameters"""
 # options of every term, see mask.py
 RESERVED = ("weight", "region", "match", "sampling", "balance", "outside", "rescale")
 # that expressions know as values of weight and sampling
@@ -44,6 +51,12 @@ class LossInfo(Record):
     spans           parameters in prototype pixels, which must be below the sides of the prototypes
     whole_when      parameter values of which each makes a pixel loss read its whole target, pixels
                     outside the region included
+    soft            what it does with a target between 0 and 1, the share of a pixel that the mask
+                    covers. "exact": it is least where p is the target. "biased": it is least
+                    elsewhere. "cut": its formula is of 0 and 1 only, so it is given target > 0.5.
+                    A function of {parameter: value}, all of them, where that depends on them.
+                    None = not stated: the loss is given target > 0.5, as one that was written for 0
+                    and 1 expects
     """
 
     signed: bool = False
@@ -51,6 +64,7 @@ class LossInfo(Record):
     pooled_when: dict[str, Any] = field(default_factory=dict)
     spans: tuple[str, ...] = ()
     whole_when: dict[str, Any] = field(default_factory=dict)
+    soft: Soft | Callable[[dict[str, Any]], Soft] | None = None
 
     def __post_init__(self):
         for given in ("signed_when", "pooled_when", "whole_when", "spans"):
@@ -60,6 +74,31 @@ class LossInfo(Record):
                     f"mask loss {self.name!r} names {', '.join(absent)} in {given}, but has no "
                     "such parameter"
                 )
+        try:
+            self.soft_of(self.defaults)
+        except KeyError as error:
+            raise ValueError(
+                f"mask loss {self.name!r} reads {error} in soft, but has no such parameter"
+            ) from None
+
+    def soft_of(self, params: dict[str, Any]) -> Soft | None:
+        """What the loss with these parameters (all of them) does with targets between 0 and 1; None
+        if it does not say. ValueError for another word."""
+        stated = self.soft(params) if callable(self.soft) else self.soft
+        if stated is not None and stated not in get_args(Soft):
+            raise ValueError(
+                f"mask loss {self.name!r}: {unknown_name('soft', str(stated), get_args(Soft))}"
+            )
+        return stated
+
+    def cuts_target(self, params: dict[str, Any]) -> bool:
+        """Whether the loss with these parameters (all of them) is given target > 0.5."""
+        return self.soft_of(params) in ("cut", None)
+
+    @property
+    def softness(self) -> str:
+        """What listings say of its defaults; a * where other parameters may change it."""
+        return (self.soft_of(self.defaults) or UNSTATED) + "*" * callable(self.soft)
 
     def is_signed(self, params: dict[str, Any]) -> bool:
         """Whether the loss with these parameters (all of them) may be negative."""
@@ -91,6 +130,7 @@ class Options(TypedDict, total=False):
     signed_when: dict[str, Any]
     pooled_when: dict[str, Any]
     spans: tuple[str, ...]
+    soft: Soft | Callable[[dict[str, Any]], Soft]
     source: str
 
 
@@ -116,10 +156,12 @@ def pixel_loss(
 
     Without arguments, `@pixel_loss`, the name is the function's and the summary its docstring's
     first line. Options, all by name: bounds {parameter: Bound}, and what LossInfo describes: needs,
-    signed, signed_when, pooled_when, spans, whole_when, and the source, which is added to the
-    docstring. A loss of the same name and module is replaced, as when a notebook's cell runs again.
-    ValueError if another module has the name, if it is reserved, without a summary, or if the
-    signature is not this one."""
+    signed, signed_when, pooled_when, spans, whole_when, soft, and the source, which is added to the
+    docstring. A target in [0,1] is given to a loss that states soft="exact" or "biased".
+
+    A loss of the same name and module is replaced, as when a notebook's cell runs again. ValueError
+    if another module has the name, if it is reserved, without a summary, or if the signature is not
+    this one."""
     return _decorator("pixel", ("logits", "target"), name, summary, options)
 
 

@@ -410,6 +410,15 @@ class _Region:
             align_corners=False,
         )[:, 0, 0]
 
+    @cached_property
+    def cut(self) -> Tensor:
+        """(N,H,W) target > 0.5."""
+        return (self.target > 0.5).to(self.target.dtype)
+
+    def target_of(self, part: MaskTerm) -> Tensor:
+        """(N,H,W) the target, cut where the loss is of 0 and 1 only."""
+        return self.cut if part.info.cuts_target(part.params) else self.target
+
     def box_area(self) -> Tensor:
         """(N,) areas of the boxes in prototype pixels, at least MIN_AREA."""
         height, width = self.size
@@ -431,10 +440,10 @@ def _evaluate(
         weight = view.keep.to(logits.dtype) if in_box and not charge else torch.ones_like(logits)
         # (N,)
         return _checked(
-            part, part.info.function(logits, view.target, weight, **keywords), logits, 1
+            part, part.info.function(logits, view.target_of(part), weight, **keywords), logits, 1
         )
     # (N,H,W)
-    pixels = _checked(part, part.info.function(logits, view.target, **keywords), logits, 3)
+    pixels = _checked(part, part.info.function(logits, view.target_of(part), **keywords), logits, 3)
     if part.sampling is not None:
         inside = view.keep if in_box else torch.ones_like(logits, dtype=torch.bool)
         pixels = pixels * part.sampling.weights(pixels, logits, inside, generator)
@@ -458,7 +467,7 @@ def _evaluate_points(
     )
     index = draw_points(view.logits_at, (rows, columns), part.sampling.points, generator)
     logits = view.logits_at(index)[:, None]  # (N,1,n), as a map of one row
-    target = view.target.flatten(1).gather(1, index)[:, None]
+    target = view.target_of(part).flatten(1).gather(1, index)[:, None]
     here = {
         name: value.flatten(1).gather(1, index)[:, None]
         if isinstance(value, Tensor) and value.shape == view.target.shape

@@ -9,9 +9,11 @@ from __future__ import annotations
 from layers.losses.decorators import (
     MASK_LOSSES,
     RESERVED,
+    SOFT_LEGEND,
     WORDS,
     Kind,
     LossInfo,
+    Soft,
     pixel_loss,
     region_loss,
 )
@@ -21,12 +23,14 @@ from layers.records import Bound, Param, ParameterError
 __all__ = [
     "MASK_LOSSES",
     "RESERVED",
+    "SOFT_LEGEND",
     "WORDS",
     "Bound",
     "Kind",
     "LossInfo",
     "Param",
     "ParameterError",
+    "Soft",
     "get",
     "names",
     "pixel_loss",

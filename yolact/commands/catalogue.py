@@ -52,7 +52,7 @@ def _datasets() -> None:
 def _losses() -> None:
     from layers.losses.box import BOX_LOSSES
     from layers.losses.classification import CLASS_LOSSES
-    from layers.losses.registry import MASK_LOSSES
+    from layers.losses.registry import MASK_LOSSES, SOFT_LEGEND, LossInfo
 
     groups: dict[str, Iterable[Any]] = {
         "loss.mask, a sum of": MASK_LOSSES.records(),
@@ -63,7 +63,10 @@ def _losses() -> None:
     for index, (title, losses) in enumerate(groups.items()):
         print(f"{title}:" if index == 0 else f"\n{title}:")
         for info in losses:
-            print(f"  {info.signature:{width}} {info.kind:8} {info.summary}")
+            soft = f"{info.softness:9} " if isinstance(info, LossInfo) else ""
+            print(f"  {info.signature:{width}} {info.kind:8} {soft}{info.summary}")
+        if index == 0:
+            print("\n" + SOFT_LEGEND)
 
 
 def _assigners() -> None:

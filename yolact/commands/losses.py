@@ -132,14 +132,15 @@ def _refuse_what_is_no_mask_loss(text: str) -> None:
 
 def _list() -> int:
     """The mask losses as train.py --list losses shows them, and where each comes from."""
-    from layers.losses.registry import MASK_LOSSES
+    from layers.losses.registry import MASK_LOSSES, SOFT_LEGEND
 
     losses = MASK_LOSSES.records()
     width = max(len(info.signature) for info in losses)
     for info in losses:
-        print(f"{info.signature:{width}} {info.kind:8} {info.summary}")
+        print(f"{info.signature:{width}} {info.kind:8} {info.softness:9} {info.summary}")
         if info.source:
-            print(f"{'':{width}} {'':8} {info.source}")
+            print(f"{'':{width}} {'':8} {'':9} {info.source}")
+    print("\n" + SOFT_LEGEND)
     return 0
 
 
@@ -147,7 +148,7 @@ def _compare(first: str, second: str) -> int:
     """1 where they are one loss, or train alike."""
     from layers.losses.checks.compare import compare_losses
 
-    found = compare_losses(first, second)
+    found = compare_losses(first, second, soft=True)
     print(found)
     return int(found.factor is not None and not found.except_at)
 
@@ -167,10 +168,12 @@ def expressions_of(asked: Iterable[str]) -> list[str]:
 
 
 def _check(asked: list[str]) -> int:
-    """The table of the contract, costs and copies. 1 if a check failed."""
+    """The table of the contract, of what the losses do with targets between 0 and 1, costs and
+    copies. 1 if a check failed."""
     from layers.losses.checks.compare import copies
     from layers.losses.checks.contract import CHECKS
     from layers.losses.checks.report import check_expression
+    from layers.losses.registry import SOFT_LEGEND
     from yolact.analysis.losses.cost import cost
 
     expressions, rows, lines, failed = expressions_of(asked), [], [], 0
@@ -178,8 +181,10 @@ def _check(asked: list[str]) -> int:
         found = check_expression(expression)
         lines += found.lines
         failed += not found.sound
-        rows.append((expression, found.verdict, *_ratios(cost, expression), found.left_out))
-    heads = ("loss", "checks", "time", "memory", "does not apply")
+        rows.append(
+            (expression, found.verdict, found.soft, *_ratios(cost, expression), found.left_out)
+        )
+    heads = ("loss", "checks", "soft", "time", "memory", "does not apply")
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
     for row in (heads, *rows):
         print(
@@ -187,11 +192,12 @@ def _check(asked: list[str]) -> int:
         )
     print(
         f"\nchecks: {', '.join(function.__name__.replace('_', ' ') for function in CHECKS)}\nwhere "
-        "shape fails, no other check is made\ntime and memory: processor time of forward and "
-        "backward on 64 maps of 69x69, relative to bce;\nmemory is what is kept for backward\n"
+        f"shape fails, no other check is made\n{SOFT_LEGEND}\ntime and memory: processor time of "
+        "forward and backward on 64 maps of 69x69, relative to bce;\nmemory is what is kept for "
+        "backward\n"
     )
     print(*lines, sep="\n", end="\n" if lines else "")
-    for pair in copies(expressions, among=expressions_of(["all"])):
+    for pair in copies(expressions, among=expressions_of(["all"]), soft=True):
         print(f"COPY   {pair}" if pair.same else f"alike  {pair}")
     print(f"{failed} of {len(rows)} fail" if failed else f"{len(rows)} checked, all sound")
     return int(failed > 0)

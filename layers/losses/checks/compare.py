@@ -5,6 +5,8 @@ Expressions are compared as written, with their regions, options and schedules: 
 bce(region='image') differ, bce and 2*bce do not. What only shows in training (learned and matched
 weights, balance, rescale, instances that depend on one another) must be the same on both sides:
 terms are compared with terms of their own manner alone, and all by one common factor.
+
+Masks are of 0 and 1. With soft=True, masks whose pixels are covered in part are compared too.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ SURE = 50.0  # a logit whose probability rounds to 0 or 1 even in float64
 TOLERANCE = 1e-6  # relative, in float64
 NOISE = 1e-8  # of the largest number of a loss: what is smaller is not compared
 TOTAL_STEPS = 99_991  # a length of training that no expression names as an end of its schedule
-ORDINARY, SATURATED, DEGENERATE = (
+ORDINARY, SATURATED, DEGENERATE, SOFT = (
     "ordinary inputs",
     "logits so sure that p rounds to 0 or 1",
     "empty or full targets",
+    "targets between 0 and 1",
 )
 
 
@@ -98,24 +101,35 @@ class LossComparison:
         return text + (f", except at {' and '.join(self.except_at)}" if self.except_at else "")
 
 
-def same_up_to_factor(a: str, b: str, plugins: Iterable[str] = ()) -> float | None:
+def same_up_to_factor(
+    a: str, b: str, plugins: Iterable[str] = (), *, soft: bool = False
+) -> float | None:
     """f where a = f * b in values and gradients on all inputs, None where they differ. ValueError
     for expressions that cannot be built."""
-    found = compare_losses(a, b, plugins)
+    found = compare_losses(a, b, plugins, soft=soft)
     return found.factor if found.same else None
 
 
-def compare_losses(a: str, b: str, plugins: Iterable[str] = ()) -> LossComparison:
+def compare_losses(
+    a: str, b: str, plugins: Iterable[str] = (), *, soft: bool = False
+) -> LossComparison:
     """How two expressions relate. ValueError for expressions that cannot be built."""
     first, second = (build_mask_loss(text, plugins, total_steps=TOTAL_STEPS) for text in (a, b))
     steps = _steps(first, second)
     return _compare(
-        first.expression, _fingerprint(first, steps), second.expression, _fingerprint(second, steps)
+        first.expression,
+        _fingerprint(first, steps, soft),
+        second.expression,
+        _fingerprint(second, steps, soft),
     )
 
 
 def copies(
-    expressions: Iterable[str], among: Iterable[str] = (), plugins: Iterable[str] = ()
+    expressions: Iterable[str],
+    among: Iterable[str] = (),
+    plugins: Iterable[str] = (),
+    *,
+    soft: bool = False,
 ) -> list[LossComparison]:
     """Proportional pairs: of two of the expressions, and of one of them and one of `among`. Losses
     that raise are left out."""
@@ -126,7 +140,7 @@ def copies(
     for loss in (*losses, *others):
         if loss.expression not in prints:
             try:
-                prints[loss.expression] = _fingerprint(loss, steps)
+                prints[loss.expression] = _fingerprint(loss, steps, soft)
             except Exception:  # a user's loss may raise anything; its contract says so
                 continue
     own, rest = (
@@ -230,9 +244,10 @@ def _deviation(a: Tensor, b: Tensor, floor: float) -> float:
     return float(error[size > floor].max()) if bool((size > floor).any()) else 0.0
 
 
-def _fingerprint(loss: MaskLoss, steps: Iterable[int]) -> Print:
+def _fingerprint(loss: MaskLoss, steps: Iterable[int], soft: bool) -> Print:
     # no term depends on the step, but by its weight
-    terms = {kind: _terms(loss, given) for kind, given in _inputs().items()}
+    given = {kind: inputs for kind, inputs in _inputs().items() if soft or kind != SOFT}
+    terms = {kind: _terms(loss, inputs) for kind, inputs in given.items()}
     gradients = [gradient for _, gradient in terms[ORDINARY]]
     if loss.match is not None:
         # before the first step
@@ -327,11 +342,13 @@ def _inputs() -> dict[str, Example]:
     flat = torch.cat((torch.zeros(2, SIZE, SIZE), torch.ones(2, SIZE, SIZE))).double()
     mostly_right = 2 * (2 * masks - 1) + draw(n)
     logits = torch.cat([scale * draw(n) for scale in SCALES] + [mostly_right])
+    smooth = torch.nn.functional.avg_pool2d(masks, 3, stride=1, padding=1)
     times = len(SCALES) + 1
     return {
         ORDINARY: Example(logits, masks.repeat(times, 1, 1), boxes.repeat(times, 1)),
         SATURATED: Example(SURE * draw(n).sign(), masks, boxes),
         DEGENERATE: Example(2 * draw(4), flat, boxes[:4]),
+        SOFT: Example(draw(n), smooth, boxes),
     }
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from layers.extras import EXTRAS, make_extras
+from layers.losses.checks.soft import soft_targets, what_soft_could_be
 from layers.losses.expr import Term
 from layers.losses.mask import PADDING, PROTOTYPE_STRIDE, LossError, MaskLoss, build_mask_loss
 from layers.losses.registry import get
@@ -126,10 +127,13 @@ def refuse_broken(
     plugins: tuple[str, ...] = (),
     total_steps: int | None = None,
     stride: int = PROTOTYPE_STRIDE,
+    soft: bool = False,
 ) -> None:
     """ValueError that names the first term with values of a wrong shape or type, a negative one
     undeclared, or one that is not finite, a term whose weight is 0 in all of total_steps steps of
     training, if they are known, and one that cannot be computed at this stride of the targets.
+    soft: targets lie between 0 and 1, so a term that does not state what it does with them is
+    refused too.
 
     Milliseconds, for a loss that is about to be trained; `outcomes` finds more."""
     for part in MaskLoss(expression, plugins, total_steps=total_steps, stride=stride).parts:
@@ -137,6 +141,11 @@ def refuse_broken(
             raise ValueError(
                 f"the term {part.label} has weight={part.schedule.value}, which is 0 in all "
                 f"{total_steps} steps of the training: let it start earlier, or leave the term out"
+            )
+        if soft and part.info.soft_of(part.params) is None:
+            raise ValueError(
+                f"the term {part.label} does not state what it does with targets between 0 and 1: "
+                f"give its decorator {what_soft_could_be(part)}"
             )
         message = _first_mistake(part.plain)
         if not message:
@@ -403,6 +412,7 @@ CHECKS: tuple[Callable[[MaskLoss], str | None], ...] = (
     alone,
     flips,
     descent,
+    soft_targets,
 )
 
 

@@ -6,18 +6,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from layers.losses.checks.contract import Result, notes, outcomes, variants
-from layers.losses.mask import MaskLoss
+from layers.losses.checks.soft import soft_notes
+from layers.losses.decorators import UNSTATED
+from layers.losses.mask import MaskLoss, build_mask_loss
 from layers.losses.plugins import load_plugins
 from layers.losses.registry import get, names
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One expression: the outcome of every check, and what is no mistake but should be known."""
+    """One expression: the outcome of every check, what is no mistake but should be known, and what
+    its terms state about targets between 0 and 1 ("exact, biased"), with notes on that."""
 
     expression: str
     results: tuple[Result, ...]
     notes: tuple[str, ...]
+    soft: str
+    soft_notes: tuple[str, ...]
 
     @property
     def sound(self) -> bool:
@@ -49,7 +54,11 @@ class Checked:
             f"FAILS  {self.expression}: {message} (check: {', '.join(checks)})"
             for message, checks in self.failures.items()
         ]
-        return failing + [f"note   {note}" for note in self.notes]
+        return [
+            *failing,
+            *(f"note   {note}" for note in self.notes),
+            *(f"soft   {note}" for note in self.soft_notes),
+        ]
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,16 @@ def check_loss(loss: str | Callable, plugins: Iterable[str] = ()) -> LossReport:
 
 def check_expression(expression: str) -> Checked:
     """The same for one expression in canonical form."""
-    return Checked(expression, tuple(outcomes(expression)), tuple(notes(expression)))
+    parts, results = build_mask_loss(expression).parts, outcomes(expression)
+    runs = len(results) > 1  # where shape fails, it is the only one
+    soft = dict.fromkeys(part.info.soft_of(part.params) or UNSTATED for part in parts)
+    return Checked(
+        expression,
+        tuple(results),
+        tuple(notes(expression)),
+        ", ".join(soft),
+        tuple(soft_notes(expression)) if runs else (),
+    )
 
 
 def _name(function: Callable) -> str:

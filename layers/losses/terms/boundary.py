@@ -52,6 +52,7 @@ def subpixel_distance(masks: Tensor, size: tuple[int, int]) -> Tensor:
     needs=("distance",),
     signed=True,
     signed_when={"constant": False},
+    soft=lambda params: "exact" if params["constant"] else "biased",
     source="Boundary loss for highly unbalanced segmentation (Kervadec et al., MIDL 2019)",
 )
 def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool = True) -> Tensor:
@@ -62,7 +63,7 @@ def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool
     have no boundary.
 
     constant   True: phi (p - g) >= 0, and 0 at a perfect mask. False: the published phi p, which
-               has the same gradient but is negative for good masks"""
+               has the same gradient where g is 0 or 1, but is negative for good masks"""
     if not constant:
         return distance * logits.sigmoid()
     return distance.abs() * absolute_error(logits, target)
@@ -75,6 +76,7 @@ def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool
     bounds={
         "alpha": Bound("(0, 10]", "published are 1 to 3, and larger powers of distances overflow")
     },
+    soft="exact",
     source="Reducing the Hausdorff distance in medical image segmentation (Karimi and Salcudean, "
     "TMI 2019), section III",
 )
@@ -113,6 +115,7 @@ def hausdorff(
     "1 - Dice coefficient of soft contours, as differences between neighbours",
     bounds={"width": Bound("[1, inf)"), "smooth": Bound("[0, inf)")},
     spans=("width",),
+    soft="exact",
     source="this project's; Boundary Loss for Remote Sensing Imagery (Bokhovkin and Burnaev, ISNN "
     "2019) compares soft contours as well, found by pooling",
 )

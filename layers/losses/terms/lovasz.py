@@ -14,6 +14,7 @@ from layers.losses.terms.stable import absolute_error, ratio
 @region_loss(
     "lovasz",
     "Lovász extension of 1 - IoU, of hinge errors or of errors of probabilities",
+    soft=lambda params: "exact" if params["kind"] == "softmax" else "cut",
     source="The Lovász-Softmax loss (Berman et al., CVPR 2018)",
 )
 def lovasz(
@@ -26,6 +27,8 @@ def lovasz(
              Jaccard loss of the object 'softmax': e = |p - g|, averaged over those of object and
              background that the target has, as two-class Lovász-Softmax
     weight   a pixel counts by its weight in every area, so pixels of weight 0 do not count
+    A target of g between 0 and 1 counts as g pixels of object and 1 - g of background; hinge errors
+    are of 0 and 1 only.
     J is a constant of the differentiation. Where errors tie, their order does not change the value,
     but which pixel gets which gradient."""
     g, w = target.flatten(1), weight.flatten(1)  # (N,HW)

@@ -1,8 +1,9 @@
-"""Losses per pixel: (N,H,W) logits and a (N,H,W) target in {0,1} -> (N,H,W) >= 0. Cropping and
+"""Losses per pixel: (N,H,W) logits and a (N,H,W) target in [0,1] -> (N,H,W) >= 0. Cropping and
 averaging are MaskLoss's (mask.py).
 
 p = sigmoid(logit), t = target, p_t = p where t = 1 and 1 - p where t = 0. Logarithms are taken from
-logits: finite, with a gradient, at any logit.
+logits: finite, with a gradient, at any logit. Each loss states by `soft` what it does with t
+between 0 and 1; those of "cut" see 0 and 1 only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from layers.losses.terms.stable import focal_bce, log_cosh
 from layers.records import Bound
 
 
-@pixel_loss("bce", "binary cross-entropy", source="YOLACT (Bolya et al., ICCV 2019), section 3.1")
+@pixel_loss(
+    "bce",
+    "binary cross-entropy",
+    soft="exact",
+    source="YOLACT (Bolya et al., ICCV 2019), section 3.1",
+)
 def bce(logits: Tensor, target: Tensor) -> Tensor:
     """-t log p - (1-t) log(1-p), computed from logits: no clamp and a gradient even where p rounds
     to 0 or 1."""
@@ -27,6 +33,7 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
     "cross-entropy, object pixels weighted by alpha and background by 1 - alpha",
     bounds={"alpha": Bound("(0, 1)", "at 0 or 1 one of the two classes would cost nothing")},
     whole_when={"alpha": None},
+    soft="exact",
     source="Instance segmentation loss functions (ReasonField Lab / SoftwareMill, 2022), weighted "
     "binary cross-entropy",
 )
@@ -36,6 +43,7 @@ def weighted_bce(logits: Tensor, target: Tensor, *, alpha: float | None = None) 
     alpha   weight of object pixels, 0 < alpha < 1. None: the background's share of the instance's
             map, so that both classes weigh the same over the whole map; then a target without an
             object pixel, or without background, costs nothing
+    For t between 0 and 1 it is alpha t + (1-alpha) (1-t) times BCE, which is least at p = t.
     A positive-class weight w, as pos_weight of other libraries, is
     (1+w)*weighted_bce(alpha=w/(1+w))."""
     share = 1 - target.mean((1, 2), keepdim=True) if alpha is None else alpha  # (N,1,1)
@@ -49,6 +57,7 @@ def weighted_bce(logits: Tensor, target: Tensor, *, alpha: float | None = None) 
         "alpha": Bound("(0, 1)", "alpha=None weights both classes by 1"),
         "gamma": Bound("[0, inf)"),
     },
+    soft="cut",
     source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5",
 )
 def focal(
@@ -57,7 +66,8 @@ def focal(
     """-alpha_t (1 - p_t)^gamma log p_t, with alpha_t = alpha on object pixels and 1 - alpha on
     background; None: alpha_t = 1.
 
-    gamma   >= 0; 0 is weighted cross-entropy"""
+    gamma   >= 0; 0 is weighted cross-entropy
+    p_t has two cases, so targets between 0 and 1 are cut at 0.5."""
     value = focal_bce(logits, target, gamma)
     return value if alpha is None else value * (target * alpha + (1 - target) * (1 - alpha))
 
@@ -65,6 +75,7 @@ def focal(
 @pixel_loss(
     "mse",
     "squared error of probabilities",
+    soft="exact",
     source="Brier, Verification of forecasts expressed in terms of probability, 1950, for two "
     "classes and one of them counted",
 )
@@ -76,6 +87,7 @@ def mse(logits: Tensor, target: Tensor) -> Tensor:
 @pixel_loss(
     "l1",
     "absolute error of probabilities",
+    soft="exact",
     source="Robust loss functions under label noise for deep neural networks (Ghosh et al., AAAI "
     "2017), half of MAE",
 )
@@ -87,6 +99,7 @@ def l1(logits: Tensor, target: Tensor) -> Tensor:
 @pixel_loss(
     "smooth_l1",
     "absolute error of probabilities, squared below beta",
+    soft="exact",
     source="Fast R-CNN (Girshick, ICCV 2015), equation 3",
     bounds={
         "beta": Bound(
@@ -104,6 +117,7 @@ def smooth_l1(logits: Tensor, target: Tensor, *, beta: float = 0.1) -> Tensor:
 @pixel_loss(
     "huber",
     "squared error of probabilities, linear beyond delta",
+    soft="exact",
     source="Huber, Robust estimation of a location parameter, 1964",
     bounds={
         "delta": Bound(
@@ -121,6 +135,7 @@ def huber(logits: Tensor, target: Tensor, *, delta: float = 0.5) -> Tensor:
 @pixel_loss(
     "log_cosh_bce",
     "log cosh of the cross-entropy of each pixel",
+    soft="exact",
     source="YolactLossSurvey (github.com/selamikarakas/YolactLossSurvey), in a form that cannot "
     "overflow",
 )

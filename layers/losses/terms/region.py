@@ -1,5 +1,5 @@
-"""Losses per instance from areas: logits (N,H,W), target (N,H,W) in {0,1} and weight (N,H,W) in
-[0,1] -> (N,) >= 0.
+"""Losses per instance from areas: logits, target and weight (N,H,W), the last two in [0,1] -> (N,)
+>= 0.
 
 p = sigmoid(logit), g = target, w = weight; sums run over the pixels of one instance:
 TP = sum w p g, FP = sum w p (1-g), FN = sum w (1-p) g, TN = sum w (1-p) (1-g).
@@ -8,16 +8,19 @@ One minus a ratio of areas is computed as a ratio with the errors FP and FN in i
 same number, exactly 0 where nothing is wrong, and without cancellation. An instance without any
 pixel of positive weight costs 0. Every reduction is per instance: pooling all instances into one
 area, as some libraries do, is a different loss.
+
+With g between 0 and 1, products p g are least wrong at a p of 0 or 1, not at p = g (Wang et al.,
+NeurIPS 2023): such a loss states soft="biased".
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.losses.decorators import region_loss
+from layers.losses.decorators import Soft, region_loss
 from layers.losses.terms.stable import absolute_error, focal_bce, log_cosh, mean, power, ratio
 from layers.records import Bound
 
@@ -27,6 +30,10 @@ TVERSKY = (
     "Tversky loss function for image segmentation using 3D fully convolutional deep "
     "networks (Salehi et al., MLMI 2017)"
 )
+
+
+def _soft_of_dice(params: dict[str, Any]) -> Soft:
+    return "exact" if params["denominator"] == "squares" else "biased"
 
 
 class Areas(NamedTuple):
@@ -41,10 +48,9 @@ class Areas(NamedTuple):
 def areas(logits: Tensor, target: Tensor, weight: Tensor) -> Areas:
     """The errors keep their digits where p rounds to 1; what is right is the rest of the constant
     areas of object and background."""
-    error = absolute_error(logits, target)
     inside = weight * target
     outside = weight - inside
-    fn, fp = (inside * error).sum((1, 2)), (outside * error).sum((1, 2))
+    fn, fp = (inside * (-logits).sigmoid()).sum((1, 2)), (outside * logits.sigmoid()).sum((1, 2))
     return Areas(
         (inside.sum((1, 2)) - fn).clamp(min=0), fp, fn, (outside.sum((1, 2)) - fp).clamp(min=0)
     )
@@ -54,6 +60,7 @@ def areas(logits: Tensor, target: Tensor, weight: Tensor) -> Areas:
     "dice",
     "1 - Dice coefficient",
     bounds={"smooth": SMOOTH},
+    soft=_soft_of_dice,
     source="V-Net (Milletari et al., 3DV 2016), section 3",
 )
 def dice(
@@ -73,13 +80,14 @@ def dice(
         tp, fp, fn, _ = areas(logits, target, weight)
         return ratio(fp + fn, 2 * tp + fp + fn + smooth)
     error = absolute_error(logits, target).square()
-    total = (weight * (logits.sigmoid().square() + target)).sum((1, 2))
+    total = (weight * (logits.sigmoid().square() + target.square())).sum((1, 2))
     return ratio((weight * error).sum((1, 2)), total + smooth)
 
 
 @region_loss(
     "generalized_dice",
     "1 - Dice coefficient over object and background, each weighted by its inverse squared area",
+    soft="biased",
     source="Generalised Dice overlap as a deep learning loss function (Sudre et al., DLMIA 2017)",
 )
 def generalized_dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -96,6 +104,7 @@ def generalized_dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     "jaccard",
     "1 - soft IoU",
     bounds={"smooth": SMOOTH},
+    soft="biased",
     source="Optimizing intersection-over-union in deep neural networks (Rahman and Wang, ISVC "
     "2016)",
 )
@@ -109,6 +118,7 @@ def jaccard(logits: Tensor, target: Tensor, weight: Tensor, *, smooth: float = 1
     "tversky",
     "1 - Tversky index: Dice with a weight for each kind of error",
     bounds={"alpha": FACTOR, "beta": FACTOR, "smooth": SMOOTH},
+    soft="biased",
     source=TVERSKY,
 )
 def tversky(
@@ -134,6 +144,7 @@ def tversky(
     "focal_tversky",
     "a power of 1 - Tversky index",
     bounds={"alpha": FACTOR, "beta": FACTOR, "gamma": Bound("(0, inf)"), "smooth": SMOOTH},
+    soft="biased",
     source="A novel focal Tversky loss function with improved attention U-Net (Abraham and Khan, "
     "ISBI 2019)",
 )
@@ -159,6 +170,7 @@ def focal_tversky(
     "log_cosh_dice",
     "log cosh of the Dice loss",
     bounds={"smooth": SMOOTH},
+    soft=_soft_of_dice,
     source="A survey of loss functions for semantic segmentation (Jadon, CIBCB 2020)",
 )
 def log_cosh_dice(
@@ -177,6 +189,7 @@ def log_cosh_dice(
     "log_cosh_bce_dice",
     "log cosh of cross-entropy plus Dice loss",
     bounds={"smooth": SMOOTH},
+    soft=_soft_of_dice,
     source="after the log-cosh BCE Dice loss that Xin and Sun (ICCC 2021) name; the formula is "
     "this project's reading of the name",
 )
@@ -206,6 +219,7 @@ def log_cosh_bce_dice(
         "delta": Bound("(0, 1)"),
         "gamma": Bound("[0, 1)", "1 - gamma is an exponent above 0"),
     },
+    soft="cut",
     source="Unified Focal loss (Yeung et al., Computerized Medical Imaging and Graphics 2022)",
 )
 def unified_focal(

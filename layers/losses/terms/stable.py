@@ -19,9 +19,11 @@ def focal_bce(logits: Tensor, target: Tensor, gamma: float | Tensor) -> Tensor:
 
 
 def absolute_error(logits: Tensor, target: Tensor) -> Tensor:
-    """|p - g| for g in {0,1}: 1 - p is sigmoid(-logit), which keeps its digits where p rounds to
-    1."""
-    return (logits * (1 - 2 * target)).sigmoid()
+    """|p - g| for g in [0,1]: it starts from 1 - p = sigmoid(-logit) where g > 0.5, which keeps its
+    digits where p rounds to 1."""
+    nearest = (target > 0.5).to(target.dtype)
+    # |p - nearest| and |g - nearest|, both measured from the same end of [0,1]
+    return ((logits * (1 - 2 * nearest)).sigmoid() - (target - nearest).abs()).abs()
 
 
 def log_cosh(x: Tensor) -> Tensor:

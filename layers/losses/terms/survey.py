@@ -28,6 +28,7 @@ UNSUMMED = {"unsummed": True}
 @pixel_loss(
     "survey_dice",
     "survey replay: a Dice-like error of each single pixel",
+    soft="cut",
     source=SOURCE,
     pooled_when=UNSUMMED,
 )
@@ -39,6 +40,7 @@ def survey_dice(logits: Tensor, target: Tensor, *, unsummed: bool = False) -> Te
 @pixel_loss(
     "survey_log_cosh_dice",
     "survey replay: log cosh of the Dice-like error of each single pixel",
+    soft="cut",
     source=SOURCE,
     pooled_when=UNSUMMED,
 )
@@ -50,6 +52,7 @@ def survey_log_cosh_dice(logits: Tensor, target: Tensor, *, unsummed: bool = Fal
 @pixel_loss(
     "survey_log_cosh_bce",
     "survey replay: log cosh of each pixel's cross-entropy from clamped probabilities",
+    soft="exact",
     source=SOURCE,
     pooled_when=UNSUMMED,
 )
@@ -62,6 +65,7 @@ def survey_log_cosh_bce(logits: Tensor, target: Tensor, *, unsummed: bool = Fals
 @pixel_loss(
     "survey_huber",
     "survey replay: Huber loss with any delta",
+    soft="exact",
     source=SOURCE,
     bounds={"delta": Bound("(0, inf)")},
 )

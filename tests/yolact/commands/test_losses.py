@@ -11,7 +11,7 @@ from yolact.commands import losses
 PLUGIN = """
 from layers.losses.registry import pixel_loss, region_loss
 
-@pixel_loss("tripled", "three times the squared error")
+@pixel_loss("tripled", "three times the squared error", soft="exact")
 def tripled(logits, target, *, k=3.0, fast: bool = False):
     return k * (logits.sigmoid() - target) ** 2
 
@@ -51,6 +51,8 @@ def test_list_names_every_loss_and_its_source(call, plugin):
     code, out, _ = call("list", "--plugins", plugin)
     assert code == 0
     assert all(name in out for name in registry.names())
+    assert line_of(out, "dice(").split()[2:4] == ["region", "biased*"]
+    assert line_of(out, "unweighted").split()[1:3] == ["region", "unstated"]
     assert "tripled(k=3.0, fast=False)" in out and "Focal Loss for Dense Object Detection" in out
 
 
@@ -64,7 +66,7 @@ def test_a_name_is_checked_with_its_switches_and_copies_are_found(call):
 
 def test_costs_are_relative_to_bce(call):
     _, out, _ = call("check", "bce")
-    time, memory = (float(cell.removesuffix("x")) for cell in line_of(out, "bce").split()[2:4])
+    time, memory = (float(cell.removesuffix("x")) for cell in line_of(out, "bce").split()[3:5])
     assert 0.3 < time < 3 and memory == 1
 
 
@@ -74,7 +76,8 @@ def test_a_plugin_is_checked_as_the_built_in_ones(call, plugin):
     assert line_of(out, "tripled(fast=True)").split()[1] == "sound"
     assert "COPY   tripled = 3 * mse" in out and "COPY   tripled = tripled(fast=True)" in out
     assert "FAILS  unweighted: depends on logits outside the box (check: weight zero)" in out
-    assert line_of(out, "raising").split()[1:5] == ["FAILS", "1", "-", "-"]
+    assert line_of(out, "raising").split()[1:6] == ["FAILS", "1", "unstated", "-", "-"]
+    assert "soft   unweighted is given targets cut at 0.5" in out
     assert "FAILS  raising: raises RuntimeError: no such thing (check: shape)" in out
     assert "2 of 4 fail" in out
 

@@ -126,6 +126,17 @@ def test_a_difference_at_sure_logits_only_is_said(own_registry):
     assert "rounds to 0 or 1" in str(found)
 
 
+def test_a_difference_at_soft_targets_only_is_said_where_they_are_asked_for():
+    pair = "boundary(constant=False)", "boundary"
+    assert "between 0 and 1" not in str(compare_losses(*pair))
+    assert str(compare_losses(*pair, soft=True)).endswith("except at targets between 0 and 1")
+    assert same_up_to_factor("focal(gamma=0, alpha=None)", "bce") == pytest.approx(1)
+    assert same_up_to_factor("focal(gamma=0, alpha=None)", "bce", soft=True) is None
+    assert same_up_to_factor("survey_huber", "mse", soft=True) == pytest.approx(0.5)
+    (found,) = copies(["focal(gamma=0, alpha=None)"], among=["bce"], soft=True)
+    assert found.except_at == ("targets between 0 and 1",)
+
+
 def test_sentences():
     assert str(compare_losses("survey_huber", "mse")) == "survey_huber = 0.5 * mse"
     assert str(compare_losses("mse + bce", "bce + mse")) == "mse + bce = bce + mse"

@@ -33,6 +33,21 @@ def test_a_broken_loss_prints_what_is_wrong(own_registry):
     assert str(report).endswith("1 of 1 fail")
 
 
+def test_what_losses_do_with_soft_targets_is_shown(own_registry):
+    (row,) = check_loss("bce + focal + dice").rows
+    assert row.soft == "exact, cut, biased"
+    assert [line for line in row.lines if line.startswith("soft")] == [
+        "soft   dice is least at p = 1 for regions of every share from 0.1 to 0.9"
+    ]
+
+    @pixel_loss("raising", "raises")
+    def raising(logits, target):
+        raise RuntimeError("broken")
+
+    (row,) = check_loss("raising").rows
+    assert row.soft == "unstated" and row.soft_notes == ()
+
+
 def test_a_function_that_is_no_loss_is_told_how_to_become_one():
     with pytest.raises(ValueError, match="no registered loss.*@pixel_loss"):
         check_loss(len)

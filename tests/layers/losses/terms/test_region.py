@@ -53,6 +53,19 @@ def test_by_hand():
     )
 
 
+def test_areas_of_targets_between_0_and_1():
+    logits, _, w = random_instances()
+    g = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    p = logits.sigmoid()
+    written = [(w * a * b).sum((1, 2)) for a, b in ((p, g), (p, 1 - g), (1 - p, g), (1 - p, 1 - g))]
+    for ours, theirs in zip(areas(logits, g, w), written, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(
+        dice(logits, g, w, denominator="squares", smooth=0.5),
+        1 - (2 * written[0] + 0.5) / ((w * (p**2 + g**2)).sum((1, 2)) + 0.5),
+    )
+
+
 @pytest.mark.parametrize("form", ["symmetric", "asymmetric"])
 def test_unified_focal_by_the_written_formula(form):
     logits, target, weight = random_instances()

@@ -42,6 +42,14 @@ def test_absolute_error_keeps_its_digits():
     torch.testing.assert_close(value, torch.tensor([math.exp(-30), 1, math.exp(-30)]))
 
 
+def test_absolute_error_of_targets_between_0_and_1():
+    logits = torch.tensor([-3.0, -0.2, 0.0, 0.4, 5.0, 40.0], dtype=torch.float64)[:, None]
+    target = torch.tensor([0.0, 0.1, 0.5, 0.51, 0.9, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(
+        absolute_error(logits, target), (logits.sigmoid() - target).abs(), rtol=0, atol=1e-15
+    )
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_bce_against_its_definition(gamma):
     logits = torch.linspace(-12, 12, 49, dtype=torch.float64, requires_grad=True)
