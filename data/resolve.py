@@ -343,7 +343,10 @@ def check_names_of(config: Config) -> None:
         raise ConfigError(str(error)) from None
     checks: dict[str, Callable[[str], object]] = {
         "loss.mask": lambda text: refuse_broken(
-            text, total_steps=config.train.iterations, stride=config.loss.mask_stride
+            text,
+            total_steps=config.train.iterations,
+            stride=config.loss.mask_stride,
+            soft=config.loss.mask_target == "coverage",
         ),
         "loss.box": build_box_loss,
         "loss.classification": build_class_loss,

@@ -467,6 +467,21 @@ def test_a_plugin_loss_is_tried_before_any_data_is_read(tmp_path, monkeypatch, b
         load_config("quickstart", [f"loss.plugins={plugin}", "loss.mask=bce + 2*own"])
 
 
+def test_coverage_is_refused_to_a_loss_that_does_not_state_what_it_does_with_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
+    (tmp_path / "own.py").write_text(
+        "from layers.losses.registry import pixel_loss\n\n"
+        "@pixel_loss('own', '')\ndef own(logits, target):\n"
+        "    return (logits.sigmoid() - target).square()\n"
+    )
+    settings = [f"loss.plugins={tmp_path / 'own.py'}", "loss.mask=bce + own"]
+    load_config("quickstart", settings)
+    with pytest.raises(ConfigError, match="the term own does not state .*soft='exact'"):
+        load_config("quickstart", [*settings, "loss.mask_target=coverage"])
+
+
 def test_a_weight_that_is_0_in_the_whole_training_is_refused():
     mask = "loss.mask=bce + dice(weight=ramp(0, 1, start=100000))"
     with pytest.raises(

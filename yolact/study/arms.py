@@ -289,8 +289,9 @@ def check_losses(study: Study, arms: list[Arm]) -> list[str]:
         groups.setdefault(config_hash(identity(blank)), {})[config.loss.mask] = (arm, config)
     notes = []
     for group in groups.values():
-        plugins = next(iter(group.values()))[1].loss.plugins
-        for found in copies(group, plugins=plugins):
+        loss = next(iter(group.values()))[1].loss
+        soft = loss.mask_target == "coverage"
+        for found in copies(group, plugins=loss.plugins, soft=soft):
             first, second = group[found.first][0], group[found.second][0]
             if found.except_at:
                 notes.append(f"{first} and {second} are nearly one loss: {found}")

@@ -439,6 +439,12 @@ def test_one_loss_in_two_forms_is_refused_unless_meant():
     assert (
         "one loss in two arms, as allow_copies says" in check_losses(allowed, arms_of(allowed))[0]
     )
+    plain = ["bce", "focal(alpha=None, gamma=0)"]  # equal, but with shares of covered cells
+    with pytest.raises(ConfigError, match="are one loss"):
+        check_losses(study(arms=plain), arms_of(study(arms=plain)))
+    soft = study(arms=plain, settings={"loss.mask_target": "coverage"})
+    (note,) = check_losses(soft, arms_of(soft))
+    assert note.endswith("except at targets between 0 and 1")
     scaled = study(arms=["bce", "2*bce"])
     with pytest.raises(ConfigError, match="bce and 2.bce are one loss"):
         check_losses(scaled, arms_of(scaled))

@@ -1,5 +1,6 @@
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -166,6 +167,46 @@ def test_targets_are_cut_for_losses_of_0_and_1_only(own_registry):
         assert not torch.isclose(value(whole, soft), value(whole, hard), rtol=1e-3)
     both = build_mask_loss("focal + bce").terms(logits, soft, WHOLE)
     torch.testing.assert_close(both["bce"], value("bce", soft))
+
+
+def test_points_are_cut_too(own_registry):
+    seen = {}
+
+    @pixel_loss("spy", "what it was given", soft=lambda params: "exact" if params["k"] else "cut")
+    def spy(logits, target, *, k: bool = False):
+        seen[k] = target
+        return squares(logits, target)
+
+    target = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(1))
+    for whole in (False, True):
+        MaskLoss(f"spy(k={whole}, sampling=points(200))", stride=2)(
+            torch.zeros(1, 16, 16), target, WHOLE, generator=torch.Generator().manual_seed(0)
+        )
+    assert torch.equal(seen[False], (seen[True] > 0.5).float())
+    assert not torch.equal(seen[False], seen[True])
+
+
+DOCS = Path(__file__).parents[4] / "docs" / "reference" / "losses.md"
+
+
+def test_the_documented_table_has_every_loss_as_it_is():
+    text = DOCS.read_text(encoding="utf-8").partition("## Targets between 0 and 1")[2]
+    rows = re.findall(r"^\| (.+?) \| (exact|biased|cut) \|", text.partition("\n## ")[0], re.M)
+    stated = {loss: soft for losses, soft in rows for loss in re.findall(r"`(.+?)`", losses)}
+    found = {
+        variant: part.info.soft_of(part.params)
+        for name in names()
+        for variant in contract.variants(name)
+        for part in MaskLoss(variant).parts
+        if "unsummed" not in variant
+    }
+    assert (
+        found.items()
+        <= {
+            variant: stated.get(variant, stated.get(variant.partition("(")[0])) for variant in found
+        }.items()
+    )
+    assert {loss.partition("(")[0] for loss in stated} == set(names())
 
 
 def test_the_entropy_is_what_bce_costs_at_best():
