@@ -30,7 +30,7 @@ TOLERANCE, ROUNDING = 1e-9, 1e-13
 
 
 @dataclass(frozen=True)
-class Measured:
+class SoftFinding:
     """does   "exact": no prediction that was tried costs less than the target itself. "biased": one
               does. "broken": the function raises, or a value is not finite
     least     (share, p) of uniform regions: the p in steps of 0.01 at which they cost least
@@ -54,7 +54,7 @@ class Measured:
         )
 
 
-def measure_soft(part: MaskTerm) -> Measured:
+def measure_soft(part: MaskTerm) -> SoftFinding:
     """Tries the loss function of a term, with its parameters, on soft targets in float64."""
     least: list[tuple[float, float]] = []
     does: Literal["exact", "biased"] = "exact"
@@ -63,9 +63,9 @@ def measure_soft(part: MaskTerm) -> Measured:
         try:
             values = _values(part, tried, target)
         except Exception as error:  # a user's loss may raise anything
-            return Measured("broken", why=f"raises {type(error).__name__}: {error}")
+            return SoftFinding("broken", why=f"raises {type(error).__name__}: {error}")
         if not values.isfinite().all():
-            return Measured("broken", why="has a value that is not finite")
+            return SoftFinding("broken", why="has a value that is not finite")
         lowest = int(values.argmin())
         spread, size = float(values.max() - values.min()), float(values.abs().max())
         if float(values[0] - values[lowest]) > max(TOLERANCE * spread, ROUNDING * size):
@@ -74,7 +74,7 @@ def measure_soft(part: MaskTerm) -> Measured:
             lowest = 0
         if share is not None:
             least.append((share, round(float(tried[lowest].mean()), 2)))
-    return Measured(does, tuple(least))
+    return SoftFinding(does, tuple(least))
 
 
 def soft_targets(loss: MaskLoss) -> str | None:
