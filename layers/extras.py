@@ -98,6 +98,8 @@ def coverage(masks: Tensor, size: tuple[int, int]) -> Tensor:
     cell touches (adaptive average pooling), rounded, so off by at most 1/510 of a cell."""
     if masks.shape[0] == 0:
         return masks.new_zeros((0, *size), dtype=torch.uint8)
+    if masks.shape[1:] == size:
+        return masks * COVERED
     # a few at a time, as layers.targets.resize_masks
     return torch.cat(
         [

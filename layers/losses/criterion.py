@@ -20,13 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from layers.assign import BACKGROUND, Assigner, Assignment, build_assigner
 from layers.boxes import area, corners
-from layers.extras import COVERAGE, COVERED, EXTRAS
+from layers.extras import COVERAGE, EXTRAS
 from layers.losses.auxiliary import MaskIoULoss, semantic_loss
 from layers.losses.balance import factor_to, top_probability
 from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
 from layers.losses.classification import ClassLoss, build_class_loss, negatives_wanted
 from layers.losses.gradients import prototype_norms
-from layers.losses.mask import PROTOTYPE_STRIDE, MaskLoss
+from layers.losses.mask import PROTOTYPE_STRIDE, MaskLoss, read_target
 from layers.losses.sampling import Positives, draw_subset, find_positives
 from layers.targets import ExtraKey, Targets
 
@@ -56,9 +56,9 @@ class _GroundTruth:
 
 @dataclass
 class _Instances:
-    """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,h,w) float in [0,1], binary
-    (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,); extras, what the mask
-    loss takes beside them."""
+    """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,h,w) as MaskLoss takes it,
+    binary (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,); extras, what the
+    mask loss takes beside them."""
 
     logits: Tensor
     coeffs: Tensor
@@ -347,10 +347,9 @@ class Criterion(nn.Module):
         binary = carried(methodcaller("mask_at", *prototypes.shape[1:3])).to(prototypes.dtype)
         target = binary
         if self.coverage:
-            shares = carried(methodcaller("extra_at", COVERAGE, *self.target_size))
-            target = shares.to(prototypes.dtype) / COVERED
+            target = carried(methodcaller("extra_at", COVERAGE, *self.target_size))
         elif self.mask_loss.stride != PROTOTYPE_STRIDE:
-            target = carried(methodcaller("mask_at", *self.target_size)).to(prototypes.dtype)
+            target = carried(methodcaller("mask_at", *self.target_size))
         extras = {"image": image, "ground_truth": of_masks}
         for need, name in self.needs.items():
             extras[need] = carried(methodcaller("extra_at", name, *self.target_size))
@@ -478,7 +477,9 @@ class Criterion(nn.Module):
         if not (logged or matching) or not instances.logits.requires_grad:
             return
         h, w = instances.target.shape[-2:]
-        areas = instances.target.sum((1, 2)) * (self.image_size**2 / (h * w))
+        areas = read_target(instances.target, torch.float32).sum((1, 2)) * (
+            self.image_size**2 / (h * w)
+        )
         # (T,4)
         norms = prototype_norms(
             list(sums.values()), instances.logits, instances.coeffs, sampled.counts, areas

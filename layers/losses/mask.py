@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layers.extras import COVERED
 from layers.losses.expr import Term, format_terms, parse, unordered
 from layers.losses.gradients import GradientMatch
 from layers.losses.options import (
@@ -176,8 +177,10 @@ class MaskLoss(nn.Module):
         extras: Mapping[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """logits (N,H,W), target (N,H,W) in [0,1], boxes (N,4) XYXY relative -> (N,).
+        """logits (N,H,W), target (N,H,W), boxes (N,4) XYXY relative -> (N,).
 
+        target: in [0,1], bool, or the uint8 shares of extras.coverage, which are read as such only
+        where a term looks.
         float16 and bfloat16 are lifted to float32. extras: what `needs` names, and for `balance`
         image (N,) and ground_truth (N,), the indices that tell whose positives these are (default:
         one image, each of another ground truth). `generator` draws sampled points (default: torch's
@@ -217,7 +220,7 @@ class MaskLoss(nn.Module):
 
             view = _Region(
                 logits,
-                target.to(logits.dtype),
+                target,
                 boxes.to(logits.dtype),
                 PADDING * PROTOTYPE_STRIDE // self.stride,
             )
@@ -230,7 +233,7 @@ class MaskLoss(nn.Module):
             return {
                 part.label: value
                 if part.balance == "none"
-                else value * _balance(part.balance, target, extras)
+                else value * _balance(part.balance, view.target, extras)
                 for part, value in zip(self.parts, values, strict=True)
             }
 
@@ -375,9 +378,14 @@ class _Region:
     computed once, when a term first needs it."""
 
     def __init__(self, logits: Tensor, target: Tensor, boxes: Tensor, padding: int):
-        self.given, self.target, self.boxes, self.padding = logits, target, boxes, padding
+        self.given, self.carried, self.boxes, self.padding = logits, target, boxes, padding
         _, height, width = target.shape
         self.size = (height, width)
+
+    @cached_property
+    def target(self) -> Tensor:
+        """(N,H,W) in [0,1], in the type of the logits."""
+        return read_target(self.carried, self.given.dtype)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -398,6 +406,11 @@ class _Region:
         """(N,H,W) logits with p = 0 outside the grown box."""
         return self.logits.masked_fill(~self.keep, OUTSIDE_LOGIT)
 
+    def target_at(self, part: MaskTerm, index: Tensor) -> Tensor:
+        """(N,n) flat indices into H x W -> (N,n) of target_of(part), without making the others."""
+        chosen = read_target(self.carried.flatten(1).gather(1, index), self.given.dtype)
+        return _cut(chosen) if part.info.cuts_target(part.params) else chosen
+
     def logits_at(self, index: Tensor) -> Tensor:
         """(N,n) flat indices into H x W -> (N,n) of `logits`, without making the others."""
         height, width = self.size
@@ -412,8 +425,8 @@ class _Region:
 
     @cached_property
     def cut(self) -> Tensor:
-        """(N,H,W) target > 0.5."""
-        return (self.target > 0.5).to(self.target.dtype)
+        """(N,H,W) the target in {0,1}."""
+        return _cut(self.target)
 
     def target_of(self, part: MaskTerm) -> Tensor:
         """(N,H,W) the target, cut where the loss is of 0 and 1 only."""
@@ -432,7 +445,7 @@ def _evaluate(
     """(N,) unweighted value of one term."""
     keywords = {**part.params, **{name: extras[name] for name in part.info.needs}}
     in_box = part.region == "box"
-    if part.random and view.given.shape != view.target.shape:
+    if part.random and view.given.shape != view.carried.shape:
         return _evaluate_points(part, view, keywords, generator)
     charge = in_box and part.outside == "charge"
     logits = view.charged if charge else view.logits
@@ -467,13 +480,13 @@ def _evaluate_points(
     )
     index = draw_points(view.logits_at, (rows, columns), part.sampling.points, generator)
     logits = view.logits_at(index)[:, None]  # (N,1,n), as a map of one row
-    target = view.target_of(part).flatten(1).gather(1, index)[:, None]
     here = {
         name: value.flatten(1).gather(1, index)[:, None]
-        if isinstance(value, Tensor) and value.shape == view.target.shape
+        if isinstance(value, Tensor) and value.shape == view.carried.shape
         else value
         for name, value in keywords.items()
     }
+    target = view.target_at(part, index)[:, None]
     pixels = _checked(part, part.info.function(logits, target, **here), logits, 3)  # (N,1,n)
     total = pixels.mean((1, 2)) * rows.sum(1) * columns.sum(1)
     return total / view.box_area() if in_box else total / (height * width)
@@ -514,6 +527,15 @@ def _checked(part: MaskTerm, value: Tensor, logits: Tensor, dims: int) -> Tensor
             f"{value.dtype}",
         )
     return value
+
+
+def _cut(target: Tensor) -> Tensor:
+    return (target > 0.5).to(target.dtype)
+
+
+def read_target(target: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a mask target is carried as, floats, bool or uint8 coverages -> floats in [0,1]."""
+    return target.to(dtype) / COVERED if target.dtype == torch.uint8 else target.to(dtype)
 
 
 def _check_points(parts: Iterable[MaskTerm], stride: int) -> None:
