@@ -7,7 +7,6 @@ data/config.py, loading in data/resolve.py.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -475,6 +474,5 @@ class Config(Section):
 
 
 def prototype_size(max_size: int) -> int:
-    """Side of the prototype map: P3 (three stride-2 halvings, rounded up) upsampled by 2."""
-    p3 = math.ceil(math.ceil(math.ceil(max_size / 2) / 2) / 2)
-    return 2 * p3
+    """Side of the prototype map: that of P3, ceil(max_size / 8), upsampled by 2."""
+    return 2 * -(-max_size // 8)

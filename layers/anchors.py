@@ -14,6 +14,13 @@ from torch import Tensor
 STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
 
 
+def level_shapes(image_size: int, levels: int = len(STRIDES)) -> list[tuple[int, int]]:
+    """[(h, w)] of the feature maps P3, P4, ... for a square input: a cell for every stride, and one
+    for what is left."""
+    sides = [-(-image_size // (STRIDES[0] << level)) for level in range(levels)]
+    return [(side, side) for side in sides]
+
+
 def level_sizes(
     level_shapes: Sequence[tuple[int, int]],
     scales: Sequence[Sequence[float]],

@@ -6,15 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers.anchors import STRIDES, make_anchors
+from layers.anchors import STRIDES, level_shapes, level_sizes, make_anchors
 from yolact.darknet import DarkNet53
 from yolact.fpn import FPN
 from yolact.heads import MaskIoUNet, PredictionHead, prototype_net
 from yolact.outputs import Predictions
 from yolact.resnet import ResNet
-
-# P3 is the input halved three times, rounded up each time; every further level halves once more
-STRIDE_HALVINGS = 3
 
 
 class Yolact(nn.Module):
@@ -143,12 +140,7 @@ class Yolact(nn.Module):
 
     def level_shapes(self, image_size: int) -> tuple[tuple[int, int], ...]:
         """(h,w) of P3..P7 for a square input: each halving is rounded up."""
-        side, shapes = image_size, []
-        for halving in range(1, STRIDE_HALVINGS + len(self.anchor_scales)):
-            side = (side + 1) // 2
-            if halving >= STRIDE_HALVINGS:
-                shapes.append((side, side))
-        return tuple(shapes)
+        return tuple(level_shapes(image_size, len(self.anchor_scales)))
 
     def freeze_batchnorm(self, frozen: bool = True) -> None:
         """Freeze or release the backbone's batch normalisation, as YOLACT does for small batches of
@@ -175,8 +167,7 @@ class Yolact(nn.Module):
         return [m for m in self.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
 
     def _level_sizes(self, shapes: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-        per_location = len(self.anchor_scales[0]) * len(self.anchor_ratios)
-        return tuple(h * w * per_location for h, w in shapes)
+        return level_sizes(shapes, self.anchor_scales, self.anchor_ratios)
 
     def _anchors_of(
         self, shapes: tuple[tuple[int, int], ...], image_size: int, device: torch.device

@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from data.cigarettes.scene import SPLITS, render
 
-CLASS_NAMES = ("cig_butt",)
 CATEGORY = {"id": 1, "name": "cig_butt", "supercategory": "litter"}
 IMAGES_FOLDER = "images"
 ANNOTATION_FILE = "coco_annotations.json"

@@ -9,13 +9,12 @@ from torch import Tensor
 from data.doctor.findings import Findings
 from data.doctor.split import Split
 from data.schema import ModelConfig
-from layers.anchors import STRIDES, make_anchors
+from layers.anchors import STRIDES, level_shapes, make_anchors
 from layers.boxes import corners, pairwise_iou
 
 SAMPLED_BOXES = 5_000  # the standard error of the coverage is then below 0.7 %
 POSITIVE_IOU = 0.5
 LOW_COVERAGE = 0.8
-LEVELS = range(3, 8)  # P3..P7
 
 
 def check_coverage(split: Split, model: ModelConfig, found: Findings) -> None:
@@ -81,13 +80,3 @@ def _best_overlaps(relative: np.ndarray, model: ModelConfig) -> Tensor:
     if not len(boxes):
         return torch.zeros(0)
     return torch.cat([pairwise_iou(part, anchors).amax(1) for part in boxes.split(128)])
-
-
-def level_shapes(size: int) -> list[tuple[int, int]]:
-    """Feature maps of P3..P7 for an input of size x size: every halving rounds up."""
-    side, shapes = size, []
-    for level in range(1, LEVELS.stop):
-        side = (side + 1) // 2
-        if level in LEVELS:
-            shapes.append((side, side))
-    return shapes

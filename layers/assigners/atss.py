@@ -15,11 +15,11 @@ from torch import Tensor
 
 from layers.assigners.base import (
     BACKGROUND,
-    CHUNK_ELEMENTS,
     IGNORED,
-    Assigner,
     Assignment,
+    BatchAssigner,
     register_assigner,
+    share_in_crowd,
 )
 from layers.assigners.mask_iou import mask_overlap
 from layers.boxes import area, pairwise_intersection, pairwise_iou
@@ -37,7 +37,7 @@ LOWEST = torch.iinfo(torch.int64).min
     bounds={"k": Bound("[1, inf)"), "crowd": Bound("[0, 1]")},
     source="ATSS (Zhang et al., CVPR 2020), algorithm 1; mask-aware IoU as Oksuz et al., BMVC 2021",
 )
-class ATSS(Assigner):
+class ATSS(BatchAssigner):
     """Adaptive training sample selection: a threshold that each ground truth sets for itself.
 
     The candidates of a ground truth are, on each pyramid level, the k anchors (all, if there are
@@ -80,39 +80,14 @@ class ATSS(Assigner):
         self.prototype_masks = masks == "prototype"
         self.k, self.iou, self.rounding, self.crowd = k, iou, rounding, crowd
 
-    def __call__(
-        self,
-        anchors: Tensor,
-        level_sizes: Sequence[int],
-        gt_boxes: Tensor,
-        gt_masks: Tensor | None,
-        crowd_boxes: Tensor,
-    ) -> Assignment:
-        boxes = torch.cat((gt_boxes, crowd_boxes))[None]  # (1,M+Mc,4)
-        crowd = (torch.arange(boxes.shape[1], device=boxes.device) >= gt_boxes.shape[0])[None]
-        if gt_masks is not None and gt_masks.shape[0] != gt_boxes.shape[0]:
-            raise ValueError(
-                f"{gt_boxes.shape[0]} ground-truth boxes, but {gt_masks.shape[0]} masks"
-            )
-        both = self.batch(
-            anchors,
-            level_sizes,
-            boxes,
-            torch.ones_like(crowd),
-            crowd,
-            None if gt_masks is None else [gt_masks],
-        )
-        return both.image(0)
-
-    @torch.no_grad()
-    def batch(
+    def some_images(
         self,
         anchors: Tensor,
         level_sizes: Sequence[int],
         boxes: Tensor,
-        valid: Tensor,
+        real: Tensor,
         crowd: Tensor,
-        masks: Sequence[Tensor] | None = None,
+        masks: Sequence[Tensor] | None,
     ) -> Assignment:
         # As max_iou, this reads no value back to the host: padding and crowds have candidates like
         # any other box, and no claim.
@@ -124,33 +99,6 @@ class ATSS(Assigner):
                 f"assigner {self.expression or type(self).__name__!r} compares anchors with masks, "
                 "but these targets have none: use atss(iou='iou'), or a data set with masks"
             )
-        step = max(1, CHUNK_ELEMENTS // max(1, boxes.shape[1] * anchors.shape[0]))
-        anchors, boxes = anchors.float(), boxes.float()
-        parts = []
-        for first in range(0, max(1, boxes.shape[0]), step):  # no images: one empty part
-            some = slice(first, first + step)
-            real = valid[some] & ~crowd[some]
-            found = self._assign(
-                anchors, level_sizes, boxes[some], real, None if masks is None else masks[some]
-            )
-            if self.crowd < 1:
-                found.gt_index = _ignore_inside(
-                    found.gt_index, anchors, boxes[some], valid[some] & crowd[some], self.crowd
-                )
-            parts.append(found)
-        return Assignment(
-            torch.cat([p.gt_index for p in parts]), torch.cat([p.overlap for p in parts])
-        )
-
-    def _assign(
-        self,
-        anchors: Tensor,
-        level_sizes: Sequence[int],
-        boxes: Tensor,
-        real: Tensor,
-        masks: Sequence[Tensor] | None,
-    ) -> Assignment:
-        """boxes (b,M,4); real (b,M) ground truths that anchors may learn from."""
         candidates = nearest_anchors(anchors, level_sizes, boxes, self.k)  # (b,M,K)
         rects = anchors[candidates]  # (b,M,K,4)
         overlap = self._overlap(rects, boxes, masks)  # (b,M,K)
@@ -162,7 +110,12 @@ class ATSS(Assigner):
         positive = (wide >= threshold) & _centre_inside(rects, boxes) & real[..., None]
         if self.needs_masks:
             positive &= threshold > 0  # 0: the mask is empty, or lies where no candidate is
-        return _settle(candidates, overlap, positive, anchors.shape[0])
+        found = _settle(candidates, overlap, positive, anchors.shape[0])
+        if self.crowd < 1 and boxes.shape[1]:
+            inside = share_in_crowd(pairwise_intersection(boxes, anchors), crowd, anchors)
+            ignored = (found.gt_index < 0) & (inside > self.crowd)
+            found.gt_index = found.gt_index.masked_fill(ignored, IGNORED)
+        return found
 
     def _overlap(self, rects: Tensor, boxes: Tensor, masks: Sequence[Tensor] | None) -> Tensor:
         """(b,M,K,4) candidates of boxes (b,M,4) -> (b,M,K)."""
@@ -248,17 +201,3 @@ def _settle(candidates: Tensor, overlap: Tensor, positive: Tensor, anchors: int)
     ordered = (best >> 32).int()
     value = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
     return Assignment(index, torch.where(claimed, value, 0.0))
-
-
-def _ignore_inside(
-    gt_index: Tensor, anchors: Tensor, boxes: Tensor, crowd: Tensor, share: float
-) -> Tensor:
-    """gt_index (b,A) with background anchors ignored of which more than `share` lies inside one box
-    (b,M,4) marked in crowd (b,M)."""
-    if boxes.shape[1] == 0:
-        return gt_index
-    # (b,A)
-    inside = pairwise_intersection(boxes, anchors).masked_fill_(~crowd[..., None], 0).amax(
-        1
-    ) / area(anchors)
-    return gt_index.masked_fill((gt_index < 0) & (inside > share), IGNORED)

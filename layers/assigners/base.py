@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from layers.boxes import area
 from layers.records import Bound, Record, Registry
 
 BACKGROUND = -1
@@ -37,8 +38,8 @@ class Assignment:
 
 
 class Assigner(ABC):
-    """Base class. A subclass defines __call__ for one image, and may override batch() with
-    something faster.
+    """Base class. A subclass defines __call__ for one image; BatchAssigner is for those that take
+    a batch at once.
 
     needs_masks   the assigner reads ground-truth masks
     prototype_masks  it reads them at prototype size instead of network input size, and anchors and
@@ -89,6 +90,80 @@ class Assigner(ABC):
             lookup = torch.cat((rows, rows.new_tensor((IGNORED, BACKGROUND))))
             results.append(Assignment(lookup[one.gt_index], one.overlap))
         return _stack(results, anchors, boxes.shape[0])
+
+
+class BatchAssigner(Assigner):
+    """Base class of assigners that work on whole batches: a subclass defines some_images()."""
+
+    @abstractmethod
+    def some_images(
+        self,
+        anchors: Tensor,
+        level_sizes: Sequence[int],
+        boxes: Tensor,
+        real: Tensor,
+        crowd: Tensor,
+        masks: Sequence[Tensor] | None,
+    ) -> Assignment:
+        """As many images of a batch as hold CHUNK_ELEMENTS overlaps: boxes (b,M,4) float; real
+        (b,M) ground truths that anchors may learn from; crowd (b,M) crowd regions; other boxes are
+        padding."""
+
+    def __call__(
+        self,
+        anchors: Tensor,
+        level_sizes: Sequence[int],
+        gt_boxes: Tensor,
+        gt_masks: Tensor | None,
+        crowd_boxes: Tensor,
+    ) -> Assignment:
+        if gt_masks is not None and gt_masks.shape[0] != gt_boxes.shape[0]:
+            raise ValueError(
+                f"{gt_boxes.shape[0]} ground-truth boxes, but {gt_masks.shape[0]} masks"
+            )
+        boxes = torch.cat((gt_boxes, crowd_boxes))[None]  # (1,M+Mc,4)
+        crowd = (torch.arange(boxes.shape[1], device=boxes.device) >= gt_boxes.shape[0])[None]
+        masks = None if gt_masks is None else [gt_masks]
+        return self.batch(anchors, level_sizes, boxes, torch.ones_like(crowd), crowd, masks).image(
+            0
+        )
+
+    @torch.no_grad()
+    def batch(
+        self,
+        anchors: Tensor,
+        level_sizes: Sequence[int],
+        boxes: Tensor,
+        valid: Tensor,
+        crowd: Tensor,
+        masks: Sequence[Tensor] | None = None,
+    ) -> Assignment:
+        step = max(1, CHUNK_ELEMENTS // max(1, boxes.shape[1] * anchors.shape[0]))
+        anchors, boxes = anchors.float(), boxes.float()
+        parts = []
+        for first in range(0, max(1, boxes.shape[0]), step):  # no images: one empty part
+            some = slice(first, first + step)
+            parts.append(
+                self.some_images(
+                    anchors,
+                    level_sizes,
+                    boxes[some],
+                    valid[some] & ~crowd[some],
+                    valid[some] & crowd[some],
+                    None if masks is None else masks[some],
+                )
+            )
+        if len(parts) == 1:
+            return parts[0]
+        return Assignment(
+            torch.cat([p.gt_index for p in parts]), torch.cat([p.overlap for p in parts])
+        )
+
+
+def share_in_crowd(intersection: Tensor, crowd: Tensor, anchors: Tensor) -> Tensor:
+    """(b,A) the largest share of each anchor (A,4) that lies inside one crowd region, from the
+    areas (b,M,A) that it shares with boxes of which those in crowd (b,M) are such regions."""
+    return intersection.masked_fill(~crowd[..., None], 0).amax(1) / area(anchors)
 
 
 ASSIGNERS = Registry("assigner", Record)

@@ -14,11 +14,12 @@ from layers.assigners.base import (
     BACKGROUND,
     CHUNK_ELEMENTS,
     IGNORED,
-    Assigner,
     Assignment,
+    BatchAssigner,
     register_assigner,
+    share_in_crowd,
 )
-from layers.boxes import area, iou_from_intersection, pairwise_intersection
+from layers.boxes import iou_from_intersection, pairwise_intersection
 from layers.records import Bound
 
 
@@ -27,7 +28,7 @@ from layers.records import Bound
     bounds={"positive": Bound("(0, 1]"), "negative": Bound("[0, 1]"), "crowd": Bound("[0, 1]")},
     source="SSD (Liu et al., ECCV 2016), section 2.2, with YOLACT's ignored band and crowds",
 )
-class MaxIoU(Assigner):
+class MaxIoU(BatchAssigner):
     """YOLACT's rule: the ground truth of highest IoU, and for each of them its best free anchor.
 
     An anchor belongs to the ground truth of highest IoU if that is at least `positive`, is
@@ -49,53 +50,24 @@ class MaxIoU(Assigner):
             raise ValueError(f"negative={negative} must be at most positive={positive}")
         self.positive, self.negative, self.crowd = positive, negative, crowd
 
-    def __call__(
-        self,
-        anchors: Tensor,
-        level_sizes: Sequence[int],
-        gt_boxes: Tensor,
-        gt_masks: Tensor | None,
-        crowd_boxes: Tensor,
-    ) -> Assignment:
-        boxes = torch.cat((gt_boxes, crowd_boxes))[None]  # (1,M+Mc,4)
-        crowd = (torch.arange(boxes.shape[1], device=boxes.device) >= gt_boxes.shape[0])[None]
-        both = self.batch(anchors, level_sizes, boxes, torch.ones_like(crowd), crowd)
-        return both.image(0)
-
-    @torch.no_grad()
-    def batch(
+    def some_images(
         self,
         anchors: Tensor,
         level_sizes: Sequence[int],
         boxes: Tensor,
-        valid: Tensor,
+        real: Tensor,
         crowd: Tensor,
-        masks: Sequence[Tensor] | None = None,
+        masks: Sequence[Tensor] | None,
     ) -> Assignment:
         # Nothing here reads a value back to the host: padding takes part in every step with an IoU
         # of -1.
-        step = max(1, CHUNK_ELEMENTS // max(1, boxes.shape[1] * anchors.shape[0]))
-        parts = [
-            self._assign(anchors.float(), b.float(), v & ~c, v & c)
-            for b, v, c in zip(boxes.split(step), valid.split(step), crowd.split(step), strict=True)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        return Assignment(
-            torch.cat([p.gt_index for p in parts]), torch.cat([p.overlap for p in parts])
-        )
-
-    def _assign(self, anchors: Tensor, boxes: Tensor, real: Tensor, crowd: Tensor) -> Assignment:
-        """boxes (b,M,4); real (b,M) ground truths that anchors may learn from; crowd (b,M) crowd
-        regions."""
         shape = (boxes.shape[0], anchors.shape[0])
         if boxes.shape[1] == 0 or anchors.shape[0] == 0:
             return Assignment(
                 real.new_full(shape, BACKGROUND, dtype=torch.int64), boxes.new_zeros(shape)
             )
         intersection = pairwise_intersection(boxes, anchors)  # (b,M,A)
-        # (b,A) largest share in one region
-        inside_crowd = intersection.masked_fill(~crowd[..., None], 0).amax(1) / area(anchors)
+        inside_crowd = share_in_crowd(intersection, crowd, anchors)  # (b,A)
         iou = iou_from_intersection(intersection, boxes, anchors).masked_fill_(~real[..., None], -1)
         overlap, best = iou.max(1)  # (b,A)
         index = torch.where(

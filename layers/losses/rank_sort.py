@@ -4,11 +4,15 @@ themselves by their soft target.
 n logits of which p are positive, s their logits, y their soft targets, H(x) = clip(x / (2 delta) +
 1/2, 0, 1), over positives i:
 
-    FP(i) = sum of H(s_j - s_i) over negatives j      R(i), E(i) = sums of H(s_j - s_i) and of H(s_j
-        - s_i) (1 - y_j) over positives j
-    ranking(i) = FP(i) / (R(i) + FP(i))               R'(i), E'(i) = the same over positives with
-        y_j >= y_i
-    sorting(i) = E(i) / R(i) - E'(i) / R'(i)          the losses are the means over i
+    FP(i)    = sum of H(s_j - s_i) over negatives j
+    R(i)     = sum of H(s_j - s_i) over positives j
+    E(i)     = sum of H(s_j - s_i) (1 - y_j) over positives j
+    R'(i), E'(i)  the same over positives with y_j >= y_i
+
+    ranking(i) = FP(i) / (R(i) + FP(i))
+    sorting(i) = E(i) / R(i) - E'(i) / R'(i)
+
+The losses are the means over i.
 
 The gradient is the paper's identity update: what i has too much of is charged to i, and to the j
 that cause it in proportion to their H(s_j - s_i). H is piecewise linear, so each of these sums is a

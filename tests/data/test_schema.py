@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from data.schema import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, prototype_size
+from layers.anchors import level_shapes
 
 
 @pytest.mark.parametrize(
@@ -12,6 +13,7 @@ from data.schema import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 )
 def test_prototype_size(size, expected):
     assert prototype_size(size) == expected  # 550 -> 138 is the published model's
+    assert prototype_size(size) == 2 * level_shapes(size)[0][0]
 
 
 def test_mask_iou_net_needs_prototypes_of_63_pixels():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layers.anchors import level_sizes, make_anchors
+from layers.anchors import level_shapes, level_sizes, make_anchors
 
 
 def test_order_is_row_column_scale_ratio():
@@ -65,3 +65,16 @@ def test_level_sizes_count_the_anchors(shapes, scales, ratios):
 def test_mistakes_are_named(shapes, scales, ratios, message):
     with pytest.raises(ValueError, match=message):
         make_anchors(shapes, scales, ratios, image_size=64)
+
+
+@pytest.mark.parametrize("size", [64, 230, 248, 249, 550, 551, 700])
+def test_maps_are_those_of_halvings_that_round_up(size):
+    side, expected = size, []
+    for halving in range(7):
+        side = (side + 1) // 2
+        expected += [(side, side)] if halving >= 2 else []
+    assert level_shapes(size) == expected and level_shapes(size, 3) == expected[:3]
+
+
+def test_maps_of_the_published_model():
+    assert [h for h, _ in level_shapes(550)] == [69, 35, 18, 9, 5]

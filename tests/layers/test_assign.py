@@ -15,7 +15,7 @@ from layers.assign import (
     build_assigner,
     register_assigner,
 )
-from layers.assigners import max_iou
+from layers.assigners import base, max_iou
 from layers.assigners.max_iou import claim_best_anchors
 from layers.boxes import corners, pairwise_iou
 
@@ -158,7 +158,8 @@ def batch_of_images(padding):
 @pytest.mark.parametrize("padding", [0.0, 30.0, -1.0])
 @pytest.mark.parametrize("chunk", [1, 10**9])
 def test_a_padded_batch_equals_single_images(monkeypatch, padding, chunk):
-    monkeypatch.setattr(max_iou, "CHUNK_ELEMENTS", chunk)
+    for module in (base, max_iou):
+        monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
     boxes, valid, crowd = batch_of_images(padding)
     assigner = build_assigner("max_iou")
     together = assigner.batch(ANCHORS, LEVELS, boxes, valid, crowd)

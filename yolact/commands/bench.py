@@ -2,17 +2,17 @@
 
     python scripts/bench.py                                        every section on yolact_base
     python scripts/bench.py forward step --config yolact_plus_base --device cuda
-    python scripts/bench.py forward detect criterion step --against PATH    the same work on a
-        checkout of the original code
+    python scripts/bench.py forward detect criterion step --against PATH
+        the same work on a checkout of the original code
 
-forward     model(image), one image                       criterion  losses forward and backward,
-            two images
-detect      NMS, masks and re-scoring to 640x480          step       forward, criterion, backward,
-            optimiser, two images
-train       a real training step, stage by stage          loader     images a second out of the
-            training loader
-inference   a picture from file pixels to masks, by stage evaluate   images a second through
-            evaluation and COCOeval
+forward     model(image), one image
+detect      NMS, masks and re-scoring to 640x480
+criterion   losses forward and backward, two images
+step        forward, criterion, backward, optimiser, two images
+train       a real training step, stage by stage
+loader      images a second out of the training loader
+inference   a picture from file pixels to masks, by stage
+evaluate    images a second through evaluation and COCOeval
 losses      criterion with each mask loss, as a multiple of its time with bce
 assign      anchor assignment of one image with 8 and with 100 objects by every assigner, and by
             brute force

@@ -35,9 +35,11 @@ STAGES = ("preprocess", "forward", "nms", "masks", "paste")
 class BenchmarkResult:
     """Milliseconds of each stage and of their total, one image at a time.
 
-    preprocess  resize and copy to the device     nms    decode boxes, suppress
-    forward     normalise and run the network     masks  assemble, crop, re-score     paste  resize
-                to the picture, threshold
+    preprocess  resize and copy to the device
+    forward     normalise and run the network
+    nms         decode boxes, suppress
+    masks       assemble, crop, re-score
+    paste       resize to the picture, threshold
     """
 
     median_ms: dict[str, float]

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from data.doctor.anchors import level_shapes
 from data.doctor.check import check_dataset
 from data.doctor.findings import listing
 from data.resolve import load_config
@@ -243,12 +242,6 @@ def test_anchor_coverage_follows_the_anchors(tmp_path):
         and "anchor_scales" in f.problem.fix
         for f in findings(far)
     )
-
-
-def test_level_shapes_are_the_networks():
-    assert [h for h, _ in level_shapes(550)] == [69, 35, 18, 9, 5] and [
-        h for h, _ in level_shapes(230)
-    ] == [29, 15, 8, 4, 2]
 
 
 def test_the_script_reports_and_exits_with_0_1_or_2(tmp_path):

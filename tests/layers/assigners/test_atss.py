@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layers.assign import Assigner, build_assigner, gma_iou
-from layers.assigners import atss as assign_atss
+from layers.assigners import base
 from layers.assigners import mask_iou as assign_gmaiou
 from layers.assigners.atss import MEASURES, nearest_anchors
 from layers.boxes import pairwise_iou
@@ -180,7 +180,7 @@ def test_nothing_to_assign(measure):
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("chunk", [1, 10**9])
 def test_a_padded_batch_equals_single_images(monkeypatch, measure, chunk):
-    monkeypatch.setattr(assign_atss, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(base, "CHUNK_ELEMENTS", chunk)
     boxes, valid, crowd = batch_of_images(30.0)
     masks = [ellipses(b[v]) for b, v in zip(boxes, valid, strict=True)]
     assigner = build_assigner(f"atss(iou='{measure}')")
