@@ -139,7 +139,8 @@ class Criterion(nn.Module):
     extras            (name, (h,w)) that Targets must carry beside masks: what the mask loss needs,
                       at target_size, and coverages
     last_terms        of the last call, detached and divided as the losses are: {"bce": raw,
-                      "bce/weighted": as it enters the sum, ...}
+                      "bce/weighted": as it enters the sum, ...}. With mask_target='coverage' less
+                      what the term costs where p is the target (MaskLoss.floors): 0 is perfect
     last_gradients    of the last call, every gradients_every steps (0 = never): {"bce": (4,)
                       squared norms of the weighted term's gradient at the prototypes, from all,
                       small, medium and large instances}; see gradients.prototype_norms and shares
@@ -443,14 +444,19 @@ class Criterion(nn.Module):
             extras=instances.extras,
             generator=generator,
         )
-        sums = {
-            part.label: (value * (scale if part.rescale else certainty)).sum()
-            for part, value in zip(self.mask_loss.parts, values.values(), strict=True)
-        }
+        scales = {part.label: scale if part.rescale else certainty for part in self.mask_loss.parts}
+        sums = {label: (value * scales[label]).sum() for label, value in values.items()}
         weights = dict(zip(sums, self.mask_loss.weights(step), strict=True))
+        # targets of 0 and 1 cost nothing where p is the target
+        floors = (
+            self.mask_loss.floors(instances.target, instances.boxes, extras=instances.extras)
+            if self.coverage
+            else {}
+        )
         self.last_terms = {}
         for label, raw in sums.items():
-            self.last_terms[label] = raw.detach() / normalizers.positives
+            least = (floors[label] * scales[label]).sum() if label in floors else 0.0
+            self.last_terms[label] = _detached(raw - least) / normalizers.positives
             self.last_terms[f"{label}/weighted"] = (
                 self.weights["mask"] * _detached(weights[label]) * self.last_terms[label]
             )

@@ -206,9 +206,11 @@ class MaskLoss(nn.Module):
         step: int = 0,
         extras: Mapping[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
+        parts: Iterable[MaskTerm] | None = None,
     ) -> dict[str, Tensor]:
-        """{label: (N,)}: each term without its coefficient and weight, in written order. Arguments
-        as in forward."""
+        """{label: (N,)}: each term without its coefficient and weight, in written order. parts: of
+        these terms only. Other arguments as in forward."""
+        parts = self.parts if parts is None else tuple(parts)
         _check_shapes(logits, target, boxes, self.stride)
         extras = self._extras(extras or {}, logits.shape[0])
         with torch.autocast(logits.device.type, enabled=False):
@@ -216,7 +218,7 @@ class MaskLoss(nn.Module):
                 logits = logits.float()
             # loss functions need not handle an empty batch; the graph is kept
             if logits.shape[0] == 0:
-                return {part.label: logits.sum((1, 2)) for part in self.parts}
+                return {part.label: logits.sum((1, 2)) for part in parts}
 
             view = _Region(
                 logits,
@@ -229,13 +231,32 @@ class MaskLoss(nn.Module):
                 name: extra.to(logits.dtype) if extra.is_floating_point() else extra
                 for name, extra in own.items()
             }
-            values = [_evaluate(part, view, own, generator) for part in self.parts]
+            values = [_evaluate(part, view, own, generator) for part in parts]
             return {
                 part.label: value
                 if part.balance == "none"
                 else value * _balance(part.balance, view.target, extras)
-                for part, value in zip(self.parts, values, strict=True)
+                for part, value in zip(parts, values, strict=True)
             }
+
+    @torch.no_grad()
+    def floors(
+        self, target: Tensor, boxes: Tensor, *, extras: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """{label: (N,)}: what a term costs where p is the target, which is the least that it can
+        cost: the entropy of bce, 0 of mse. Arguments and values as of `terms`, without logits.
+
+        Terms that are least elsewhere (LossInfo.soft) have none, nor have those that draw pixels.
+        A target of 0 and 1 has floors of 0, but for what outside='charge' charges."""
+        exact = [
+            part
+            for part in self.parts
+            if part.info.soft_of(part.params) == "exact" and not part.random
+        ]
+        if not exact:
+            return {}
+        logits = read_target(target, boxes.dtype).logit().clamp(OUTSIDE_LOGIT, -OUTSIDE_LOGIT)
+        return self.terms(logits, target, boxes, extras=extras, parts=exact)
 
     def weights(self, step: int) -> list[float | Tensor]:
         """What each term is multiplied by at this step, a 0-d tensor where training finds it."""

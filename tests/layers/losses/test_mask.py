@@ -251,6 +251,56 @@ def test_double_precision_is_left_alone():
     assert torch.autograd.gradcheck(lambda x: loss(x, target, BOX), x)
 
 
+def entropy(t):
+    return -(t * t.log() + (1 - t) * (1 - t).log()).nan_to_num()
+
+
+def test_floors_are_what_terms_cost_where_p_is_the_target():
+    target = torch.zeros(1, 8, 8, dtype=torch.float64)
+    target[0, 3:5, 2:5] = torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64)
+    loss = build_mask_loss(
+        "bce + log_cosh_bce(region='image') + mse + dice + dice(denominator='squares') + focal "
+        "+ bce(sampling=hardest(0.25)) + mse(sampling=points(9))"
+    )
+    floors = loss.floors(target, BOX.double())
+    costs = entropy(target)
+    assert floors["bce"].item() == pytest.approx(costs.sum().item() / 16)
+    assert floors["log_cosh_bce(region='image')"].item() == pytest.approx(
+        costs.cosh().log().mean().item()
+    )
+    assert floors["mse"].item() == pytest.approx(0, abs=1e-15)
+    assert floors["dice(denominator='squares')"].item() == pytest.approx(0, abs=1e-15)
+    # 9 of 36 pixels stand for all; 4 of them have an entropy
+    assert floors["bce(sampling=hardest(0.25))"].item() == pytest.approx(
+        4 * costs.sum().item() / 16
+    )
+    assert list(floors) == [
+        "bce",
+        "log_cosh_bce(region='image')",
+        "mse",
+        "dice(denominator='squares')",
+        "bce(sampling=hardest(0.25))",
+    ]
+
+
+@pytest.mark.parametrize("expression", ["bce", "bce(sampling=hardest(0.25))", "log_cosh_bce"])
+def test_nothing_costs_less_than_its_floor(expression):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(1, 8, 8, generator=generator, dtype=torch.float64)
+    loss = build_mask_loss(expression)
+    floor = loss.floors(target, BOX.double())[expression]
+    for spread in (1e-3, 0.1, 3.0):
+        noise = spread * torch.randn(target.shape, generator=generator, dtype=torch.float64)
+        assert loss(target.logit() + noise, target, BOX.double()) > floor
+
+
+def test_targets_of_0_and_1_have_no_floor():
+    _, target = instance()
+    loss = build_mask_loss("bce + mse + log_cosh_bce + smooth_l1(region='image')")
+    assert all(value.item() < 1e-30 for value in loss.floors(target, BOX).values())
+    assert loss.floors(target[:0], BOX[:0])["bce"].shape == (0,)
+
+
 def test_no_instances():
     logits = torch.zeros(0, 8, 8, requires_grad=True)
     value = build_mask_loss("bce + mse")(logits, torch.zeros(0, 8, 8), torch.zeros(0, 4))

@@ -108,6 +108,35 @@ def test_distances_are_carried_as_their_subpixel_form():
     assert mask_term(criterion, make_predictions(2), targets)["mask"].isfinite()
 
 
+def test_what_is_logged_of_coverages_is_0_at_a_perfect_mask():
+    """Losses and gradients keep the entropy; `terms` of the log do not."""
+    predictions, targets = make_predictions(2), [make_targets(3), make_targets(2, seed=1)]
+    criterion, _ = make_criterion("bce + 2*mse + dice", mask_target="coverage")
+    loss = mask_term(criterion, predictions, targets)["mask"]
+    terms = dict(criterion.last_terms)
+    assert not any(value.requires_grad for value in terms.values())
+    mask_loss = criterion.mask_loss
+    mask_loss.floors = lambda *arguments, **options: {}
+    assert torch.equal(mask_term(criterion, predictions, targets)["mask"], loss)
+    raw = criterion.last_terms
+    taken = raw["bce"] - terms["bce"]
+    assert taken > 0.01 and abs(raw["mse"] - terms["mse"]) < 1e-8 and raw["dice"] == terms["dice"]
+    torch.testing.assert_close(
+        raw["bce/weighted"] - terms["bce/weighted"], criterion.weights["mask"] * taken
+    )
+    torch.testing.assert_close(
+        sum(value for label, value in raw.items() if "weighted" in label), loss.detach()
+    )
+    # logits of the coverages themselves, in place of what prototypes and coefficients give
+    del mask_loss.floors
+    exact = mask_loss.terms
+    mask_loss.terms = lambda logits, target, *rest, **options: exact(
+        (target / 255).logit().clamp(-100, 100), target, *rest, **options
+    )
+    mask_term(criterion, predictions, targets)
+    assert criterion.last_terms["bce"] == criterion.last_terms["mse"] == 0
+
+
 def test_points_read_the_upsampled_map():
     """With the same value everywhere, a sample is the whole; and on average it is as well."""
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,3 @@
-import math
 import re
 from pathlib import Path
 
@@ -207,11 +206,3 @@ def test_the_documented_table_has_every_loss_as_it_is():
         }.items()
     )
     assert {loss.partition("(")[0] for loss in stated} == set(names())
-
-
-def test_the_entropy_is_what_bce_costs_at_best():
-    target = torch.tensor([[[0.25, 0.5]]], dtype=torch.float64)
-    entropy = (0.25 * math.log(4) + 0.75 * math.log(4 / 3) + math.log(2)) / 2
-    assert build_mask_loss("bce(region='image')")(
-        target.logit(), target, WHOLE.double()
-    ).item() == pytest.approx(entropy, rel=1e-12)
