@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -25,6 +25,7 @@ ANNOTATION_FILE = "coco_annotations.json"
 # work in progress, inside the output folder so that the final step is a rename on one file system
 PARTIAL = ".partial"
 _SMALLEST_SIZE = 96
+NEAREST = 4  # largest zoom
 _BYTES_PER_PIXEL = 0.8  # of the JPEGs, generous; for the message about a full disk
 
 
@@ -36,14 +37,16 @@ def generate(
     size: int = 512,
     seed: int = 0,
     max_instances: int = 1,
+    zoom: float = 1.0,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Writes the stand-in to out_dir and returns that folder; a split of 0 images is left out.
 
     size is the side of the square images in pixels (the objects scale with it), max_instances the
-    most butts in an image (their number is uniform from 1). The files depend on seed, size and
-    max_instances only: not on workers (None = one per available CPU), and image i not on the number
+    most butts in an image (their number is uniform from 1), zoom how much nearer the camera is than
+    in the real set. The files depend on seed, size, max_instances and zoom only: not on workers
+    (None = one per available CPU), and image i not on the number
     of images. out_dir appears complete or, after an error, not at all.
 
     Raises ValueError for senseless arguments and for an out_dir with other content, OSError where
@@ -51,6 +54,8 @@ def generate(
     """
     out_dir, counts = Path(out_dir), dict(zip(SPLITS, (train, val), strict=True))
     _check_arguments(counts, size, seed, max_instances, workers)
+    if not 1 <= zoom <= NEAREST:
+        raise ValueError(f"zoom={zoom}: use a number from 1 to {NEAREST}")
     existed = _check_folder(out_dir)
     work = out_dir / PARTIAL
     try:
@@ -61,9 +66,8 @@ def generate(
                 work / split,
                 split,
                 counts[split],
-                size,
+                partial(_write_image, size=size, seed=seed, max_instances=max_instances, zoom=zoom),
                 seed,
-                max_instances,
                 _worker_count(workers),
                 progress,
             )
@@ -149,22 +153,14 @@ def _write_split(
     folder: Path,
     split: str,
     count: int,
-    size: int,
+    write_image: Callable[..., tuple[dict, list[dict]]],
     seed: int,
-    max_instances: int,
     workers: int,
     progress: bool,
 ) -> None:
     images_dir = folder / IMAGES_FOLDER
     images_dir.mkdir(parents=True)
-    make = partial(
-        _write_image,
-        images_dir=images_dir,
-        split=split,
-        size=size,
-        seed=seed,
-        max_instances=max_instances,
-    )
+    make = partial(write_image, images_dir=images_dir, split=split)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     made = _in_order(make, count, min(workers, count))
@@ -222,11 +218,18 @@ def _in_order(make, count: int, workers: int) -> Iterator[tuple[dict, list[dict]
 
 
 def _write_image(
-    index: int, *, images_dir: Path, split: str, size: int, seed: int, max_instances: int
+    index: int,
+    *,
+    images_dir: Path,
+    split: str,
+    size: int,
+    seed: int,
+    max_instances: int,
+    zoom: float,
 ) -> tuple[dict, list[dict]]:
     """Renders and writes one image; returns its JSON record and those of its objects, without ids
     that need the others."""
-    scene = render(seed, split, index, size=size, max_instances=max_instances)
+    scene = render(seed, split, index, size=size, max_instances=max_instances, zoom=zoom)
     name = f"{index:08d}.jpg"
     ok, data = cv2.imencode(
         ".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality]

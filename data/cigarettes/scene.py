@@ -51,7 +51,9 @@ class Layout:
     rng: np.random.Generator
 
 
-def image_layout(seed: int, split: str, index: int, *, size: int, max_instances: int = 1) -> Layout:
+def image_layout(
+    seed: int, split: str, index: int, *, size: int, max_instances: int = 1, zoom: float = 1.0
+) -> Layout:
     """Sizes and places of the butts of image `index`: a function of its arguments alone, so any
     worker draws the same.
 
@@ -66,7 +68,7 @@ def image_layout(seed: int, split: str, index: int, *, size: int, max_instances:
     taken = np.zeros((size, size), bool) if len(points) > 1 else None
     butts = []
     for u in points:
-        butts.append(place_butt(rng, size, u, taken))
+        butts.append(place_butt(rng, size, u, taken, zoom))
         if taken is not None:
             taken |= silhouette(butts[-1].outline, (0, 0, size, size), 1)[0] > 0
     return Layout(tuple(butts), rng)
@@ -146,15 +148,17 @@ class Scene:
     jpeg_quality: int
 
 
-def render(seed: int, split: str, index: int, *, size: int, max_instances: int = 1) -> Scene:
+def render(
+    seed: int, split: str, index: int, *, size: int, max_instances: int = 1, zoom: float = 1.0
+) -> Scene:
     """Renders image `index` of a split: the same bytes for the same arguments, whatever was
-    rendered before."""
-    layout = image_layout(seed, split, index, size=size, max_instances=max_instances)
-    rng, scale = layout.rng, size / REFERENCE_SIZE
+    rendered before. zoom: how much nearer the camera is than the real set's."""
+    layout = image_layout(seed, split, index, size=size, max_instances=max_instances, zoom=zoom)
+    rng, scale = layout.rng, zoom * size / REFERENCE_SIZE
     light = sample_light(rng)
     ground = str(rng.choice(list(_GROUND_SHARES), p=list(_GROUND_SHARES.values())))
-    zoom = scale * rng.uniform(0.75, 1.4)
-    canvas = GROUNDS[ground](rng, size, zoom, light).astype(np.float32)
+    detail = scale * rng.uniform(0.75, 1.4)
+    canvas = GROUNDS[ground](rng, size, detail, light).astype(np.float32)
     _scatter(canvas, ground, layout.butts, light, rng, scale)
     looks = []
     for butt in layout.butts:

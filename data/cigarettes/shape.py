@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+LONGEST = 0.7  # of the image's side, for a butt that a zoom enlarges
 REFERENCE_SIZE = 512  # the quantiles are pixels of an image of this side; other sizes scale
 LENGTH_QUANTILES = (50.0, 86.0, 164.0)  # 5, 50, 95 % of the long side of the min-area rectangle
 WIDTH_QUANTILES = (18.0, 28.0, 43.0)  # same of its short side
@@ -194,10 +195,14 @@ def moved(rod: Rod, by: np.ndarray) -> Rod:
 
 
 def place_butt(
-    rng: np.random.Generator, size: int, u: np.ndarray, taken: np.ndarray | None = None
+    rng: np.random.Generator,
+    size: int,
+    u: np.ndarray,
+    taken: np.ndarray | None = None,
+    zoom: float = 1.0,
 ) -> Rod:
     """A butt inside a size x size image; u (5,) in (0, 1) fixes length, width, angle and the first
-    try of the centre.
+    try of the centre. zoom enlarges it, up to LONGEST of the image's side.
 
     A place that touches the border or a pixel of `taken` (size, size) is drawn again, the butt
     stays as it is.
@@ -205,7 +210,10 @@ def place_butt(
     Raises Crowded if no place is found.
     """
     scale = size / REFERENCE_SIZE
-    rod = make_rod(rng, *sample_extent(u[:2], scale), angle=2 * math.pi * float(u[2]))
+    length, width = sample_extent(u[:2], scale)
+    if zoom > 1:
+        zoom = min(zoom, max(1.0, LONGEST * size / length))
+    rod = make_rod(rng, length * zoom, width * zoom, angle=2 * math.pi * float(u[2]))
     low, high = (edge * scale for edge in CENTRE_RANGE)
     for attempt in range(MAX_PLACEMENTS):
         centre = low + (high - low) * (u[3:5] if attempt == 0 else rng.random(2))

@@ -350,3 +350,16 @@ def test_command_line_and_contact_sheet(tmp_path):
     )
     with pytest.raises(ValueError, match=".jpg or .png"):
         contact_sheet(out, tmp_path / "sheet.txt", count=1)
+
+
+def test_a_nearer_camera_sees_larger_butts_that_stay_inside():
+    def longest(zoom):
+        layouts = [image_layout(0, "train", i, size=128, zoom=zoom) for i in range(40)]
+        outlines = [butt.outline for layout in layouts for butt in layout.butts]
+        assert all(o.min() > 0 and o.max() < 128 for o in outlines)
+        return np.median([np.ptp(o, axis=0).max() for o in outlines])
+
+    assert longest(2) == pytest.approx(2 * longest(1), rel=0.1)
+    assert longest(4) <= 0.75 * 128
+    with pytest.raises(ValueError, match="zoom=5"):
+        generate("unused", train=1, val=0, zoom=5)

@@ -25,6 +25,7 @@ def _make(args: argparse.Namespace) -> int:
         size=args.size,
         seed=args.seed,
         max_instances=args.max_instances,
+        zoom=args.zoom,
         workers=args.workers,
     )
     print(f"wrote {args.train} training and {args.val} validation images to {out}")
@@ -60,6 +61,12 @@ def program(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default 0)")
     parser.add_argument(
         "--max_instances", type=int, default=1, help="most butts in an image (default 1)"
+    )
+    parser.add_argument(
+        "--zoom",
+        type=float,
+        default=1.0,
+        help="how much nearer the camera is than in the real set, of small butts (default 1)",
     )
     parser.add_argument(
         "--workers", type=int, default=None, help="processes (default: one per CPU)"
