@@ -17,7 +17,7 @@ from layers.losses.decorators import (
     pixel_loss,
     region_loss,
 )
-from layers.losses.terms import boundary, lovasz, pixel, region, survey  # noqa: F401  register
+from layers.losses.terms import boundary, lovasz, pixel, region, soft, survey  # noqa: F401  register
 from layers.records import Bound, Param, ParameterError
 
 __all__ = [
