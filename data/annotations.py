@@ -8,7 +8,7 @@ are shared between processes and take a tenth of the memory.
 
 from __future__ import annotations
 
-import json
+import warnings
 from array import array
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,20 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from data.contents import parse_json
 from data.rules import (
+    CATEGORY_KEYS,
+    IMAGE_KEYS,
     Id,
     annotation_problem,
     category_labels,
-    has_size,
-    lacking,
-    other_type,
+    category_problem,
+    image_problem,
+    is_crowd,
+    is_id,
+    reference_problem,
+    size_of,
 )
-from layers.problems import Problem, ProblemError
+from data.segmentation import encoded, mask_lengths
+from layers.problems import DataWarning, Problem, ProblemError, few, shown
 
 LISTS = ("images", "annotations", "categories")  # of a COCO-format file
 DOCTOR = "run scripts/check_data.py on the data set to see every such case"
+FOR_TRAINING = frozenset((*IMAGE_KEYS, *CATEGORY_KEYS, "bbox", "segmentation"))
+MOST_LEFT_OUT = 0.01  # share of annotations that may be unusable before reading stops
 
 
 @dataclass
@@ -58,10 +66,15 @@ class AnnotationTable:
     ring_start: np.ndarray
     category_of_label: dict[int, Id]
     # annotations left out: their box has no width or no height
-    zero_area: list[Id] = field(default_factory=list)
+    zero_area: list[Any] = field(default_factory=list)
 
     def rows(self, image: int) -> range:
         return range(int(self.start[image]), int(self.start[image + 1]))
+
+    def size(self, image: int) -> tuple[int, int]:
+        """(height, width) of image i."""
+        height, width = self.sizes[image].tolist()
+        return height, width
 
     def encoded_mask(self, row: int, height: int, width: int) -> dict[str, Any]:
         """Instance `row` as a pycocotools RLE of an image of height x width."""
@@ -75,50 +88,6 @@ class AnnotationTable:
         return encoded(polygons, height, width)
 
 
-def encoded(
-    segmentation: Mapping[str, Any] | list[list[float]], height: int, width: int
-) -> dict[str, Any]:
-    """A COCO segmentation (polygons, or an RLE with counts as text or as numbers) of an image of
-    height x width as a pycocotools RLE."""
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return dict(segmentation)
-
-
-def parse_json(path: str | Path, what: str, *, if_absent: str = "check the path") -> Any:
-    """What a JSON file holds. ProblemError names the file as `what`, the position of a mistake and
-    the fix (if_absent: of a missing file)."""
-    path = Path(path)
-    where = f"{what} {path}"
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ProblemError(Problem("does not exist", where, if_absent)) from None
-    except IsADirectoryError:
-        raise ProblemError(Problem("is a folder", where, "give the JSON file itself")) from None
-    except UnicodeDecodeError as error:
-        raise ProblemError(
-            Problem(f"is not text (byte {error.start})", where, "unpack it, or copy it again")
-        ) from None
-    if not text.strip():
-        raise ProblemError(Problem("is empty", where, "copy it again"))
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        # an unterminated string is reported at its start
-        cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
-        raise ProblemError(
-            Problem(
-                f"is not valid JSON at line {error.lineno}, column {error.colno} "
-                f"(character {error.pos} of {len(text)}; {error.msg})",
-                where,
-                "copy or download it again, it is cut off there" if cut else "correct it there",
-            )
-        ) from None
-
-
 def read_coco(path: str | Path) -> dict[str, Any]:
     """The COCO-format dictionary in a file. ProblemError names the file, the position of a mistake
     and the fix."""
@@ -128,31 +97,154 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         if_absent="correct the data paths of the config, or get the set; scripts/prepare_*.py "
         "say where from, and scripts/make_cigarettes.py makes the Cigarettes stand-in",
     )
-    where = f"annotation file {path}"
+    check_structure(content, f"annotation file {path}")
+    return content
+
+
+def check_structure(content: Any, where: str) -> None:
+    """ProblemError where content is not three lists of objects, as COCO's is."""
+    found = _structure_problem(content)
+    if found is not None:
+        raise ProblemError(found.at(where))
+
+
+def _structure_problem(content: Any) -> Problem | None:
     missing = [
         key
         for key in LISTS
-        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+        if not isinstance(content, Mapping) or not isinstance(content.get(key), list)
     ]
     if missing:
-        raise ProblemError(
-            Problem(
-                f"has no list of {', '.join(missing)}, so it is not COCO 'instances' JSON",
-                where,
-                "convert it, or give the instances file (captions and keypoints files do not do)",
-            )
+        return Problem(
+            f"has no list of {', '.join(missing)}, so it is not COCO 'instances' JSON",
+            fix="convert it, or give the instances file (captions and keypoints files do not do)",
         )
     for key in LISTS:
         for number, entry in enumerate(content[key]):
             if not isinstance(entry, dict):
-                raise ProblemError(
-                    Problem(
-                        f"has {entry!r} as entry {number} of {key}, not an object",
-                        where,
-                        "correct or remove it",
-                    )
-                )
-    return content
+                what = f"has {shown(entry)} as entry {number} of {key}, not an object"
+                return Problem(what, fix="correct or remove it")
+    return None
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """An entry that cannot be used: the list it is in, the kind of its mistake, and the image that
+    an annotation belongs to."""
+
+    section: str
+    kind: str
+    problem: Problem
+    image: Any = None
+
+
+@dataclass
+class SoundContent:
+    """What of a COCO-format file can be used, in its order, and the flaws of the rest. total:
+    annotations in the file."""
+
+    images: dict[Id, dict[str, Any]]
+    categories: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    flaws: list[Flaw]
+    total: int
+
+    @property
+    def left_out(self) -> list[Flaw]:
+        """The flaws of annotations."""
+        return [flaw for flaw in self.flaws if flaw.section == "annotations"]
+
+    @property
+    def spoiled(self) -> set[Id]:
+        """The images of which no annotation can be used, though they have some: they are not
+        empty, so that they do not show what is background."""
+        usable = {annotation["image_id"] for annotation in self.annotations}
+        flawed = {flaw.image for flaw in self.left_out if is_id(flaw.image)}
+        return (flawed & self.images.keys()) - usable
+
+    def check(self, path: str | Path) -> None:
+        """ProblemError where an image or a category is unsound, or more than MOST_LEFT_OUT of the
+        annotations are; a DataWarning where some are."""
+        entries = [flaw for flaw in self.flaws if flaw.section != "annotations"]
+        left_out = self.left_out
+        if entries or len(left_out) > MOST_LEFT_OUT * self.total:
+            alike = entries or left_out
+            first, more = alike[0].problem, len(alike) - 1
+            told = f"{first.what} (and {more} more are unusable)" if more else first.what
+            raise ProblemError(
+                replace(first, what=told, fix=f"{first.fix}; {DOCTOR}").at(str(path))
+            )
+        if left_out:
+            warnings.warn(
+                f"{path}: left out {len(left_out)} of {self.total} annotations, which cannot be "
+                f"used: {few([flaw.problem.statement for flaw in left_out])}; {DOCTOR}",
+                DataWarning,
+                stacklevel=3,
+            )
+
+
+def sort_content(
+    content: Mapping[str, Any],
+    *,
+    needed: Collection[str] = FOR_TRAINING,
+    more_categories: Collection[Id] = (),
+) -> SoundContent:
+    """Tells the sound entries of COCO-format content from the others: the one reading that every
+    door shares.
+
+    needed: keys that must be there, FOR_TRAINING or fewer. more_categories: ids that annotations
+    may have beside those of the file, as of a label_map.
+    """
+    flaws: list[Flaw] = []
+    images: dict[Id, dict[str, Any]] = {}
+    for number, image in enumerate(content["images"]):
+        found = image_problem(image, number, needed) or _repeated_id(image, images)
+        if found is None:
+            images[image["id"]] = image
+        else:
+            flaws.append(Flaw("images", *found))
+    categories: dict[Id, dict[str, Any]] = {}
+    for number, category in enumerate(content["categories"]):
+        found = category_problem(category, number, needed) or _repeated_id(category, categories)
+        if found is None:
+            categories[category["id"]] = category
+        else:
+            flaws.append(Flaw("categories", *found))
+    annotations: list[dict[str, Any]] = []
+    known = {*categories, *more_categories}
+    sizes = {key: size_of(image) for key, image in images.items()}
+    lengths = mask_lengths(content["annotations"])
+    for number, (annotation, pixels) in enumerate(zip(content["annotations"], lengths)):
+        found = reference_problem(annotation, images, known) or annotation_problem(
+            annotation, sizes[annotation["image_id"]], needed, pixels
+        )
+        if found is None:
+            annotations.append(annotation)
+        else:
+            kind, problem = found
+            key = annotation.get("id")
+            name = f"annotation {f'number {number}' if key is None else shown(key)}"
+            flaws.append(Flaw("annotations", kind, problem.at(name), annotation.get("image_id")))
+    return SoundContent(
+        images, list(categories.values()), annotations, flaws, len(content["annotations"])
+    )
+
+
+def _repeated_id(entry: dict[str, Any], known: Mapping[Id, Any]) -> tuple[str, Problem] | None:
+    first = known.get(entry["id"])
+    if first is None:
+        return None
+    names = [shown(one.get("file_name", one.get("name"))) for one in (first, entry)]
+    where = " and ".join(names)
+    return "repeated", Problem(f"share the id {entry['id']!r}", where, "give each its own id")
+
+
+def read_sound(path: str | Path, *, more_categories: Collection[Id] = ()) -> SoundContent:
+    """What training can use of a COCO-format file. ProblemError for a file that cannot be read, and
+    as SoundContent.check() says; more_categories as of sort_content()."""
+    sound = sort_content(read_coco(path), more_categories=more_categories)
+    sound.check(path)
+    return sound
 
 
 def read_table(
@@ -165,93 +257,36 @@ def read_table(
     """Reads a COCO-format file. keep_empty: images without annotations stay. ProblemError names the
     first mistake and its fix.
 
-    Annotations whose box has no width or height are left out and listed in zero_area: COCO 2017
-    itself has one of them.
+    Unusable annotations are left out with a DataWarning where they are few, see
+    SoundContent.check(), and with them the images that have no others. Annotations whose box has
+    no width or height are left out and listed in zero_area: COCO 2017 itself has one of them.
     """
     path = Path(path)
-    content = read_coco(path)
-    images = _index_images(content["images"], path)
-    known = {category.get("id") for category in content["categories"]}
-    mapped = known | set(label_map or ())
+    sound = read_sound(path, more_categories=label_map or ())
     groups: dict[Id, list[dict]] = {}
-    zero_area: list[Id] = []
+    zero_area: list[Any] = []
     used: set[Id] = set()
-    for annotation in content["annotations"]:
-        problem = _first_problem(annotation, images, mapped)
-        if problem is not None:
-            told = replace(problem, fix=f"{problem.fix}; {DOCTOR}")
-            raise ProblemError(told.at(str(path)))
+    for annotation in sound.annotations:
         if not (annotation["bbox"][2] and annotation["bbox"][3]):
-            zero_area.append(annotation["id"])
+            zero_area.append(annotation.get("id"))
             continue
         used.add(annotation["category_id"])
         groups.setdefault(annotation["image_id"], []).append(annotation)
-    labels = category_labels(content["categories"], class_names, label_map, used, path)
+    labels = category_labels(sound.categories, class_names, label_map, used, path)
     # label_map may name categories of other files
+    known = {category["id"] for category in sound.categories}
     labels = {key: label for key, label in labels.items() if key in known or key in used}
-    kept = [image for key, image in images.items() if keep_empty or key in groups]
+    spoiled = sound.spoiled
+    kept = [
+        image
+        for key, image in sound.images.items()
+        if key in groups or (keep_empty and key not in spoiled)
+    ]
     for group in groups.values():
-        # stable: the order of the file, crowds last
-        group.sort(key=lambda a: bool(a.get("iscrowd", 0)))
+        group.sort(key=is_crowd)  # stable: the order of the file, crowds last
     table = _pack(path, kept, groups, labels)
     table.zero_area = zero_area
     return table
-
-
-def _first_problem(
-    annotation: dict[str, Any], images: Mapping[Id, dict], categories: Collection[Any]
-) -> Problem | None:
-    name = f"annotation {annotation.get('id', '(without id)')!r}"
-    image, category = annotation.get("image_id"), annotation.get("category_id")
-    if image is None or image not in images:
-        return Problem(
-            f"belongs to image {image!r}, which is not listed under images"
-            f"{other_type(image, images)}",
-            name,
-            "add the image or remove the annotation",
-        )
-    if category not in categories:
-        return Problem(
-            f"has category id {category!r}, which is not listed under categories"
-            f"{other_type(category, categories)}",
-            name,
-            "correct the id, or add the category",
-        )
-    found = annotation_problem(annotation, images[image]["height"], images[image]["width"])
-    return None if found is None else found[1]
-
-
-def _index_images(images: list[dict[str, Any]], path: Path) -> dict[Id, dict[str, Any]]:
-    index: dict[Id, dict[str, Any]] = {}
-    for number, image in enumerate(images):
-        problem = _image_problem(number, image, index)
-        if problem is not None:
-            raise ProblemError(problem.at(str(path)))
-        index[image["id"]] = image
-    return index
-
-
-def _image_problem(
-    number: int, image: dict[str, Any], index: Mapping[Id, dict[str, Any]]
-) -> Problem | None:
-    name = image.get("file_name", image.get("id", f"number {number}"))
-    where = f"image {name!r}"
-    missing = lacking(image)
-    if missing:
-        return Problem(f"has no {', '.join(missing)}", where, "add what is missing")
-    if not has_size(image):
-        return Problem(
-            f"has width {image['width']!r} and height {image['height']!r}",
-            where,
-            f"write the pixel size of the file; {DOCTOR}",
-        )
-    if image["id"] in index:
-        return Problem(
-            f"share the id {image['id']!r}",
-            f"images {index[image['id']]['file_name']!r} and {name!r}",
-            "give each its own id",
-        )
-    return None
 
 
 def _pack(
@@ -277,14 +312,14 @@ def _pack(
             ring_start.append(len(point_start) - 1)
             boxes.extend(annotation["bbox"])
             label_column.append(labels[annotation["category_id"]])
-            crowd.append(bool(annotation.get("iscrowd", 0)))
+            crowd.append(is_crowd(annotation))
         start.append(len(crowd))
     xywh = np.array(boxes, np.float64).reshape(-1, 4)
     return AnnotationTable(
         path=path,
         image_ids=[i["id"] for i in images],
         file_names=[i["file_name"] for i in images],
-        sizes=np.array([(i["height"], i["width"]) for i in images], np.int64).reshape(-1, 2),
+        sizes=np.array([size_of(i) for i in images], np.int64).reshape(-1, 2),
         start=np.array(start, np.int64),
         boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32),
         labels=np.array(label_column, np.int64),

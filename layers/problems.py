@@ -5,7 +5,42 @@ Code that needs a part takes the field. Nobody splits the sentence: a folder may
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+LONGEST = 1500  # characters of a message
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 6
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
+_BRIEF.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """repr() of a value of a file, in few words: long lists and texts are cut."""
+    return _BRIEF.repr(value)
+
+
+def printable(text: str, most: int = LONGEST) -> str:
+    """The text as a terminal or a table may get it: what is no printable character (line breaks,
+    escape sequences, marks that turn the direction, halves of characters) as its escape, and the
+    middle of more than `most` characters left out."""
+    if len(text) > most:
+        text = f"{text[: 2 * most // 3]} ... {text[-(most // 3) :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def few(items: Sequence[Any], most: int = 3) -> str:
+    """The first of many items, for a message."""
+    some = ", ".join(printable(str(item), 120) for item in items[:most])
+    return some + (", ..." if len(items) > most else "")
+
+
+class DataWarning(UserWarning):
+    """Something in a user's files that costs accuracy; the programs print it as one line."""
 
 
 @dataclass(frozen=True)

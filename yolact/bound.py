@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 
-from data.annotations import encoded, read_coco
-from data.rules import Id, annotation_problem, has_size, lacking
+from data.annotations import read_coco, sort_content
+from data.rules import is_crowd, size_of
 from data.schema import Config, prototype_size
+from data.segmentation import encoded
 from layers.names import unknown_name
 
 LIMIT = 2000  # instances that are looked at, unless told
@@ -255,19 +256,14 @@ def mask_bounds(
 def _usable(content: Mapping[str, Any]) -> list[tuple[dict[str, Any], tuple[int, int]]]:
     """(annotation, (height, width) of its image) of what training can learn from, ordered by the
     ids as text: an order that needs no seed."""
-    sizes: dict[Id, tuple[int, int]] = {
-        image["id"]: (int(image["height"]), int(image["width"]))
-        for image in content["images"]
-        if not lacking(image) and has_size(image)
-    }
+    sound = sort_content(content)
+    sizes = {key: size_of(image) for key, image in sound.images.items()}
     found = [
-        (annotation, sizes[annotation["image_id"]])
-        for annotation in content["annotations"]
-        if not annotation.get("iscrowd")
-        and annotation.get("image_id") in sizes
-        and annotation_problem(annotation, *sizes[annotation["image_id"]]) is None
+        (annotation, size)
+        for annotation in sound.annotations
+        if not is_crowd(annotation) and (size := sizes[annotation["image_id"]]) is not None
     ]
-    return sorted(found, key=lambda one: str(one[0]["id"]))
+    return sorted(found, key=lambda one: str(one[0].get("id")))
 
 
 def _rasterised(segmentation: Any, size: tuple[int, int]) -> Part | None:

@@ -197,14 +197,12 @@ def validation_interval(config: Config, epochs: int) -> int:
     number."""
     if epochs <= 0:
         return 0
-    from data.annotations import read_coco
+    from data.annotations import read_sound
 
     path = Path(config.data.root) / config.data.train_annotations
-    content = read_coco(path)
-    annotated = {annotation.get("image_id") for annotation in content["annotations"]}
-    images = sum(
-        config.data.keep_empty or image.get("id") in annotated for image in content["images"]
-    )
+    sound = read_sound(path, more_categories=config.data.label_map or ())
+    annotated = {annotation["image_id"] for annotation in sound.annotations}
+    images = sum(config.data.keep_empty or key in annotated for key in sound.images)
     if not images:
         raise ValueError(f"{path} has no images to train on")
     return max(1, epochs * images // config.train.batch_size)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.annotations import read_coco
-from data.doctor.findings import Findings, few
+from data.annotations import MOST_LEFT_OUT, SoundContent, read_coco, sort_content
+from data.doctor.findings import Findings
 from data.doctor.split import Split
-from data.rules import (
-    Id,
-    annotation_problem,
-    category_labels,
-    has_size,
-    lacking,
-    other_type,
-)
+from data.rules import Id, category_labels, category_name, is_id
 from data.schema import DataConfig
-from layers.problems import Problem, ProblemError
+from layers.problems import Problem, ProblemError, few, shown
 
 EDGE = 2  # pixels that a box may reach out of its image unremarked
 SWAPPED = " (were width and height of the images swapped?)"
@@ -38,12 +32,15 @@ def read_split(data: DataConfig, name: str, found: Findings) -> Split | None:
     except ProblemError as error:
         found.add("error", *error.problems)
         return None
-    split.categories = content["categories"]
-    _check_entries(split, content["images"], found)
+    sound = sort_content(content, more_categories=data.label_map or ())
+    split.take(sound)
+    _tell_flaws(split, sound, found)
+    _check_files(split, found)
+    _check_ids(split, content["annotations"], found)
     _check_folder(split, found)
-    _check_references(split, content["annotations"], data, found)
+    _check_zero_area(split, found)
     _check_positions(split, found)
-    _check_empty(split, data, found)
+    _check_empty(split, content["annotations"], data, found)
     _check_classes(split, data, found)
     return split
 
@@ -67,47 +64,76 @@ def check_shared_files(train: Split, val: Split, found: Findings, *, fast: bool)
         )
 
 
-# --------------------------------------------------------------------------- images that are listed
+# ------------------------------------------------------------------------------------------ entries
 
 
-def _check_entries(split: Split, images: list[dict[str, Any]], found: Findings) -> None:
-    if not images:
+def _tell_flaws(split: Split, sound: SoundContent, found: Findings) -> None:
+    """A finding a kind: errors, but for annotations that are few enough to be left out."""
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for flaw in sound.flaws:
+        kinds.setdefault((flaw.section, flaw.kind), []).append(flaw.problem)
+    few_enough = len(sound.left_out) <= MOST_LEFT_OUT * sound.total
+    for (section, kind), alike in kinds.items():
+        tolerable = section == "annotations" and few_enough
+        problem = _joined(alike)
+        if tolerable:
+            out = f"{len(alike)} of {sound.total} annotations are left out"
+            problem = replace(problem, what=f"{problem.what}; {out}")
+        elif kind == "outline" and len(alike) > sound.total / 2:
+            problem = _boxes_only(len(alike), sound.total)
+        found.add("warning" if tolerable else "error", problem.at(str(split.path)))
+
+
+def _joined(alike: list[Problem]) -> Problem:
+    """One problem that stands for all of its kind."""
+    first, *others = alike
+    if not others:
+        return first
+    more = f"{len(others)} more of this kind, {few([problem.where for problem in others])}"
+    return replace(first, what=f"{first.what} (and {more})")
+
+
+def _boxes_only(count: int, total: int) -> Problem:
+    return Problem(
+        f"has boxes without masks: {count} of {total} annotations have no segmentation",
+        fix="annotate outlines, or let a tool make masks of the boxes; boxes alone teach no masks, "
+        "and without annotations (data.keep_empty) the objects would be learned as background",
+    )
+
+
+def _check_files(split: Split, found: Findings) -> None:
+    if not split.images:
         found.error(
-            f"lists no images, so the {split.name} split is empty",
+            f"lists no usable image, so the {split.name} split is empty",
             split.path,
             f"correct data.{split.name}_annotations",
         )
-    incomplete, repeated, unsized = [], [], []
-    for number, image in enumerate(images):
-        if lacking(image):
-            incomplete.append(image.get("file_name", image.get("id", f"number {number}")))
-        elif not has_size(image):
-            unsized.append(image["file_name"])
-        elif image["id"] in split.images:
-            repeated.append(image["id"])
-        else:
-            split.images[image["id"]] = image
     counts = Counter(image["file_name"] for image in split.images.values())
-    for items, what, fix in (
-        (incomplete, "images without id, file_name, width or height", "add what is missing"),
-        (
-            unsized,
-            "images whose width or height is not a positive whole number",
-            "write the pixel size of the file",
-        ),
-        (
-            repeated,
-            "image ids that are used more than once",
-            "give each image its own id, and point its annotations to it",
-        ),
-        (
-            [name for name, count in counts.items() if count > 1],
-            "files that are listed more than once",
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        found.error(
+            f"has {len(twice)} files that are listed more than once ({few(twice)})",
+            split.path,
             "keep one entry a file, and give it the annotations of the others",
-        ),
+        )
+
+
+def _check_ids(split: Split, annotations: list[dict[str, Any]], found: Findings) -> None:
+    """Ids of annotations have no effect here; other tools refuse such files."""
+    ids = [annotation.get("id") for annotation in annotations]
+    odd = sum(not is_id(key) for key in ids)
+    counts = Counter(key for key in ids if is_id(key))
+    repeated = [key for key, count in counts.items() if count > 1]
+    for count, what in (
+        (len(repeated), f"annotation ids that are used more than once ({few(repeated)})"),
+        (odd, "annotations without an id that is a number or text"),
     ):
-        if items:
-            found.error(f"has {len(items)} {what} ({few(items)})", split.path, fix)
+        if count:
+            found.warning(
+                f"has {count} {what}; it has no effect here, other tools stop at it",
+                split.path,
+                "number the annotations",
+            )
 
 
 def _check_folder(split: Split, found: Findings) -> None:
@@ -141,68 +167,15 @@ def _check_folder(split: Split, found: Findings) -> None:
 # -------------------------------------------------------------------------------------- annotations
 
 
-def _check_references(
-    split: Split, annotations: list[dict[str, Any]], data: DataConfig, found: Findings
-) -> None:
-    """Sorts the annotations: the usable ones into the split, the others into findings."""
-    known = {c.get("id") for c in split.categories} | set(data.label_map or ())
-    problems: dict[str, list[Problem]] = {}
-    orphans, strangers, zero_area = [], [], []
-    for annotation in annotations:
-        image = split.images.get(annotation.get("image_id"))  # type: ignore[arg-type]  # may be any
-        if image is None:
-            orphans.append(_reference(annotation, "image_id", split.images))
-        elif annotation.get("category_id") not in known:
-            strangers.append(_reference(annotation, "category_id", known))
-        elif flaw := annotation_problem(annotation, image["height"], image["width"]):
-            kind, problem = flaw
-            problems.setdefault(kind, []).append(problem)
-        elif not (annotation["bbox"][2] and annotation["bbox"][3]):
-            zero_area.append(annotation["id"])
-        else:
-            split.annotations.append(annotation)
-    for shown, key, section in (
-        (orphans, "image_id", "images"),
-        (strangers, "category_id", "categories"),
-    ):
-        if shown:
-            found.error(
-                f"has {len(shown)} annotations that refer to {section} that are not listed "
-                f"({few(shown)})",
-                split.path,
-                f"correct {key}, or add what is missing under {section}",
-            )
-    for alike in problems.values():
-        found.add("error", _joined(alike).at(str(split.path)))
-    counts = Counter(annotation.get("id") for annotation in annotations)
-    repeated = [key for key, count in counts.items() if count > 1]
-    if repeated:
-        found.error(
-            f"has {len(repeated)} annotation ids that are used more than once ({few(repeated)})",
-            split.path,
-            "number the annotations",
-        )
-    if zero_area:
+def _check_zero_area(split: Split, found: Findings) -> None:
+    if split.zero_area:
+        names = [shown(annotation.get("id")) for annotation in split.zero_area]
         found.warning(
-            f"has {len(zero_area)} annotations whose box has no width or no height (ids "
-            f"{few(zero_area)}), and they are left out",
+            f"has {len(names)} annotations whose box has no width or no height (ids {few(names)}), "
+            "and they are left out",
             split.path,
             "remove or correct them",
         )
-
-
-def _reference(annotation: dict[str, Any], key: str, known: Any) -> str:
-    given = annotation.get(key)
-    return f"annotation {annotation.get('id')!r} has {key} {given!r}{other_type(given, known)}"
-
-
-def _joined(alike: list[Problem]) -> Problem:
-    """One problem that stands for all of its kind."""
-    first, *others = alike
-    if not others:
-        return first
-    more = f"{len(others)} more of this kind, {few([problem.where for problem in others])}"
-    return Problem(f"{first.what} (and {more})", first.where, first.fix)
 
 
 def _check_positions(split: Split, found: Findings) -> None:
@@ -211,9 +184,9 @@ def _check_positions(split: Split, found: Findings) -> None:
         image, (x, y, w, h) = split.images[a["image_id"]], a["bbox"]
         width, height = image["width"], image["height"]
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            boxes_out.append(a["id"])
+            boxes_out.append(shown(a.get("id")))
         elif x < -EDGE or y < -EDGE or x + w > width + EDGE or y + h > height + EDGE:
-            boxes_over.append(a["id"])
+            boxes_over.append(shown(a.get("id")))
             corners += w > x and h > y and w <= width + EDGE and h <= height + EDGE
         if isinstance(a["segmentation"], list) and any(
             max(p[0::2]) <= 0
@@ -222,7 +195,7 @@ def _check_positions(split: Split, found: Findings) -> None:
             or min(p[1::2]) >= height
             for p in a["segmentation"]
         ):
-            polygons_out.append(a["id"])
+            polygons_out.append(shown(a.get("id")))
     if boxes_out:
         found.error(
             f"has {len(boxes_out)} boxes wholly outside their image (annotations "
@@ -248,8 +221,11 @@ def _check_positions(split: Split, found: Findings) -> None:
         )
 
 
-def _check_empty(split: Split, data: DataConfig, found: Findings) -> None:
-    empty = len(split.images) - len({a["image_id"] for a in split.annotations})
+def _check_empty(
+    split: Split, annotations: list[dict[str, Any]], data: DataConfig, found: Findings
+) -> None:
+    annotated = {a.get("image_id") for a in annotations if is_id(a.get("image_id"))}
+    empty = len(split.images.keys() - annotated)
     if empty:
         use = (
             "are negatives"
@@ -279,7 +255,7 @@ def _check_classes(split: Split, data: DataConfig, found: Findings) -> None:
     except ProblemError as error:
         found.add("error", *error.problems)
         return
-    spare = [c["name"] for c in split.categories if c["id"] not in labels]
+    spare = [category_name(c) for c in split.categories if c["id"] not in labels]
     if spare:
         found.note(
             f"has {len(spare)} categories without annotations that are not among the classes "

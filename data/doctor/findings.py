@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from layers.problems import Problem
+from layers.problems import Problem, printable
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = get_args(Level)
-SHOWN = 3  # items in a message
 Progress = Callable[[int, int], None]  # (done, total)
 
 
@@ -47,19 +46,14 @@ class Findings:
         return iter(sorted(self._found, key=lambda finding: LEVELS.index(finding.level)))
 
 
-def few(items: Sequence[Any]) -> str:
-    """The first of many items, for a message."""
-    return ", ".join(map(str, items[:SHOWN])) + (", ..." if len(items) > SHOWN else "")
-
-
 def listing(found: Iterable[Finding]) -> str:
     """All findings as text: statement and fix on lines of their own, then the counts."""
     found = list(found)
     lines = []
     for finding in found:
         mark = "ERROR" if finding.level == "error" else finding.level
-        lines.append(f"{mark:<7}  {finding.problem.statement}")
-        lines += [f"         fix: {finding.problem.fix}"] if finding.problem.fix else []
+        lines.append(f"{mark:<7}  {printable(finding.problem.statement)}")
+        lines += [f"         fix: {printable(finding.problem.fix)}"] if finding.problem.fix else []
     counts = {level: sum(f.level == level for f in found) for level in LEVELS}
     lines.append(", ".join(f"{count} {level}s" for level, count in counts.items()))
     return "\n".join(lines)

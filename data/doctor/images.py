@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data.annotations import encoded
-from data.doctor.findings import Findings, Progress, few
+from data.doctor.findings import Findings, Progress
 from data.doctor.split import Split
 from data.images import read_image
-from layers.problems import Problem, ProblemError
+from data.segmentation import encoded
+from layers.problems import Problem, ProblemError, few, shown
 
 BOX_SLACK = (2.0, 0.05)  # a box may miss its mask's extent by 2 px or 5 % of its longer side
 
@@ -156,7 +156,7 @@ def _check_masks(split: Split, found: Findings, progress: Progress) -> None:
             annotation["segmentation"], int(image["height"]), int(image["width"])
         )
         if w == 0 or h == 0:
-            empty.append(annotation["id"])
+            empty.append(shown(annotation.get("id")))
             continue
         bx, by, bw, bh = annotation["bbox"]
         slack = max(BOX_SLACK[0], BOX_SLACK[1] * max(bw, bh))
@@ -164,8 +164,8 @@ def _check_masks(split: Split, found: Findings, progress: Progress) -> None:
             abs(bx - x), abs(by - y), abs(bx + bw - x - w), abs(by + bh - y - h)
         ) > slack and not annotation.get("iscrowd"):
             apart.append(
-                f"annotation {annotation['id']!r}: box [{bx:g}, {by:g}, {bw:g}, {bh:g}], mask "
-                f"[{x:g}, {y:g}, {w:g}, {h:g}]"
+                f"annotation {shown(annotation.get('id'))}: box [{bx:g}, {by:g}, {bw:g}, {bh:g}], "
+                f"mask [{x:g}, {y:g}, {w:g}, {h:g}]"
             )
     if empty:
         found.warning(

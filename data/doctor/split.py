@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.annotations import SoundContent
 from data.rules import Id
 from data.schema import DataConfig
 
@@ -21,6 +22,7 @@ class Split:
     images: dict[Id, dict[str, Any]] = field(default_factory=dict)
     annotations: list[dict[str, Any]] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
+    zero_area: list[dict[str, Any]] = field(default_factory=list)  # left out of annotations
     missing: set[str] = field(default_factory=set)  # file names that the image folder lacks
 
     @classmethod
@@ -30,6 +32,13 @@ class Split:
         if not images or not annotations:
             return None
         return cls(name, Path(data.root) / images, Path(data.root) / annotations)
+
+    def take(self, sound: SoundContent) -> None:
+        """Fills the split."""
+        self.images, self.categories = sound.images, sound.categories
+        for annotation in sound.annotations:
+            _, _, width, height = annotation["bbox"]
+            (self.annotations if width and height else self.zero_area).append(annotation)
 
     def file(self, image: dict[str, Any]) -> Path:
         return self.images_dir / image["file_name"]

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from data.annotations import read_coco
-from data.doctor.findings import few
+from data.annotations import read_sound
 from data.images import IMAGE_SUFFIXES
+from layers.problems import few
 
 
 def unpack(archive: str | Path, folder: str | Path) -> int:
@@ -103,11 +103,11 @@ def verify_split(
 ) -> str:
     """A line that says what a split holds. ValueError where files are missing, empty, or fewer than
     expected (0 = unknown)."""
-    content = read_coco(annotations)
+    sound = read_sound(annotations)
     if not images.is_dir():
         raise ValueError(f"image folder {images} does not exist: unpack the images there")
     present = {path.name: path for path in image_files(images)}
-    names = [entry["file_name"] for entry in content["images"]]
+    names = [entry["file_name"] for entry in sound.images.values()]
     missing = [name for name in names if Path(name).name not in present]
     if missing:
         raise ValueError(
@@ -122,7 +122,7 @@ def verify_split(
         )
     for what, count, expected in (
         ("images", len(names), expected_images),
-        ("instances", len(content["annotations"]), expected_instances),
+        ("instances", sound.total, expected_instances),
     ):
         if expected and count != expected:
             raise ValueError(
@@ -130,6 +130,6 @@ def verify_split(
                 "again"
             )
     return (
-        f"{annotations}: {len(names)} images, {len(content['annotations'])} instances, "
-        f"{len(content['categories'])} categories"
+        f"{annotations}: {len(names)} images, {sound.total} instances, "
+        f"{len(sound.categories)} categories"
     )

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO as PycocotoolsCOCO
 from data.annotations import read_coco
 from data.coco import CocoDataset
 from data.images import read_image
-from data.rules import rle_length
+from data.segmentation import rle_length
 from data.transforms import eval_transform
 from tests.data.sets import (
     COCO,
@@ -284,7 +284,10 @@ NAN = float("nan")
             {"segmentation": [[1, 1, "x", 5, 9, 9]]},
             r"annotation 77 has a polygon with something that is not a number",
         ),
-        ({"segmentation": [[1, 1, 1e9, 5, 9, 9]]}, r"annotation 77 has a polygon from 1 to 1e\+09"),
+        (
+            {"segmentation": [[1, 1, 1e9, 5, 9, 9]]},
+            r"annotation 77 has a polygon from 1 to 1000000000\.0",
+        ),
         ({"segmentation": []}, r"annotation 77 has no segmentation"),
         (
             {"segmentation": {"size": [64, 48], "counts": [64 * 48]}},

@@ -62,18 +62,18 @@ def check_pictures(data: Path, images: dict[str, int]) -> None:
     most objects in one."""
     from collections import Counter
 
-    from data.annotations import read_coco
+    from data.annotations import read_sound
     from data.cigarettes.generate import ANNOTATION_FILE
 
-    content = {split: read_coco(data / split / ANNOTATION_FILE) for split in images}
-    counts = {split: len(part["images"]) for split, part in content.items()}
+    content = {split: read_sound(data / split / ANNOTATION_FILE) for split in images}
+    counts = {split: len(part.images) for split, part in content.items()}
     sizes = {
-        (image.get("width"), image.get("height"))
+        (image["width"], image["height"])
         for part in content.values()
-        for image in part["images"]
+        for image in part.images.values()
     }
     in_each = Counter(
-        (split, a.get("image_id")) for split, part in content.items() for a in part["annotations"]
+        (split, a["image_id"]) for split, part in content.items() for a in part.annotations
     )
     if (counts, sizes, max(in_each.values(), default=0)) != (images, {(SIZE, SIZE)}, MAX_INSTANCES):
         raise ValueError(

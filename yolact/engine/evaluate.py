@@ -17,9 +17,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from data.annotations import Id, parse_json
+from data.annotations import read_sound
 from data.coco import CocoDataset
+from data.contents import parse_json
 from data.loader import build_dataset, eval_loader
+from data.results import read_results
+from data.rules import Id, is_id
 from data.schema import Config
 from yolact.engine.datasets import OwnItems
 from yolact.engine.metrics import (
@@ -27,7 +30,6 @@ from yolact.engine.metrics import (
     CocoRun,
     IouType,
     Metrics,
-    read_annotations,
     run_coco,
     summarise,
 )
@@ -207,9 +209,9 @@ def evaluate_files(
     started = time.perf_counter()
     image_ids = dataset.image_ids
     if images_file(box_file).exists():
-        image_ids = _read_list(images_file(box_file), "list of evaluated images")
+        image_ids = _read_ids(images_file(box_file))
     image_ids = image_ids[: max_images or None]
-    boxes, masks = (_read_list(path, "result file") for path in (box_file, mask_file))
+    boxes, masks = (read_results(path) for path in (box_file, mask_file))
     try:
         bbox, segm = map(summarise, _runs(dataset, cfg, image_ids, boxes, masks))
     except ValueError as error:
@@ -219,13 +221,10 @@ def evaluate_files(
     return EvalResult(bbox, segm, len(image_ids), time.perf_counter() - started)
 
 
-def _read_list(path: str | Path, what: str) -> list:
-    content = parse_json(path, what)
-    if not isinstance(content, list):
-        raise ValueError(
-            f"{path}: a {what} is a JSON list, this one holds a {type(content).__name__}: give the "
-            "file that evaluation wrote"
-        )
+def _read_ids(path: Path) -> list[Id]:
+    content = parse_json(path, "list of evaluated images")
+    if not isinstance(content, list) or not all(map(is_id, content)):
+        raise ValueError(f"{path} holds no list of image ids: give the file that evaluation wrote")
     return content
 
 
@@ -370,8 +369,13 @@ def coco_ground_truth(dataset: CocoDataset | OwnItems, cfg: Config) -> dict:
         raise ValueError(
             "COCO's AP needs the data set's annotation file: give the data set an annotation_file"
         )
-    _, content = read_annotations(dataset.annotation_file)
     label_map, category_of_label = cfg.data.label_map, dataset.category_of_label
+    sound = read_sound(dataset.annotation_file, more_categories=label_map or ())
+    content = {
+        "images": list(sound.images.values()),
+        "categories": sound.categories,
+        "annotations": sound.annotations,
+    }
     if label_map is None:
         return content
     return {
@@ -382,7 +386,7 @@ def coco_ground_truth(dataset: CocoDataset | OwnItems, cfg: Config) -> dict:
         ],
         "annotations": [
             {**a, "category_id": category_of_label[label_map[a["category_id"]]]}
-            for a in content["annotations"]
+            for a in sound.annotations
             if label_map.get(a["category_id"]) in category_of_label
         ],
     }

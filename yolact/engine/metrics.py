@@ -12,7 +12,7 @@ import contextlib
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +22,16 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data.annotations import read_coco
+from data.annotations import SoundContent, check_structure, read_coco, sort_content
+from data.results import detection_problem
+from data.rules import is_crowd, size_of
+from data.segmentation import encoded, mask_lengths
+from layers.problems import ProblemError, shown
 
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
 IouType = Literal["bbox", "segm"]
+# what evaluation needs of an annotation file
+_NEEDED = {"bbox": ("id",), "segm": ("id", "width", "height", "segmentation")}
 
 
 @dataclass(frozen=True)
@@ -172,9 +178,12 @@ def coco_inputs(
     if iou_type not in ("bbox", "segm"):
         raise ValueError(f"iou_type={iou_type!r}: use 'bbox' or 'segm'")
     name, content = read_annotations(ground_truth)
-    ids = _new_ids(name, content, image_ids, category_ids)
-    gt = _renumber(name, content, iou_type, ids)
-    return ids, gt, {**gt, "annotations": _renumber_detections(name, detections, iou_type, ids)}
+    sound = sort_content(content, needed=_NEEDED[iou_type])
+    sound.check(name)
+    ids = _new_ids(name, sound, image_ids, category_ids)
+    gt = _renumber(name, sound, iou_type, ids)
+    found = _renumber_detections(name, sound, detections, iou_type, ids)
+    return ids, gt, {**gt, "annotations": found}
 
 
 def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
@@ -182,13 +191,9 @@ def read_annotations(ground_truth: str | Path | dict) -> tuple[str, dict]:
     missing, cut off or of another form."""
     if isinstance(ground_truth, dict):
         name, content = "the ground truth", ground_truth
+        check_structure(content, name)
     else:
         name, content = str(ground_truth), read_coco(ground_truth)
-    missing = [key for key in ("images", "annotations", "categories") if key not in content]
-    if missing:
-        raise ValueError(
-            f"{name}: not a COCO-format annotation file, it has no {' and no '.join(missing)}"
-        )
     if not content["images"]:
         raise ValueError(
             f"{name}: lists no images, so there is nothing to evaluate: give an annotation file "
@@ -209,11 +214,12 @@ class Ids:
 
 
 def _new_ids(
-    name: str, content: dict, image_ids: Iterable | None, category_ids: Iterable | None
+    name: str,
+    sound: SoundContent,
+    image_ids: Iterable | None,
+    category_ids: Iterable | None,
 ) -> Ids:
-    def number(what: str, key: str, chosen: Iterable | None) -> tuple[dict, frozenset]:
-        listed = [entry["id"] for entry in content[key]]
-        wanted = set(listed if chosen is None else chosen)
+    def number(what: str, listed: Collection, wanted: set) -> tuple[dict, frozenset]:
         unknown = wanted - set(listed)
         if unknown:
             raise ValueError(
@@ -229,44 +235,37 @@ def _new_ids(
             listed
         ) - wanted
 
-    images, other_images = number("image", "images", image_ids)
-    categories, other_categories = number("category", "categories", category_ids)
+    listed = [category["id"] for category in sound.categories]
+    images, other_images = number(
+        "image",
+        sound.images,
+        sound.images.keys() - sound.spoiled if image_ids is None else set(image_ids),
+    )
+    categories, other_categories = number(
+        "category", listed, set(listed if category_ids is None else category_ids)
+    )
     return Ids(
         images,
         categories,
-        _class_names(content["categories"], categories),
+        _class_names(sound.categories, categories),
         other_images,
         other_categories,
     )
 
 
-def _renumber(name: str, content: dict, iou_type: str, ids: Ids) -> dict:
+def _renumber(name: str, sound: SoundContent, iou_type: IouType, ids: Ids) -> dict:
     """The ground truth with new ids, of the chosen images and categories."""
-    images = {image["id"]: image for image in content["images"]}
     annotations: list[dict] = []
-    for annotation in content["annotations"]:
-        if (
-            annotation["image_id"] not in ids.images
-            or annotation["category_id"] in ids.other_categories
-        ):
-            continue
-        if annotation["category_id"] not in ids.categories:
-            raise ValueError(
-                f"{name}: annotation {annotation.get('id')!r} has category_id "
-                f"{annotation['category_id']!r}, which is not among its categories: add the "
-                "category or remove the annotation"
-            )
-        image = images[annotation["image_id"]]
-        size = (image.get("height"), image.get("width"))
-        annotations.append(_annotation(name, annotation, iou_type, ids, size, len(annotations) + 1))
+    sizes = {original: size_of(sound.images[original]) for original in ids.images}
+    for annotation in sound.annotations:
+        image = annotation["image_id"]
+        if image in ids.images and annotation["category_id"] in ids.categories:
+            number = len(annotations) + 1
+            annotations.append(_annotation(name, annotation, iou_type, ids, sizes[image], number))
     return {
         "images": [
-            {
-                "id": new,
-                "height": images[original].get("height"),
-                "width": images[original].get("width"),
-            }
-            for original, new in ids.images.items()
+            {"id": new, "height": size and size[0], "width": size and size[1]}
+            for new, size in zip(ids.images.values(), sizes.values())
         ],
         "annotations": annotations,
         "categories": [{"id": new} for new in ids.categories.values()],
@@ -274,70 +273,49 @@ def _renumber(name: str, content: dict, iou_type: str, ids: Ids) -> dict:
 
 
 def _annotation(
-    name: str, annotation: dict, iou_type: str, ids: Ids, size: tuple, number: int
+    name: str,
+    annotation: dict,
+    iou_type: IouType,
+    ids: Ids,
+    size: tuple[int, int] | None,
+    number: int,
 ) -> dict:
     """A copy with new ids, and with area and box filled in where they are missing."""
-    kept = {
-        key: annotation[key]
-        for key in ("segmentation", "bbox", "area", "ignore")
-        if annotation.get(key) is not None
-    }
+    # a segmentation reaches C code only where its size was compared with the image's
+    keys = ("bbox", "area") if size is None else ("segmentation", "bbox", "area")
+    kept = {key: annotation[key] for key in keys if annotation.get(key) not in (None, [])}
     kept |= {
         "id": number,
         "image_id": ids.images[annotation["image_id"]],
         "category_id": ids.categories[annotation["category_id"]],
-        "iscrowd": int(annotation.get("iscrowd") or 0),
+        "iscrowd": int(is_crowd(annotation)),
     }
-    needed = "segmentation" if iou_type == "segm" else "bbox"
-    if needed == "segmentation" and not kept.get("segmentation"):
+    if "area" in kept and (iou_type == "segm" or "bbox" in kept):
+        return kept
+    if size is not None and "segmentation" in kept:
+        mask = encoded(kept["segmentation"], *size)
+        kept.setdefault("area", float(rle.area(mask)))
+        kept.setdefault("bbox", rle.toBbox(mask).tolist())
+    elif "bbox" in kept:
+        kept["area"] = float(kept["bbox"][2] * kept["bbox"][3])
+    else:
         raise ValueError(
             f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) has "
-            "no segmentation, so mask AP is undefined: add the mask or remove the annotation"
-        )
-    if "area" not in kept or needed not in kept:
-        if kept.get("segmentation"):
-            mask = _to_rle(name, annotation, size)
-            kept.setdefault("area", float(rle.area(mask)))
-            kept.setdefault("bbox", rle.toBbox(mask).tolist())
-        elif "bbox" in kept:
-            kept["area"] = float(kept["bbox"][2] * kept["bbox"][3])
-        else:
-            raise ValueError(
-                f"{name}: annotation {annotation.get('id')!r} (image {annotation['image_id']!r}) "
-                "has neither bbox nor segmentation: add one or remove the annotation"
-            )
-    if iou_type == "segm" and None in size:
-        raise ValueError(
-            f"{name}: image {annotation['image_id']!r} has no height and width, which masks need: "
-            "add them"
+            "neither a bbox nor a segmentation in an image of known height and width: add one or "
+            "remove the annotation"
         )
     return kept
 
 
-def _to_rle(name: str, annotation: dict, size: tuple) -> dict:
-    segmentation = annotation["segmentation"]
-    if isinstance(segmentation, dict):
-        return (
-            rle.frPyObjects(segmentation, *segmentation["size"])
-            if isinstance(segmentation["counts"], list)
-            else segmentation
-        )
-    if None in size:
-        raise ValueError(
-            f"{name}: image {annotation['image_id']!r} has no height and width, which polygons "
-            "need: add them"
-        )
-    return rle.merge(rle.frPyObjects(segmentation, *size))
-
-
 def _renumber_detections(
-    name: str, detections: Sequence[dict], iou_type: str, ids: Ids
+    name: str, sound: SoundContent, detections: Sequence[dict], iou_type: IouType, ids: Ids
 ) -> list[dict]:
     """Results as pycocotools' loadRes makes them, with new ids. (loadRes refuses an empty list, and
     takes a box's area for a mask's.)"""
     field = "bbox" if iou_type == "bbox" else "segmentation"
+    lengths = mask_lengths(detections) if iou_type == "segm" else [None] * len(detections)
     results: list[dict] = []
-    for index, detection in enumerate(detections):
+    for index, (detection, pixels) in enumerate(zip(detections, lengths)):
         missing = [
             key for key in ("image_id", "category_id", "score", field) if key not in detection
         ]
@@ -358,26 +336,30 @@ def _renumber_detections(
                     "these results belong to another annotation file, or their ids are of another "
                     "type (a number is not a string)"
                 )
-        if not math.isfinite(detection["score"]):
-            raise ValueError(
-                f"detection {index} (image {detection['image_id']!r}) has the score "
-                f"{detection['score']}, which cannot be ranked: the model that made it has diverged"
-            )
-        result = {
-            "id": len(results) + 1,
-            "image_id": ids.images[detection["image_id"]],
-            "category_id": ids.categories[detection["category_id"]],
-            "iscrowd": 0,
-            "score": detection["score"],
-            field: detection[field],
-        }
-        # one mask at a time: pycocotools 2.0.11 with numpy 2 fails on the areas of more than 255
-        result["area"] = (
-            detection["bbox"][2] * detection["bbox"][3]
-            if iou_type == "bbox"
-            else int(rle.area(detection["segmentation"]))
+        size = size_of(sound.images[detection["image_id"]])
+        found = detection_problem(detection, field, size, pixels)
+        if found is not None:
+            image = shown(detection["image_id"])
+            raise ProblemError(found.at(f"detection {index} (image {image})"))
+        if size is not None and iou_type == "segm":
+            described = encoded(detection["segmentation"], *size)
+            # one mask at a time: pycocotools 2.0.11 with numpy 2 fails on the areas of more than
+            # 255
+            area = int(rle.area(described))
+        else:
+            described = detection["bbox"]
+            area = described[2] * described[3]
+        results.append(
+            {
+                "id": len(results) + 1,
+                "image_id": ids.images[detection["image_id"]],
+                "category_id": ids.categories[detection["category_id"]],
+                "iscrowd": 0,
+                "score": detection["score"],
+                field: described,
+                "area": area,
+            }
         )
-        results.append(result)
     return results
 
 

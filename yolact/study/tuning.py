@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.annotations import read_coco
+from data.annotations import read_sound
 from data.resolve import ConfigError
 from data.schema import Config
 from yolact.files import write_whole
@@ -125,16 +125,12 @@ def write_splits(
         if train.exists() and tune.exists():
             continue
         source = Path(config.data.root) / config.data.train_annotations
-        content = read_coco(source)
-        annotated = {annotation.get("image_id") for annotation in content["annotations"]}
-        held = {
-            image.get("id")
-            for image in content["images"]
-            if is_held_out(image.get("id"), part.share)
-        }
+        sound = read_sound(source, more_categories=config.data.label_map or ())
+        annotated = {annotation["image_id"] for annotation in sound.annotations}
+        held = {key for key in sound.images if is_held_out(key, part.share)}
         for name, ids in (
             ("tune split", held),
-            ("rest of the training set", {i.get("id") for i in content["images"]} - held),
+            ("rest of the training set", sound.images.keys() - held),
         ):
             if not ids & annotated:
                 raise ConfigError(
@@ -150,11 +146,9 @@ def write_splits(
                 path,
                 json.dumps(
                     {
-                        **content,
-                        "images": [i for i in content["images"] if keep(i.get("id"))],
-                        "annotations": [
-                            a for a in content["annotations"] if keep(a.get("image_id"))
-                        ],
+                        "categories": sound.categories,
+                        "images": [image for key, image in sound.images.items() if keep(key)],
+                        "annotations": [a for a in sound.annotations if keep(a["image_id"])],
                     }
                 ),
             )

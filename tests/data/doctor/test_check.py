@@ -66,9 +66,9 @@ def test_a_sound_set_has_only_notes(tmp_path):
     [
         (
             {"category": 3},
-            ["1 annotations that refer to categories", "annotation 7", "category_id 3"],
+            ["annotation 7 has category id 3, which is not listed under categories"],
         ),
-        ({"image": 9}, ["1 annotations that refer to images", "annotation 7", "image_id 9"]),
+        ({"image": 9}, ["annotation 7 belongs to image 9, which is not listed under images"]),
         ({"image": "1"}, ["there is 1, of another type"]),
         ({"bbox": [1, 1, -3, 4]}, ["annotation 7", "negative size"]),
         ({"segmentation": [[1, 2, 3, 4]]}, ["annotation 7", "2 points"]),
@@ -93,7 +93,7 @@ def test_many_mistakes_of_a_kind_are_one_finding_and_all_kinds_are_found(tmp_pat
     path = tmp_path / "train/annotations.json"
     assert {f.problem.where: f.problem.what[:32] for f in found} == {
         f"{path}: annotation 10": "has a polygon of 2 points (and 4",
-        f"{path}": "has 1 annotation ids that are us",
+        f"{path}: annotation 20": "has category id 8, which is not ",
     }
     assert any("and 4 more of this kind, annotation 11" in f.problem.statement for f in found)
 
@@ -111,7 +111,7 @@ def test_images_missing_repeated_and_unlisted(tmp_path):
     (tmp_path / "train/images/b.png").unlink()
     text = " | ".join(map(str, findings(data, "error", fast=True)))
     assert (
-        "1 image ids that are used more than once (2)" in text
+        "'b.png' and 'c.png' share the id 2" in text
         and "1 files that are listed more than once (a.png)" in text
     )
     assert "lists 2 images, and 1 of them are not in" in text and "(b.png)" in text

@@ -306,7 +306,7 @@ def test_unusable_result_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="bbox_detections.json.*cut off"):
         evaluate_files(cfg, *paths)
     paths[0].write_text("{}")
-    with pytest.raises(ValueError, match="a result file is a JSON list"):
+    with pytest.raises(ValueError, match="not a list of detections"):
         evaluate_files(cfg, *paths)
 
 

@@ -278,7 +278,7 @@ def test_unusable_ground_truth_is_named(tmp_path):
         coco_metrics({"images": [], "annotations": [], "categories": []}, [], "bbox")
     gt = dataset()
     gt["annotations"][3]["category_id"] = 44
-    with pytest.raises(ValueError, match="annotation 3 has category_id 44"):
+    with pytest.raises(ValueError, match="annotation 3 has category id 44"):
         coco_metrics(gt, [], "bbox")
     gt = dataset()
     gt["annotations"][3]["segmentation"] = []

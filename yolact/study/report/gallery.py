@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from data.annotations import parse_json
 from data.coco import CocoDataset
 from data.loader import build_dataset
+from data.results import detection_problem, read_results
+from layers.problems import ProblemError
 from yolact.draw import draw_detections, draw_targets, gallery
 from yolact.outputs import Detections, Targets
 from yolact.run_files import BOX_DETECTIONS, GALLERY, MASK_DETECTIONS, MASK_FILE
@@ -139,7 +140,13 @@ def detections(run: FinishedRun, dataset: CocoDataset, chosen: Sequence[int]) ->
     wanted = [dataset.image_ids[index] for index in chosen]
     label_of = {category: label for label, category in dataset.category_of_label.items()}
     found: dict = {image_id: [] for image_id in wanted}
+    sizes = {dataset.image_ids[index]: dataset.table.size(index) for index in chosen}
     for entry in read_detections(run.folder, set(wanted)):
+        by_mask = {**entry, "score": entry["mask_score"]}
+        for one, field in ((entry, "bbox"), (by_mask, "segmentation")):
+            problem = detection_problem(one, field, sizes[entry["image_id"]])
+            if problem is not None:
+                raise ProblemError(problem.at(f"a kept detection in {run.folder}"))
         found[entry["image_id"]].append(entry)
     return [_detections(found[image_id], label_of) for image_id in wanted]
 
@@ -153,24 +160,23 @@ def read_detections(folder: Path, wanted: set) -> list[dict]:
     """Boxes and masks of some images as COCO results with score, bbox, segmentation and mask_score
     together."""
     if (folder / GALLERY).is_file():
-        return [
-            entry
-            for entry in parse_json(folder / GALLERY, "kept detections")
-            if entry["image_id"] in wanted
+        found = read_results(folder / GALLERY, "kept detections")
+    else:
+        boxes, masks = (read_results(folder / name) for name in (BOX_DETECTIONS, MASK_DETECTIONS))
+        if len(boxes) != len(masks):
+            raise ValueError(
+                f"{folder / BOX_DETECTIONS} and {MASK_FILE} are not of one evaluation: they hold "
+                f"{len(boxes)} and {len(masks)} detections"
+            )
+        found = [
+            {**box, "segmentation": mask.get("segmentation"), "mask_score": mask.get("score")}
+            for box, mask in zip(boxes, masks)
         ]
-    boxes, masks = (
-        parse_json(folder / name, "result file") for name in (BOX_DETECTIONS, MASK_DETECTIONS)
-    )
-    if len(boxes) != len(masks):
-        raise ValueError(
-            f"{folder / BOX_DETECTIONS} and {MASK_FILE} are not of one evaluation: they hold "
-            f"{len(boxes)} and {len(masks)} detections"
-        )
-    return [
-        {**box, "segmentation": mask["segmentation"], "mask_score": mask["score"]}
-        for box, mask in zip(boxes, masks)
-        if box["image_id"] in wanted
-    ]
+    chosen = [entry for entry in found if entry.get("image_id") in wanted]
+    needed = ("category_id", "score", "mask_score", "bbox", "segmentation")
+    if any(entry.get(key) is None for entry in chosen for key in needed):
+        raise ValueError(f"{folder} holds detections without {' or '.join(needed)}: evaluate again")
+    return chosen
 
 
 def keep_detections(run: FinishedRun, target: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.annotations import parse_json
 from data.loader import build_dataset
+from data.results import read_results
 from yolact.engine.evaluate import coco_ground_truth
 from yolact.engine.metrics import coco_inputs
 from yolact.run_files import MASK_DETECTIONS
@@ -87,11 +87,11 @@ def boundary_of_run(run: FinishedRun, ground_truth: str | Path | None = None) ->
     if run.path.suffix == ".json":
         if ground_truth is None:
             raise ValueError(f"{run.path}: results need their ground truth, an annotation file")
-        return boundary_ap(ground_truth, parse_json(run.path, "results file"), run.max_dets)
+        return boundary_ap(ground_truth, read_results(run.path), run.max_dets)
     dataset = build_dataset(run.config, run.note.get("split", "val"))
     return boundary_ap(
         coco_ground_truth(dataset, run.config),
-        parse_json(run.folder / MASK_DETECTIONS, "mask results"),
+        read_results(run.folder / MASK_DETECTIONS),
         run.max_dets,
         image_ids=run.records().image_ids,
         category_ids=set(dataset.category_of_label.values()),

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.annotations import parse_json
+from data.results import read_results
 from data.schema import Config
 from yolact.engine.records import Records, read_records, records_of_results
 from yolact.run_files import CONFIG, LAST, RECORDS, run_of_records
@@ -108,12 +108,7 @@ def load_results(
 ) -> FinishedRun:
     """COCO results (a JSON list) on all images of a ground truth, as a run. ValueError where they
     do not belong to it."""
-    results = parse_json(path, "results file")
-    if not isinstance(results, list):
-        raise ValueError(
-            f"{path}: COCO results are a JSON list of detections, this holds a "
-            f"{type(results).__name__}"
-        )
+    results = read_results(path)
     try:
         records = records_of_results(ground_truth, results, note={"results": str(path)})
     except ValueError as error:
