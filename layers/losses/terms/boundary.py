@@ -2,7 +2,7 @@
 one that compares soft contours.
 
 `distance` (N,H,W) is the signed map of signed_distance_map, in prototype pixels, computed once per
-ground truth where data is loaded.
+ground truth where data is loaded; where targets are coverages, that of subpixel_distance.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def hausdorff(
                 the prediction's boundary would be computed on the host in every step. (The paper
                 erodes by averages with a threshold, which has no gradient at p = 0.5.)
     An empty target has no boundary: its distance is 0, and only two_sided=True teaches it
-    anything."""
+    anything. With coverages, d is above 0.4: from the middle of a cell to half a cell beyond the
+    boundary."""
     # the signed map is 0 on the inner border, 1 beyond it
     depth = torch.where(target > 0.5, 1 - distance, distance).to(logits.dtype)
     errors = absolute_error(logits, target).square()

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from layers.extras import COVERAGE, COVERED, EXTRAS
 from layers.losses.terms.boundary import (
     boundary,
     boundary_agreement,
@@ -46,6 +47,26 @@ def test_hausdorff_by_hand():
     assert hausdorff(
         logits, target, ones, distance=distance, two_sided=True
     ).item() == pytest.approx((9 + 4 + 2) / 81)
+
+
+def test_coverages_leave_no_depth_at_or_below_0():
+    """A fractional power of it would have no value: blobs of all sizes, stripes and a
+    chequerboard."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    masks = [(x + y) % 2 == 0, x % 4 < 2, x % 4 < 3, x % 8 < 5]
+    for cells in (4, 8, 16, 32, 64):
+        noise = torch.randn(1, 1, cells, cells, generator=generator)
+        field = torch.nn.functional.interpolate(noise, (64, 64), mode="bicubic")[0, 0]
+        masks += [field > field.quantile(share) for share in (0.5, 0.9, 0.99)]
+    whole = torch.stack(masks)
+    distance = EXTRAS.get("subpixel_distance").of(whole, (16, 16))
+    target = EXTRAS.get(COVERAGE).of(whole, (16, 16)).float() / COVERED
+    assert torch.where(target > 0.5, 1 - distance, distance).min() > 0.4
+    logits = torch.zeros_like(target, requires_grad=True)
+    value = hausdorff(logits, target, torch.ones_like(target), distance=distance, alpha=0.5)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert value.isfinite().all() and gradient.isfinite().all()
 
 
 def test_erosion_counts_deep_errors_more_than_scattered_ones():
