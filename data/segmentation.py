@@ -43,6 +43,17 @@ def encoded(
     return dict(segmentation)
 
 
+def extent(mask: Mapping[str, Any]) -> tuple[float, float, float, float]:
+    """x, y, width, height of the foreground of a pycocotools RLE."""
+    x, y, width, height = coco_mask.toBbox(mask).tolist()
+    return x, y, width, height
+
+
+def pixels_of(mask: Mapping[str, Any]) -> int:
+    """Foreground pixels of a pycocotools RLE."""
+    return int(coco_mask.area(mask))
+
+
 def segmentation_problem(
     segmentation: Any, height: int, width: int, pixels: int | None = None
 ) -> tuple[str, Problem] | None:

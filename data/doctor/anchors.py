@@ -20,17 +20,17 @@ LOW_COVERAGE = 0.8
 def check_coverage(split: Split, model: ModelConfig, found: Findings) -> None:
     """Share of the ground truths whose best anchor reaches IoU 0.5, over at most SAMPLED_BOXES of
     them."""
-    if not split.annotations:
-        return
     relative = _relative_sides(split)
+    if not len(relative):
+        return  # which check_usable() tells
     sampled = len(relative) > SAMPLED_BOXES
     if sampled:
         chosen = np.random.default_rng(0).choice(len(relative), SAMPLED_BOXES, replace=False)
         relative = relative[chosen]
     best = _best_overlaps(relative, model)
-    covered = float((best >= POSITIVE_IOU).float().mean()) if len(best) else 1.0
+    covered = float((best >= POSITIVE_IOU).float().mean())
     size = torch.from_numpy(np.sqrt(relative[:, 2] * relative[:, 3])) * model.max_size
-    median = float(size.median()) if len(size) else 0.0
+    median = float(size.median())
     where = f"the {split.name} split"
     what = (
         f"has {covered:.1%} of {'a sample of ' if sampled else ''}{len(best)} ground truths under "
@@ -40,14 +40,38 @@ def check_coverage(split: Split, model: ModelConfig, found: Findings) -> None:
     if covered >= LOW_COVERAGE:
         found.note(what, where)
         return
-    missed = float(size[best < POSITIVE_IOU].median())
-    found.warning(
-        f"{what}; the uncovered ones have a median of {missed:.0f} px, and learn from one anchor "
-        "each at most",
-        where,
+    uncovered = (best < POSITIVE_IOU).numpy()
+    missed = float(size[uncovered].median())
+    what += f"; the uncovered ones have a median of {missed:.0f} px"
+    fix = (
         "set model.anchor_scales near their size (they are pixels of the input), or a larger "
-        "model.max_size",
+        "model.max_size"
     )
+    thin = _thin(relative[uncovered, 2] / relative[uncovered, 3], model)
+    if len(thin) > uncovered.sum() / 2:
+        what += f", {len(thin)} of them are too long or too thin for any scale"
+        fix = f"set {_ratios(thin, model)}"
+    found.warning(f"{what}, and learn from one anchor each at most", where, fix)
+
+
+def _thin(shapes: np.ndarray, model: ModelConfig) -> np.ndarray:
+    """Those of the shapes, width / height in the input, that no anchor of any scale covers.
+
+    Boxes of one centre whose shapes differ by the factor q have an IoU of at most
+    1 / (2 sqrt(q) - 1), where the areas are equal.
+    """
+    own = np.array([1.0] if model.square_anchors else model.anchor_ratios)
+    factor = np.exp(np.abs(np.log(shapes[:, None]) - np.log(own))).min(1)
+    return shapes[1 / (2 * np.sqrt(factor) - 1) < POSITIVE_IOU]
+
+
+def _ratios(thin: np.ndarray, model: ModelConfig) -> str:
+    """The settings that bring the median shape of the long boxes, and of the high ones."""
+    parts = (thin[thin >= 1], thin[thin < 1])
+    wanted = sorted(float(f"{np.median(part):.2g}") for part in parts if len(part))
+    ratios = [*(model.anchor_ratios[:1] if model.square_anchors else model.anchor_ratios), *wanted]
+    square = "model.square_anchors=false and " if model.square_anchors else ""
+    return f"{square}model.anchor_ratios={ratios} (width / height in the input)"
 
 
 def _relative_sides(split: Split) -> np.ndarray:

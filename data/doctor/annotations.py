@@ -9,13 +9,11 @@ from typing import Any
 
 from data.annotations import MOST_LEFT_OUT, SoundContent, read_coco, sort_content
 from data.doctor.findings import Findings
+from data.doctor.positions import check_positions
 from data.doctor.split import Split
 from data.rules import Id, category_labels, category_name, is_id
 from data.schema import DataConfig
 from layers.problems import Problem, ProblemError, few, shown
-
-EDGE = 2  # pixels that a box may reach out of its image unremarked
-SWAPPED = " (were width and height of the images swapped?)"
 
 
 def read_split(data: DataConfig, name: str, found: Findings) -> Split | None:
@@ -39,7 +37,7 @@ def read_split(data: DataConfig, name: str, found: Findings) -> Split | None:
     _check_ids(split, content["annotations"], found)
     _check_folder(split, found)
     _check_zero_area(split, found)
-    _check_positions(split, found)
+    check_positions(split, found)
     _check_empty(split, content["annotations"], data, found)
     _check_classes(split, data, found)
     return split
@@ -178,49 +176,6 @@ def _check_zero_area(split: Split, found: Findings) -> None:
         )
 
 
-def _check_positions(split: Split, found: Findings) -> None:
-    boxes_out, boxes_over, polygons_out, corners = [], [], [], 0
-    for a in split.annotations:
-        image, (x, y, w, h) = split.images[a["image_id"]], a["bbox"]
-        width, height = image["width"], image["height"]
-        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            boxes_out.append(shown(a.get("id")))
-        elif x < -EDGE or y < -EDGE or x + w > width + EDGE or y + h > height + EDGE:
-            boxes_over.append(shown(a.get("id")))
-            corners += w > x and h > y and w <= width + EDGE and h <= height + EDGE
-        if isinstance(a["segmentation"], list) and any(
-            max(p[0::2]) <= 0
-            or min(p[0::2]) >= width
-            or max(p[1::2]) <= 0
-            or min(p[1::2]) >= height
-            for p in a["segmentation"]
-        ):
-            polygons_out.append(shown(a.get("id")))
-    if boxes_out:
-        found.error(
-            f"has {len(boxes_out)} boxes wholly outside their image (annotations "
-            f"{few(boxes_out)}){SWAPPED}",
-            split.path,
-            "correct or remove them",
-        )
-    if boxes_over:
-        two_corners = corners > len(boxes_over) / 2
-        as_corners = f"; {corners} of them would be inside as two corners, [x1, y1, x2, y2]"
-        found.warning(
-            f"has {len(boxes_over)} boxes that reach out of their image (annotations "
-            f"{few(boxes_over)}){as_corners if two_corners else SWAPPED}",
-            split.path,
-            "write bbox as [x, y, width, height]" if two_corners else "clip or correct them",
-        )
-    if polygons_out:
-        found.warning(
-            f"has {len(polygons_out)} annotations with a polygon wholly outside the image "
-            f"(annotations {few(polygons_out)}){SWAPPED}",
-            split.path,
-            "remove or correct these polygons",
-        )
-
-
 def _check_empty(
     split: Split, annotations: list[dict[str, Any]], data: DataConfig, found: Findings
 ) -> None:
@@ -236,10 +191,6 @@ def _check_empty(
             f"has {empty} images without annotations, of {len(split.images)}"
             + (f"; they {use}" if split.name == "train" else ""),
             split.path,
-        )
-    if split.images and not split.annotations:
-        found.error(
-            "holds no usable annotation", split.path, f"correct data.{split.name}_annotations"
         )
 
 

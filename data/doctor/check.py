@@ -1,7 +1,7 @@
 """The check of a data set.
 
-The fast part reads the annotation files and lists the image folders; it runs before every training.
-The rest reads every image.
+The fast part reads the annotation files, lists the image folders and looks at a sample of the
+masks; it runs before every training. The rest reads every image and every mask.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from data.doctor.annotations import check_shared_files, read_split
 from data.doctor.findings import Finding, Findings, Progress
-from data.schema import Config, DataConfig, ModelConfig
+from data.doctor.usable import Limits, check_usable
+from data.schema import AugmentConfig, Config, DataConfig, ModelConfig
 
 SPLITS = ("train", "val")
 
@@ -29,15 +30,17 @@ def check_dataset(
     yolact_base). fast: annotation files and folder listings only. progress: called with the name of
     each long stage; what it returns is called with (done, total).
     """
+    model, augment = ModelConfig(square_anchors=True), AugmentConfig()  # yolact_base
     if isinstance(source, Config):
-        data, model = source.data, source.model
+        data, model, augment = source.data, source.model, source.augment
     else:
         data = source if isinstance(source, DataConfig) else _section(source)
-        model = ModelConfig(square_anchors=True)  # yolact_base
     found = Findings()
     read = [split for name in splits if (split := read_split(data, name, found)) is not None]
     if len(read) == 2:
         check_shared_files(read[0], read[1], found, fast=fast)
+    for split in read:
+        check_usable(split, Limits(model.max_size, augment.min_box_side), found, fast=fast)
     if not fast:
         # torch, OpenCV and pycocotools are needed from here on
         from data.doctor.anchors import check_coverage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from data.doctor.findings import Findings, Progress
 from data.doctor.split import Split
 from data.images import read_image
-from data.segmentation import encoded
+from data.rules import is_crowd
+from data.segmentation import encoded, extent
 from layers.problems import Problem, ProblemError, few, shown
 
 BOX_SLACK = (2.0, 0.05)  # a box may miss its mask's extent by 2 px or 5 % of its longer side
@@ -147,26 +147,24 @@ def _check_copies(hashes: dict[str, dict[str, list[str]]], found: Findings) -> N
 
 def _check_masks(split: Split, found: Findings, progress: Progress) -> None:
     """Compares each box with the extent of its mask."""
-    empty, apart = [], []
+    empty, apart, turned = [], [], 0
     for done, annotation in enumerate(split.annotations, 1):
         if done % 200 == 0 or done == len(split.annotations):
             progress(done, len(split.annotations))
         image = split.images[annotation["image_id"]]
-        x, y, w, h = mask_extent(
-            annotation["segmentation"], int(image["height"]), int(image["width"])
-        )
+        size = int(image["height"]), int(image["width"])
+        x, y, w, h = extent(encoded(annotation["segmentation"], *size))
         if w == 0 or h == 0:
             empty.append(shown(annotation.get("id")))
             continue
+        if is_crowd(annotation) or not _apart(annotation["bbox"], (x, y, w, h)):
+            continue
+        turned += not _apart(annotation["bbox"], (y, x, h, w))
         bx, by, bw, bh = annotation["bbox"]
-        slack = max(BOX_SLACK[0], BOX_SLACK[1] * max(bw, bh))
-        if max(
-            abs(bx - x), abs(by - y), abs(bx + bw - x - w), abs(by + bh - y - h)
-        ) > slack and not annotation.get("iscrowd"):
-            apart.append(
-                f"annotation {shown(annotation.get('id'))}: box [{bx:g}, {by:g}, {bw:g}, {bh:g}], "
-                f"mask [{x:g}, {y:g}, {w:g}, {h:g}]"
-            )
+        apart.append(
+            f"annotation {shown(annotation.get('id'))}: box [{bx:g}, {by:g}, {bw:g}, {bh:g}], mask "
+            f"[{x:g}, {y:g}, {w:g}, {h:g}]"
+        )
     if empty:
         found.warning(
             f"has {len(empty)} masks that cover no pixel (annotations {few(empty)})",
@@ -178,15 +176,21 @@ def _check_masks(split: Split, found: Findings, progress: Progress) -> None:
         # COCO 2017 itself has a few boxes that were drawn apart from their polygons; many mean a
         # systematic mistake.
         tell = found.error if share > 0.5 else found.warning
+        swapped = turned > len(apart) / 2
+        hint = f"; {turned} of them agree with x and y of the mask swapped" if swapped else ""
         tell(
-            f"has {len(apart)} boxes ({share:.1%}) that disagree with their masks ({few(apart)})",
+            f"has {len(apart)} boxes ({share:.1%}) that disagree with their masks "
+            f"({few(apart)}){hint}",
             split.path,
-            "recompute bbox from the segmentation as [x, y, width, height]",
+            "swap x and y of the polygons"
+            if swapped
+            else "recompute bbox from the segmentation as [x, y, width, height]",
         )
 
 
-def mask_extent(
-    segmentation: dict | list, height: int, width: int
-) -> tuple[float, float, float, float]:
-    """x, y, width, height of a COCO segmentation's foreground."""
-    return tuple(coco_mask.toBbox(encoded(segmentation, height, width)).tolist())
+def _apart(box: Sequence[float], mask: Sequence[float]) -> bool:
+    """Whether two boxes [x, y, width, height] differ by more than BOX_SLACK."""
+    bx, by, bw, bh = box
+    x, y, w, h = mask
+    slack = max(BOX_SLACK[0], BOX_SLACK[1] * max(bw, bh))
+    return max(abs(bx - x), abs(by - y), abs(bx + bw - x - w), abs(by + bh - y - h)) > slack

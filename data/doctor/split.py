@@ -23,6 +23,7 @@ class Split:
     annotations: list[dict[str, Any]] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
     zero_area: list[dict[str, Any]] = field(default_factory=list)  # left out of annotations
+    unusable: int = 0  # annotations of the file that cannot be read
     missing: set[str] = field(default_factory=set)  # file names that the image folder lacks
 
     @classmethod
@@ -36,6 +37,7 @@ class Split:
     def take(self, sound: SoundContent) -> None:
         """Fills the split."""
         self.images, self.categories = sound.images, sound.categories
+        self.unusable = len(sound.left_out)
         for annotation in sound.annotations:
             _, _, width, height = annotation["bbox"]
             (self.annotations if width and height else self.zero_area).append(annotation)

@@ -21,6 +21,7 @@ from yolact.engine import distributed
 from yolact.engine.assignment import prototype_mask_note
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap
 from yolact.engine.evaluate import EvalResult, evaluate
+from yolact.engine.idle import IdleSteps
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
 from yolact.engine.predict import write_image
@@ -150,6 +151,7 @@ class Trainer:
         self.cfg, self.state, self.run_dir, self.device = cfg, state, run, device
         self.sets, self.stop, self.on_step = sets, stop, on_step
         self.meter = Meter(state.meter)
+        self.idle = IdleSteps(cfg.train.iterations - state.step)
         self.records: list[StepRecord] = []
         self.update = Updater(state, cfg, device)
         self.batches = self._batches(sets.train)
@@ -254,6 +256,9 @@ class Trainer:
         not finite, or says it was skipped."""
         for step in read(self.records):
             self.meter.add(step)
+            idle = self.idle.warning(step)
+            if idle and self.log is not None:
+                print(idle, flush=True)
             if not step.problem:
                 continue
             if self.cfg.train.on_nonfinite == "stop":
@@ -341,14 +346,12 @@ class Trainer:
 
     def _record_ap(self, result: EvalResult, seconds: float, log: RunLog) -> None:
         state = self.state
-        # undefined where the validation images hold no instance
-        ap = 0.0 if math.isnan(result.mask_ap) else result.mask_ap
-        best = ap > state.best_ap
-        print(
-            f"validation at step {state.step}: mask AP "
-            f"{100 * ap:.2f}{' (best so far)' if best else ''}",
-            flush=True,
-        )
+        ap = result.mask_ap
+        best = ap > state.best_ap  # never where it is undefined
+        shown = f"{100 * ap:.2f}{' (best so far)' if best else ''}"
+        if math.isnan(ap):
+            shown = "undefined: the validation images hold no instance that counts"
+        print(f"validation at step {state.step}: mask AP {shown}", flush=True)
         print(result.threshold_table(), flush=True)  # the rest is in metrics.jsonl
         if best:
             state.best_ap = ap

@@ -16,7 +16,9 @@ from layers.losses.criterion import Criterion
 from yolact.build import build_model
 from yolact.checkpoint import read_checkpoint
 from yolact.engine import train as module
+from yolact.engine.idle import IdleSteps
 from yolact.engine.rundir import RunDir, new_run
+from yolact.engine.step import ReadStep
 from yolact.engine.train import train
 from yolact.testing import tiny
 
@@ -311,3 +313,39 @@ def test_what_python_hands_over_is_said_as_it_is(data, tmp_path, capsys):
     plain = train(cfg, device="cpu", run_dir=tmp_path / "plain")
     assert ", mask bce\n" in capsys.readouterr().out
     assert "given" not in json.loads((plain / "env.json").read_text())
+
+
+def test_a_training_without_an_instance_says_so_and_its_undefined_ap_is_never_best(
+    data, tmp_path, capsys
+):
+    cfg = tiny.config(data, iterations=3, validate_every=3)
+    content = json.loads((data / "train.json").read_text())
+    crowds = [{**annotation, "iscrowd": 1} for annotation in content["annotations"]]
+    (tmp_path / "crowds.json").write_text(json.dumps({**content, "annotations": crowds}))
+    named = {f"{split}_annotations": str(tmp_path / "crowds.json") for split in ("train", "val")}
+    images = {"val_images": cfg.data.train_images}
+    cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={**named, **images})})
+    with pytest.raises(ValueError, match="crowds.json holds no instance to learn from: .*crowds"):
+        train(cfg, device="cpu", run_dir=tmp_path / "refused")
+    sets = {f"{split}_set": build_dataset(cfg, split) for split in ("train", "val")}
+    run = train(cfg, **sets, device="cpu", run_dir=tmp_path / "run")
+    out = capsys.readouterr().out
+    assert out.count("warning: 3 steps in a row, to step 3, without an instance to learn from") == 1
+    assert "mask AP undefined: the validation images hold no instance" in out
+    assert "best so far" not in out and not (run / "weights/best.pth").exists()
+    assert [r["best"] for r in metrics(run, "validation")] == [False]
+    assert read_checkpoint(run / "weights/last.pth")["training"]["best_ap"] == -1
+    assert run.best == run / "weights/last.pth" and run.best_ap is None
+
+
+def test_steps_with_an_instance_are_not_idle():
+    def step(number, box, problem=""):
+        return ReadStep(number, {"box": box, "class": 3.0, "mask": 0.0}, {}, 1.0, False, problem)
+
+    idle = IdleSteps(100)
+    said = [idle.warning(step(i, 0.0)) for i in range(1, 50)] + [idle.warning(step(50, 0.1))]
+    assert not any(said)
+    said = [idle.warning(step(i, 0.0)) for i in range(51, 161)]
+    assert [i for i, text in enumerate(said) if text] == [49] and "50 steps in a row" in said[49]
+    idle = IdleSteps(2)
+    assert not idle.warning(step(1, 0.0, "not finite")) and not idle.warning(step(2, 0.0))
