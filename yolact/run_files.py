@@ -10,7 +10,7 @@ from data.resolve import RUN_CONFIG
 CONFIG, ENV, METRICS = RUN_CONFIG, "env.json", "metrics.jsonl"
 NOTE, LOG = "sweep.json", "log.txt"  # of a study's run: its state, and what it printed
 
-WEIGHTS, RESULTS, PICTURES = "weights", "results", "pictures"
+WEIGHTS, RESULTS, PICTURES, TENSORBOARD = "weights", "results", "pictures", "tensorboard"
 LAST, BEST, INTERRUPT = (f"{WEIGHTS}/{name}.pth" for name in ("last", "best", "interrupt"))
 CHECKPOINTS = (LAST, INTERRUPT)  # a training goes on from these
 
@@ -31,3 +31,8 @@ def run_of_weights(weights: Path) -> Path | None:
     """The folder of the run whose weights these are, resolved; None for a file elsewhere."""
     place = weights.resolve().parent
     return place.parent if place.name == WEIGHTS else None
+
+
+def kept_checkpoint(step: int) -> str:
+    """A checkpoint that is kept for good, of train.keep_every."""
+    return f"{WEIGHTS}/step_{step:08d}.pth"

@@ -10,18 +10,26 @@ watchdog while rank 0 evaluates for half an hour.
 from __future__ import annotations
 
 import os
+import pickle
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 # other ranks wait this long for rank 0: validation on a large set takes more than gloo's 30 minutes
 PATIENCE = timedelta(days=1)
+# ... and this long within a step, where all do the same
+STEP_PATIENCE = timedelta(minutes=10)
+LOOKS = 1e-4, 0.02  # seconds between two looks whether the others have answered, at first and later
 _control: dist.ProcessGroup | None = None
+# of gloo and NCCL, for a process that is gone
+_GONE = ("Connection closed", "Connection reset", "Broken pipe", "Connection refused", "Timed out")
 
 
 def rank() -> int:
@@ -71,7 +79,11 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Joins the process group of torchrun for as long as the block lasts; does nothing outside
-    torchrun or inside a group."""
+    torchrun or inside a group.
+
+    An error that ends the block on several ranks is told by the first: the others leave by
+    SystemExit(2). ValueError where another process is gone.
+    """
     global _control
     launched = (
         "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
@@ -79,42 +91,87 @@ def process_group(device: torch.device) -> Iterator[None]:
     joined = launched and not dist.is_initialized()
     if joined:
         if device.type == "cuda":
-            dist.init_process_group("nccl", device_id=device)
+            dist.init_process_group("nccl", device_id=device, timeout=STEP_PATIENCE)
         else:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=STEP_PATIENCE)
     if dist.is_initialized():
         # every rank is a member, so none gets the number that stands for "not in it"
         _control = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
     try:
         yield
+    except (ValueError, OSError, RuntimeError) as error:
+        told = lost_process(error) or error
+        if joined and isinstance(told, (ValueError, OSError)) and not _first_to_speak():
+            raise SystemExit(2) from error
+        if told is error:
+            raise
+        raise told from error
     finally:
         _control = None
         if joined:
             dist.destroy_process_group()
 
 
-def barrier() -> None:
-    """Waits on the host until every rank is here, however long rank 0 takes."""
-    if world_size() > 1:
-        dist.barrier(group=_control)
+def lost_process(error: BaseException) -> ValueError | None:
+    """What to say where `error` is a collective's that another process has left; else None."""
+    if world_size() > 1 and isinstance(error, RuntimeError):
+        if any(words in str(error) for words in _GONE):
+            return ValueError(
+                "another process of this training has ended or no longer answers: its own message, "
+                "or the system's log, says why"
+            )
+    return None
+
+
+def _first_to_speak() -> bool:
+    """True on the first rank that asks. Where the ranks' store is gone, nobody else can tell."""
+    try:
+        return dist.distributed_c10d._get_default_store().add("yolact_spoken", 1) == 1
+    except (RuntimeError, ValueError):
+        return True
+
+
+def _wait(work: Any) -> None:
+    """Waits for a collective of the control group, in short sleeps: a wait inside the collective
+    would let no signal through."""
+    pause, longest = LOOKS
+    while not work.is_completed():
+        time.sleep(pause)
+        pause = min(2 * pause, longest)
+    work.wait()
+
+
+def most(value: int) -> int:
+    """The highest `value` of any rank, on every rank."""
+    if world_size() == 1:
+        return value
+    held = torch.tensor([value])
+    _wait(dist.all_reduce(held, dist.ReduceOp.MAX, group=_control, async_op=True))
+    return int(held)
 
 
 def share(value):
     """Rank 0's `value` (anything that pickles) on every rank."""
     if world_size() == 1:
         return value
-    held = [value]
-    dist.broadcast_object_list(held, src=0, group=_control)
-    return held[0]
+    data = pickle.dumps(value) if is_main() else b""
+    held = torch.zeros(most(len(data)), dtype=torch.uint8)
+    if is_main():
+        held.numpy()[:] = np.frombuffer(data, np.uint8)
+    _wait(dist.broadcast(held, src=0, group=_control, async_op=True))
+    return pickle.loads(held.numpy().tobytes())
 
 
 def gather(value) -> list:
     """The `value` of every rank, in rank order, on every rank."""
     if world_size() == 1:
         return [value]
-    held = [None] * world_size()
-    dist.all_gather_object(held, value, group=_control)
-    return held
+    data = pickle.dumps(value)
+    own = torch.zeros(most(len(data)), dtype=torch.uint8)  # pickles end where they say
+    own.numpy()[: len(data)] = np.frombuffer(data, np.uint8)
+    held = [torch.empty_like(own) for _ in range(world_size())]
+    _wait(dist.all_gather(held, own, group=_control, async_op=True))
+    return [pickle.loads(each.numpy().tobytes()) for each in held]
 
 
 def first_run_by_main(action):

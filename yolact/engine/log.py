@@ -25,7 +25,7 @@ from data.schema import Config
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 from yolact.files import write_whole
-from yolact.run_files import CONFIG, ENV
+from yolact.run_files import CONFIG, ENV, TENSORBOARD
 
 ROOT = Path(__file__).resolve().parents[2]
 # metrics of a validation, as TensorBoard curves
@@ -120,7 +120,7 @@ class RunLog:
         cut_metrics(run.metrics, step, validated)
         self.file = run.metrics.open("a", encoding="utf-8")
         self.board = SummaryWriter(
-            str(run.path / "tensorboard"), purge_step=step + 1 if step else None
+            str(run.path / TENSORBOARD), purge_step=step + 1 if step else None
         )
         self.pace: float | None = None  # seconds a step, smoothed
         self.mark_step, self.mark = step, time.perf_counter()

@@ -142,17 +142,27 @@ class Ema(Generic[ModelT]):
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module, unless: Tensor | None = None) -> None:
+        """One update. unless: 0-d on the device; where it is not 0 the weights stay as they are."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for averaged, current in zip(
             _by_type(self.module.parameters()), _by_type(model.parameters()), strict=True
         ):
+            if unless is not None:  # towards itself
+                current = [
+                    torch.where(unless > 0, own, new)
+                    for own, new in zip(averaged, current, strict=True)
+                ]
             torch._foreach_lerp_(averaged, current, 1 - decay)
+        self.copy_buffers(model)
+        self.updates += 1
+
+    def copy_buffers(self, model: nn.Module) -> None:
+        """Statistics and counters of batch norm, as the model has them."""
         for copied, current in zip(
             _by_type(self.module.buffers()), _by_type(model.buffers()), strict=True
         ):
             torch._foreach_copy_(copied, current)
-        self.updates += 1
 
     def restore(self, weights: dict[str, Tensor], updates: int) -> None:
         """Puts back a saved `.module.state_dict()` and the number of updates it had seen."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from yolact.checkpoint import read_checkpoint
+from yolact.locking import RunLock
 from yolact.run_files import (
     CHECKPOINTS,
     CONFIG,
@@ -15,6 +17,7 @@ from yolact.run_files import (
     PICTURES,
     RECORDS,
     RESULTS,
+    TENSORBOARD,
     WEIGHTS,
     run_of_weights,
 )
@@ -88,33 +91,59 @@ def new_run(runs_root: Path, name: str) -> RunDir:
             ) from error
 
 
-def named_run(path: Path) -> RunDir:
-    """A folder of the user's own choice for a new run. Raises ValueError where it already holds
-    one."""
+def named_run(path: Path, lock: RunLock) -> tuple[RunDir, list[str]]:
+    """A folder of the user's own choice for a new run, locked, and notes on it. What a run that
+    ended before its first checkpoint left there goes.
+
+    Raises ValueError where the folder already holds a run, or another process trains there.
+    """
     run = RunDir(Path(path))
-    if run.metrics.exists() or (run.path / LAST).exists():
+    lock.take(run.path)
+    if any(run.weights.glob("*.pth")) or run.records.exists() or _was_validated(run.metrics):
         raise ValueError(
             f"{path} already holds a run: go on with it by --resume={path}, or choose another "
             "folder"
         )
-    return run.make()
+    if not run.metrics.exists():
+        return run.make(), []
+    run.metrics.unlink()
+    shutil.rmtree(run.path / TENSORBOARD, ignore_errors=True)
+    return run.make(), [
+        f"note: the run in {path} ended before its first checkpoint: it starts anew"
+    ]
 
 
-def find_checkpoint(resume: str | Path, runs_root: Path, name: str) -> tuple[Path, dict]:
+def _was_validated(metrics: Path) -> bool:
+    return metrics.exists() and '"kind": "validation"' in metrics.read_text(encoding="utf-8")
+
+
+def find_checkpoint(
+    resume: str | Path, runs_root: Path, name: str, lock: RunLock | None = None
+) -> tuple[Path, dict]:
     """The checkpoint that `resume` means, and its content: a .pth file, a run folder (its newest),
     or 'latest' of this config.
+
+    lock: what holds the run from now on, if the training would go on there.
 
     Raises ValueError where there is none, or where it holds only weights.
     """
     path = Path(resume)
     if str(resume) == "latest":
         path = _latest_run(Path(runs_root) / name)
+    folder = path if path.is_dir() else run_of_weights(path)
+    if lock is not None and folder is not None and _goes_on_in(folder, path):
+        lock.take(folder)  # before reading: another process may be about to replace it
     if path.is_dir():
         candidates = _checkpoints(path)
         if not candidates:
+            begun = (path / METRICS).exists()
             raise ValueError(
-                f"{path} holds no checkpoint to resume (no {LAST}): name another run "
-                "folder or a .pth file"
+                f"{path} holds no checkpoint to resume (no {LAST}): "
+                + (
+                    f"its run ended before the first one, so start it again, --run_dir={path}"
+                    if begun
+                    else "name another run folder or a .pth file"
+                )
             )
         found = max(((p, read_checkpoint(p)) for p in candidates), key=lambda item: item[1]["step"])
     else:
@@ -166,6 +195,13 @@ def home_of(checkpoint: Path, step: int) -> RunDir | None:
         return None
     newest = [p for p in _checkpoints(folder) if p.resolve() != checkpoint.resolve()]
     return RunDir(folder) if all(read_checkpoint(p)["step"] <= step for p in newest) else None
+
+
+def _goes_on_in(run: Path, resumed: Path) -> bool:
+    """Whether resuming a run's folder, or a checkpoint in it, replaces its checkpoints. (One that
+    is kept for good can start another run while its own trains.)"""
+    newest = [run, *(run / name for name in CHECKPOINTS)]
+    return (run / CONFIG).is_file() and resumed.resolve() in [path.resolve() for path in newest]
 
 
 def _checkpoints(run: Path) -> list[Path]:

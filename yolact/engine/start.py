@@ -16,6 +16,7 @@ from yolact.engine import distributed
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap, training_set, validation_set
 from yolact.engine.rundir import RunDir, find_checkpoint, home_of, named_run, new_run
 from yolact.engine.state import TrainState
+from yolact.locking import RunLock
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,18 @@ def check_split(cfg: Config) -> None:
 
 
 def find_start(
-    cfg: Config, resume: str | Path | None, runs_root: str | Path
+    cfg: Config,
+    resume: str | Path | None,
+    runs_root: str | Path,
+    run_dir: str | Path | None,
+    lock: RunLock,
 ) -> tuple[Path, dict] | None:
-    """The checkpoint to resume, its path and content; None for a new run."""
-    return None if resume is None else find_checkpoint(resume, Path(runs_root), cfg.name)
+    """The checkpoint to resume, its path and content; None for a new run. Holds the run that will
+    go on."""
+    if resume is None:
+        return None
+    elsewhere = run_dir is not None and Path(run_dir).resolve() != Path(resume).resolve()
+    return find_checkpoint(resume, Path(runs_root), cfg.name, None if elsewhere else lock)
 
 
 def check_data(cfg: Config) -> list[str]:
@@ -94,14 +103,24 @@ def open_sets(
 
 
 def open_run(
-    cfg: Config, run_dir: str | Path | None, checkpoint: Path | None, step: int, runs_root: Path
-) -> RunDir:
-    """The folder to write to: on resume the checkpoint's own, unless it holds newer checkpoints,
-    which then stay as they are."""
+    cfg: Config,
+    run_dir: str | Path | None,
+    checkpoint: Path | None,
+    step: int,
+    runs_root: Path,
+    lock: RunLock,
+) -> tuple[RunDir, list[str]]:
+    """The folder to write to, held by `lock`, and notes on it: on resume the checkpoint's own,
+    unless it holds newer checkpoints, which then stay as they are."""
     home = home_of(checkpoint, step) if checkpoint is not None else None
     if home is not None and (run_dir is None or Path(run_dir).resolve() == home.path):
-        return home.make()
-    return new_run(runs_root, cfg.name) if run_dir is None else named_run(Path(run_dir))
+        lock.take(home.path)
+        return home.make(), []
+    if run_dir is not None:
+        return named_run(Path(run_dir), lock)
+    run = new_run(runs_root, cfg.name)
+    lock.take(run.path)
+    return run, []
 
 
 def lacks_evaluation(run: RunDir, cfg: Config, step: int, sets: Sets) -> bool:

@@ -161,9 +161,9 @@ def freeze_batchnorm(cfg: Config, pretrained: bool, notes: list[str]) -> bool:
     return frozen
 
 
-def to_checkpoint(state: TrainState, cfg: Config) -> dict:
+def to_checkpoint(state: TrainState, cfg: Config, *, alone: bool = False) -> dict:
     """last.pth: weights, and all that resuming needs. Tensors and plain Python only, so that it
-    loads with weights_only."""
+    loads with weights_only. alone: without the random states of the other ranks."""
     return {
         **weights_only(state.model, state, cfg),
         "ema": None if state.ema is None else state.ema.module.state_dict(),
@@ -171,7 +171,7 @@ def to_checkpoint(state: TrainState, cfg: Config) -> dict:
             "optimizer": state.optimizer.state_dict(),
             "scaler": state.scaler.state_dict(),
             "ema_updates": 0 if state.ema is None else state.ema.updates,
-            "random": distributed.gather(random_state()),
+            "random": [random_state()] if alone else distributed.gather(random_state()),
             "best_ap": state.best_ap,
             "validated": state.validated,
             "meter": state.meter,

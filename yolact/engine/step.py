@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,7 @@ class StepRecord:
     gradients       (4,) each, Criterion.last_gradients, in the steps that measure them; they add up
                     likewise
     skipped         0-d, 1 where the weights were left as they were
+    before          what the forward pass changed, as it was before the step
     bad             0-d, 1 where the loss or gradient was not finite (an fp16 overflow of the scaled
                     gradient is not bad: the scale falls and training goes on, so it is no sign of
                     divergence)
@@ -69,6 +71,21 @@ class StepRecord:
     grad_norm: Tensor
     skipped: Tensor
     bad: Tensor
+    before: Before
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a forward pass changes besides its results: a step that fails in it puts this back.
+
+    statistics  of batch norm where it is trained, end to end; None where they are kept elsewhere
+    batches     its counters
+    criterion   the criterion's state
+    """
+
+    statistics: Tensor | None
+    batches: Tensor | None
+    criterion: dict[str, Any]
 
 
 class Updater:
@@ -89,37 +106,85 @@ class Updater:
         self.step = step if self.parallel is None else self.parallel
         # stays 1 after a bad step under on_nonfinite=stop
         self.stopped = torch.zeros((), device=device)
-        self.statistics = [
-            b
+        trained = [
+            m
             for m in state.model.modules()
             if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
-            for b in (m.running_mean, m.running_var)
-            if b is not None
         ]
+        self.statistics = [
+            b for m in trained for b in (m.running_mean, m.running_var) if b is not None
+        ]
+        self.counters = [
+            m.num_batches_tracked for m in trained if m.num_batches_tracked is not None
+        ]
+        self.whole = True  # no step is between its first change of a weight and its last
 
     def __call__(self, batches: list) -> StepRecord:
-        """One step on this rank's micro-batches (data.loader.Batch)."""
+        """One step on this rank's micro-batches (data.loader.Batch). An error before the weights
+        change leaves the state as it was; `whole` says whether it is."""
         ids = [image_id for batch in batches for image_id in batch.image_ids]
-        batches = [batch.to(self.device) for batch in batches]
-        state, optimizer, scaler = self.state, self.state.optimizer, self.state.scaler
-        before = torch.cat(self.statistics) if self.statistics else None
-        optimizer.zero_grad(set_to_none=True)
-        losses, terms, gradients = self._backward(batches)
-        scaler.unscale_(optimizer)
-        norm, bad, skipped = self._inspect(losses)
+        before = self._snapshot()
+        try:
+            batches = [batch.to(self.device) for batch in batches]
+            self.state.optimizer.zero_grad(set_to_none=True)
+            losses, terms, gradients = self._backward(batches)
+            self.state.scaler.unscale_(self.state.optimizer)
+            norm, bad, skipped = self._inspect(losses)
+        except BaseException:
+            self._put_back(before)
+            raise
+        self.whole = False
+        self._change_weights(skipped, before)
+        self.whole = True
+        kept = replace(before, statistics=None)  # those of a skipped step are back already
+        return StepRecord(self.state.step, ids, losses, terms, gradients, norm, skipped, bad, kept)
+
+    def rewind(self, record: StepRecord) -> None:
+        """Takes the state back to before a step that was skipped, as all after it were."""
+        state = self.state
+        self._put_back(record.before)
+        if state.ema is not None:
+            state.ema.updates -= state.step - record.step + 1
+            state.ema.copy_buffers(state.model)
+        state.step = record.step - 1
+
+    def _snapshot(self) -> Before:
+        return Before(
+            torch.cat(self.statistics) if self.statistics else None,
+            torch.stack(self.counters) if self.counters else None,
+            {
+                name: value.clone() if isinstance(value, Tensor) else value
+                for name, value in self.state.criterion.state_dict().items()
+            },
+        )
+
+    def _put_back(self, before: Before) -> None:
+        if before.statistics is not None:
+            self._write_statistics(before.statistics)
+        if before.batches is not None:
+            torch._foreach_copy_(self.counters, list(before.batches))
+        if before.criterion:
+            self.state.criterion.load_state_dict(before.criterion)
+
+    def _write_statistics(self, joined: Tensor) -> None:
+        torch._foreach_copy_(self.statistics, joined.split([len(s) for s in self.statistics]))
+
+    def _change_weights(self, skipped: Tensor, before: Before) -> None:
+        state, optimizer = self.state, self.state.optimizer
         # the fused kernels read it on the device
         optimizer.found_inf = skipped  # type: ignore[attr-defined]  # torch sets it likewise
         optimizer.step()
-        scaler.update()
-        if before is not None:
+        state.scaler.update()
+        if before.statistics is not None:
             # no sum of products: 0 * NaN is NaN
-            chosen = torch.where(skipped > 0, before, torch.cat(self.statistics))
-            torch._foreach_copy_(self.statistics, chosen.split([len(s) for s in self.statistics]))
+            self._write_statistics(
+                torch.where(skipped > 0, before.statistics, torch.cat(self.statistics))
+            )
         if state.ema is not None:
-            state.ema.update(state.model)
+            ends = self.cfg.train.on_nonfinite == "stop"
+            state.ema.update(state.model, unless=self.stopped if ends else None)
         state.scheduler.step()
         state.step += 1
-        return StepRecord(state.step, ids, losses, terms, gradients, norm, skipped, bad)
 
     def _backward(
         self, batches: list

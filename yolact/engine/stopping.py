@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and leave with the exit code that a shell expects."""
+"""How a training ends early. Ctrl-C and SIGTERM: finish the step, save, and leave with the exit
+code that a shell expects. Errors: what they are to the user."""
 
 from __future__ import annotations
 
@@ -10,6 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
+from data.loader import explain_worker_failure
+from yolact.cli import one_line
 from yolact.engine import distributed
 
 # seconds in which SIGTERMs are one: schedulers signal a process and its parent, which passes it on
@@ -22,6 +27,10 @@ class Interrupted(SystemExit):
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
+
+
+class Together(ValueError):
+    """A user's mistake that every rank knows of, between the same two steps."""
 
 
 class StopNow(KeyboardInterrupt):
@@ -90,15 +99,28 @@ class StopRequest:
             time.sleep(0.2)
         return self.signum != 0
 
-    def agreed(self, step: int, every: int) -> bool:
-        """Whether to stop after this step. Signals reach ranks at different steps, so several ranks
-        settle it every few steps."""
-        if distributed.world_size() == 1:
-            return self.signum != 0
-        if step % every:
-            return False
-        self.signum = max(distributed.gather(self.signum))
-        return self.signum != 0
+    def agreed(self, problem: Exception | None) -> bool:
+        """Whether a rank was asked to stop before this step, on all ranks. Together on all where
+        one has a problem with its images."""
+        worst = distributed.most(2 if problem is not None else int(self.signum != 0))
+        if worst == 2:
+            told = distributed.gather("" if problem is None else one_line(problem))
+            raise Together(next(filter(None, told))) from problem
+        if worst:
+            self.signum = max(distributed.gather(self.signum))
+        return worst > 0
+
+
+def as_mistake(error: Exception) -> Exception | None:
+    """`error` as a user's mistake in one line, with the fix; None where it is none of theirs."""
+    full = "can't allocate memory" in str(error)  # of PyTorch on a CPU, a RuntimeError
+    if full or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return ValueError(
+            f"out of memory ({one_line(error)}): lower train.batch_size, or split the batch by a "
+            "higher train.accumulate"
+        )
+    found = explain_worker_failure(error) or distributed.lost_process(error)
+    return found or (error if isinstance(error, (ValueError, OSError)) else None)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from data.coco import CocoDataset
 from data.loader import explain_worker_failure, train_loader
 from data.schema import Config
 from layers.losses.criterion import Criterion
-from yolact.checkpoint import save_checkpoint
+from yolact.cli import one_line
 from yolact.engine import distributed
 from yolact.engine.assignment import prototype_mask_note
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap
@@ -27,6 +27,7 @@ from yolact.engine.pictures import prediction_pictures
 from yolact.engine.predict import write_image
 from yolact.engine.run import Run
 from yolact.engine.rundir import RunDir
+from yolact.engine.saving import Saver
 from yolact.engine.start import (
     Sets,
     changed_settings,
@@ -43,13 +44,20 @@ from yolact.engine.state import (
     TrainState,
     build_state,
     random_state_kept,
-    to_checkpoint,
     weights_only,
 )
 from yolact.engine.step import StepRecord, TrainStep, Updater, read
-from yolact.engine.stopping import Interrupted, StopNow, StopRequest, whole_step
+from yolact.engine.stopping import (
+    Interrupted,
+    StopNow,
+    StopRequest,
+    Together,
+    as_mistake,
+    whole_step,
+)
+from yolact.locking import RunLock
 from yolact.model import Yolact
-from yolact.run_files import BEST, CHECKPOINTS, INTERRUPT, LAST, WEIGHTS
+from yolact.run_files import BEST, INTERRUPT, LAST, kept_checkpoint
 
 __all__ = ["Interrupted", "TrainStep", "Trainer", "train"]
 
@@ -95,9 +103,11 @@ def train(
     written, and Interrupted (a SystemExit) after a signal, once saved.
     """
     device = distributed.pick_device(device)
-    with distributed.process_group(device):
+    with RunLock() as lock, distributed.process_group(device):
         check_split(cfg)
-        found = distributed.first_run_by_main(lambda: find_start(cfg, resume, runs_root))
+        found = distributed.first_run_by_main(
+            lambda: find_start(cfg, resume, runs_root, run_dir, lock)
+        )
         checkpoint_path, checkpoint = found or (None, None)
         notes = changed_settings(cfg, checkpoint) if checkpoint else []
         if train_set is None and val_set is None:
@@ -106,8 +116,8 @@ def train(
         state, loaded = build_state(cfg, device, checkpoint, model=model, criterion=criterion)
         step = state.step
         sets = open_sets(cfg, state, train_set, val_set)
-        run = distributed.first_run_by_main(
-            lambda: open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root))
+        run, told = distributed.first_run_by_main(
+            lambda: open_run(cfg, run_dir, checkpoint_path, step, Path(runs_root), lock)
         )
         if distributed.first_run_by_main(lambda: lacks_evaluation(run, cfg, step, sets)):
             state.validated = min(state.validated, step - 1)
@@ -129,7 +139,7 @@ def train(
             notes += prototype_mask_note(
                 state.criterion, *state.model.anchors_for(cfg.model.max_size), sets.train
             )
-            print_summary(cfg, run, state, device, sets, [*notes, *loaded, *sets.notes()])
+            print_summary(cfg, run, state, device, sets, [*notes, *told, *loaded, *sets.notes()])
         with StopRequest() as stop:
             Trainer(cfg, state, run, device, sets, stop, on_step).run()
         return Run(run.path)
@@ -152,6 +162,7 @@ class Trainer:
         self.sets, self.stop, self.on_step = sets, stop, on_step
         self.meter = Meter(state.meter)
         self.idle = IdleSteps(cfg.train.iterations - state.step)
+        self.files = Saver(run, cfg, state)
         self.records: list[StepRecord] = []
         self.update = Updater(state, cfg, device)
         self.batches = self._batches(sets.train)
@@ -167,42 +178,44 @@ class Trainer:
             )
 
     def run(self) -> None:
-        """Trains to the end, or until a signal, which is answered by a checkpoint and
-        Interrupted."""
+        """Trains to the end, or until a signal, which is answered by a checkpoint and Interrupted.
+        An error is answered by a checkpoint too, where the state is whole, and then raised."""
         try:
-            try:
-                stopping = self._steps()
-            # PyTorch reports a dead loader process wherever the main process happens to be
-            except RuntimeError as error:
-                explained = explain_worker_failure(error)
-                if explained is None:
-                    raise
-                if not self.stop.explains(error):
-                    raise explained from error
-                stopping = True
-            if stopping:
-                self._interrupted()
+            self._train()
+        except Exception as error:
+            ended = self._ended(error)
+            if ended is error:
+                raise
+            raise ended from error
         finally:
             with whole_step(report=False):
                 self.batches.close()
             if self.log is not None:
                 self.log.close()
 
+    def _train(self) -> None:
+        try:
+            stopping = self._steps()
+        # PyTorch reports a dead loader process wherever the main process happens to be
+        except RuntimeError as error:
+            if explain_worker_failure(error) is None or not self.stop.explains(error):
+                raise
+            stopping = True
+        if stopping:
+            self._interrupted()
+
     def _steps(self) -> bool:
         """The loop. It reads the losses, and so waits for the device, only where something is due.
         True if it was asked to stop."""
-        plan, state, stopping = self.cfg.train, self.state, False
-        # a signal came in its way
-        if self._due(plan.validate_every) and state.validated < state.step:
-            stopping = not self._validate()
-        while state.step < plan.iterations and not stopping:
+        plan, state = self.cfg.train, self.state
+        finished = self._look_back()  # a signal or a kill came in its way
+        while state.step < plan.iterations and finished:
             batches = self._next_batches()
             if batches is None:
                 return True
             with whole_step():
                 self.records.append(self.update(batches))
-                stopping = self.stop.agreed(state.step, plan.log_every)
-                if stopping or any(
+                if any(
                     map(
                         self._due,
                         (plan.log_every, plan.save_every, plan.validate_every, plan.keep_every),
@@ -211,14 +224,22 @@ class Trainer:
                     self._read_losses()
                 if self._due(plan.log_every):
                     self._log_line()
-            validating = self._due(plan.validate_every) and not stopping
-            if validating or self._due(plan.save_every):
+            if self._due(plan.validate_every) or self._due(plan.save_every):
                 self._save(LAST)  # before validating: whatever may go wrong there costs no training
-            if validating:
-                stopping = not self._validate()
-            if plan.keep_every and self._due(plan.keep_every):
-                self._save(f"{WEIGHTS}/step_{state.step:08d}.pth")
-        return stopping
+            finished = self._look_back()
+        return not finished
+
+    def _look_back(self) -> bool:
+        """What is due after this step and not done yet: a validation, and the checkpoint that is
+        kept for good. False if a signal broke it off."""
+        plan, state = self.cfg.train, self.state
+        if self._due(plan.validate_every) and state.validated < state.step and not self._validate():
+            return False
+        kept = kept_checkpoint(state.step)
+        if plan.keep_every and self._due(plan.keep_every):
+            if not distributed.share((self.run_dir.path / kept).exists()):
+                self._save(kept)
+        return True
 
     def _due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
@@ -242,34 +263,39 @@ class Trainer:
             yield [next(batches) for _ in range(self.cfg.train.accumulate)]
 
     def _next_batches(self) -> list | None:
-        """The next step's micro-batches; None where the signal to stop has ended the loader's
-        processes as well."""
+        """The next step's micro-batches; None where a rank was asked to stop."""
+        batches, problem = None, None
         try:
-            return next(self.batches)
+            with self.stop.at_once():
+                batches = next(self.batches)
+        except StopNow:
+            pass
         except Exception as error:  # a queue of a killed process breaks in many ways
-            if self.stop.explains(error):
-                return None
-            raise
+            if not self.stop.explains(error):
+                if distributed.world_size() == 1 or as_mistake(error) is None:
+                    raise
+                problem = as_mistake(error)
+        return None if self.stop.agreed(problem) else batches
 
     def _read_losses(self) -> None:
-        """Moves the losses since the last read to the meter. Raises ValueError at a step that was
-        not finite, or says it was skipped."""
-        for step in read(self.records):
+        """Moves the losses since the last read to the meter. At a step that was not finite, says
+        that it was skipped, or goes back before it and raises Together."""
+        steps = read(self.records)
+        records, self.records = self.records, []
+        for record, step in zip(records, steps, strict=True):
+            if step.problem and self.cfg.train.on_nonfinite == "stop":
+                self.update.rewind(record)
+                raise Together(
+                    f"step {step.step}: {step.problem}. The weights were left as they were before "
+                    "it. Look at these images, lower train.lr, or set train.clip_grad_norm=10 or "
+                    "train.on_nonfinite=skip"
+                )
             self.meter.add(step)
             idle = self.idle.warning(step)
             if idle and self.log is not None:
                 print(idle, flush=True)
-            if not step.problem:
-                continue
-            if self.cfg.train.on_nonfinite == "stop":
-                raise ValueError(
-                    f"step {step.step}: {step.problem}. The weights were left as they were before "
-                    "it. Look at these images, lower train.lr, or set train.clip_grad_norm=10 or "
-                    f"train.on_nonfinite=skip{self._how_to_go_on()}"
-                )
-            if self.log is not None:
+            if step.problem and self.log is not None:
                 print(f"warning: step {step.step} skipped: {step.problem}", flush=True)
-        self.records.clear()
 
     def _log_line(self) -> None:
         means = self.meter.take()
@@ -355,35 +381,52 @@ class Trainer:
         print(result.threshold_table(), flush=True)  # the rest is in metrics.jsonl
         if best:
             state.best_ap = ap
-            self._write(BEST, weights_only(state.best_model, state, self.cfg))
+            self.files.write(BEST, weights_only(state.best_model, state, self.cfg))
         log.validation(state.step, result.to_dict(), best=best, seconds=seconds)
 
-    def _save(self, name: str) -> None:
-        """A whole checkpoint, written by rank 0; every rank must call it, since each adds its
-        random state."""
-        self.state.meter = self.meter.state()
-        checkpoint = to_checkpoint(self.state, self.cfg)
+    def _save(self, name: str, *, alone: bool = False) -> None:
+        self.files.save(name, self.meter.state(), alone=alone)
+
+    def _ended(self, error: Exception) -> Exception:
+        """What `error`, which ended the training, is to the user: in one line, with what is saved
+        and how to go on. `error` itself, where it is none of theirs."""
+        alone = distributed.world_size() > 1 and not isinstance(error, Together)
+        with whole_step(report=False):
+            self.batches.close()
+            try:
+                saved = self._save_what_is_whole(alone)
+            except Together as earlier:
+                error, saved = earlier, self._save_what_is_whole(alone)
+        explained = as_mistake(error)
+        if explained is not None:
+            text = (
+                f"{one_line(explained)}; {saved}" if self.log is not None else one_line(explained)
+            )
+            return (OSError if isinstance(explained, OSError) else ValueError)(text)
         if self.log is not None:
-            self._write(name, checkpoint)
-            if name == LAST:
-                (self.run_dir.path / INTERRUPT).unlink(missing_ok=True)  # older than this one
+            print(saved, file=sys.stderr, flush=True)
+        return error
 
-    def _write(self, name: str, checkpoint: dict) -> None:
-        try:
-            with whole_step():
-                save_checkpoint(self.run_dir.path / name, checkpoint)
-        except OSError as error:
-            raise OSError(
-                f"{error}. Training stopped at step {self.state.step}{self._how_to_go_on()}"
-            ) from error
-
-    def _how_to_go_on(self) -> str:
-        saved = any((self.run_dir.path / name).exists() for name in CHECKPOINTS)
-        return (
-            f"; what was saved before is whole, go on with --resume={self.run_dir.path}"
-            if saved
-            else "; nothing was saved yet"
-        )
+    def _save_what_is_whole(self, alone: bool) -> str:
+        """Saves a state that is newer than its file, and says how to go on. Together where it
+        first finds a step that was not finite."""
+        if alone:  # other ranks do not answer
+            bad = next((r for r in self.records if self.update.stopped > 0 and r.bad > 0), None)
+            if bad is not None:
+                self.update.rewind(bad)
+            self.records = []
+        elif self.update.whole:
+            self._read_losses()
+        step, why = self.state.step, ""
+        if not self.update.whole:
+            why = f"step {step + 1} had changed a part of the weights"
+        elif step > self.files.saved_step:
+            try:
+                self._save(INTERRUPT, alone=alone)
+            except (OSError, RuntimeError) as error:
+                why = one_line(error)
+        ended = f"training ended at step {step}" + (f" ({why})" if why else "")
+        return self.files.how_to_go_on(ended)
 
     def _interrupted(self) -> None:
         with whole_step(report=False):

@@ -27,12 +27,16 @@ CASES = {
 COUNTS = ([3, 1, 2, 1], [2, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 2])
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def in_two_processes(job, *arguments):
     """job(rank, *arguments) in two forked processes that form a group, as torchrun would start
     them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("fork")
     processes = [
         context.Process(target=_enter, args=(rank, port, job, arguments)) for rank in range(2)

@@ -7,13 +7,13 @@ The kernel frees it when the last holder is gone, kill -9 or not.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from data.resolve import config_hash
+from yolact.locking import lock_now
 from yolact.study.arms import PlannedRun, identity
 from yolact.study.folder.layout import LOCKS
 
@@ -24,9 +24,7 @@ def claim(root: Path, run: PlannedRun) -> int | None:
     path = lock_file(root, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock_now(descriptor, path):
         os.close(descriptor)
         return None
     return descriptor
@@ -55,10 +53,7 @@ def is_held(root: Path, run: PlannedRun) -> bool:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # shared: two that look at the same time do not see each other
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
+        return not lock_now(descriptor, path, shared=True)
     finally:
         os.close(descriptor)
 
