@@ -3,11 +3,7 @@ names."""
 
 from __future__ import annotations
 
-import os
-import pickle
 import re
-import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolact.finite import DIVERGED, not_finite
 from yolact.model import Yolact
+from yolact.weights_file import read_checkpoint, save_checkpoint
+
+__all__ = ["LoadReport", "load_weights", "plain_state", "read_checkpoint", "save_checkpoint"]
 
 # see yolact.heads
 CLASS_HEADS = {
@@ -26,6 +26,8 @@ CLASS_HEADS = {
 RESET_HEADS = (*CLASS_HEADS.values(), "semantic_seg_conv.", "maskiou_net.maskiou_net.10.")
 OBSOLETE_KEY = re.compile(r"backbone\.layer\d|fpn\.downsample_layers\.(\d+)\.")
 NAMED_AT_MOST = 4
+# what DistributedDataParallel and torch.compile put before every name of a state dict
+WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ def load_weights(
     name          what messages call a source that is no path
 
     Obsolete keys of old official files are dropped, as the original does, and so is a semantic head
-    that the model has no use for. Any other difference of names or shapes is a ValueError, after
-    which the model is as before.
+    that the model has no use for. Any other difference of names, shapes or types is a ValueError,
+    and so are weights that are not finite; the model is then as before.
     """
     if not isinstance(source, Mapping):
         name, source = source, read_checkpoint(source)
@@ -81,88 +83,14 @@ def load_weights(
     # absent from files of the oldest torch versions
     counters = {key for key in own if key.endswith(".num_batches_tracked")}
     _check_match(loaded, own, set(reset) | counters, name)
+    wrong = not_finite(loaded.items())
+    if wrong:
+        raise ValueError(
+            f"{name} holds weights that are not finite, first {wrong}: {DIVERGED}, or the file is "
+            "damaged; take an earlier checkpoint of its run"
+        )
     model.load_state_dict(loaded, strict=False)
     return LoadReport(tuple(loaded), tuple(reset), tuple(dropped))
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The dictionary in a .pth file, on the CPU. Only tensors and plain data are read: nothing in
-    the file is executed.
-
-    Raises ValueError, naming the file and what to do, where it is missing, a folder, empty,
-    truncated, holds code, or is something else.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"checkpoint {path} does not exist: check the path")
-    if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder, not a checkpoint: name a file in it{_suggest_files(path)}"
-        )
-    if path.stat().st_size == 0:
-        raise ValueError(f"checkpoint {path} is empty (0 bytes): copy or download it again")
-    try:
-        with warnings.catch_warnings():
-            # about pickles: what is wrong with a file is said below
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or ("Unsupported" in str(error) and _is_pickle(path)):
-            raise ValueError(
-                f"checkpoint {path} holds code or objects besides tensors and plain data "
-                f"({_refused(error)}), and is not loaded since reading it could run that code: "
-                "save only its state_dict"
-            ) from error
-        raise ValueError(
-            f"{path} is truncated or not a PyTorch checkpoint: copy or download it again"
-        ) from error
-    except PermissionError as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error.strerror}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        # a truncated file's errno says nothing about it
-        detail = "" if isinstance(error, OSError) else f" ({_first_line(error)})"
-        raise ValueError(
-            f"checkpoint {path} is truncated or damaged{detail}: copy or download it again"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{path} holds a {type(content).__name__}, not a checkpoint: save the model's "
-            "state_dict"
-        )
-    return dict(content)
-
-
-def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write `content` whole or not at all: to a temporary file in the same folder, flushed to disk,
-    then renamed over `path`.
-
-    Raises OSError, naming the file, where it cannot be written; a checkpoint that was there before
-    is left untouched.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        # temporary files are private; a checkpoint is an ordinary file
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        kept = "; the checkpoint that was there before is unchanged" if path.exists() else ""
-        raise OSError(
-            f"checkpoint {path} could not be written ({_first_line(error)}){kept}: "
-            "free disk space or choose a folder that you may write to"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _state_of(content: Mapping[str, Any], name: str, use_ema: bool) -> dict[str, Tensor]:
@@ -179,13 +107,31 @@ def _state_of(content: Mapping[str, Any], name: str, use_ema: bool) -> dict[str,
         raise ValueError(f"{name} is a plain state dict without averaged (EMA) weights")
     else:
         state = content
-    others = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    state = plain_state(state)
+    others = [
+        str(key)
+        for key, value in state.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if others or not state:
         raise ValueError(
             f"{name} is not a checkpoint of this project nor a state dict (it has "
             f"{_some(others) or 'nothing'})"
         )
     return dict(state)
+
+
+def plain_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A state dict without what other programs wrap around one: {"state_dict": ...}, and "module."
+    or "_orig_mod." before every name."""
+    if isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    while content:
+        prefix = next((p for p in WRAPPERS if all(str(k).startswith(p) for k in content)), None)
+        if prefix is None:
+            break
+        content = {str(key).removeprefix(prefix): value for key, value in content.items()}
+    return content
 
 
 def _without_unused(state: dict[str, Tensor], model: Yolact) -> tuple[dict[str, Tensor], list[str]]:
@@ -247,10 +193,19 @@ def _check_match(
 ) -> None:
     missing = [key for key in own if key not in state and key not in optional]
     unexpected = [key for key in state if key not in own]
+    both = [(key, value, own[key]) for key, value in state.items() if key in own]
     reshaped = [
-        f"{key} ({_shape(state[key])} in the file, {_shape(own[key])} in the model)"
-        for key in state
-        if key in own and state[key].shape != own[key].shape
+        f"{key} ({_shape(theirs)} in the file, {_shape(ours)} in the model)"
+        for key, theirs, ours in both
+        if theirs.shape != ours.shape
+    ]
+    retyped = [
+        f"{key} ({str(theirs.dtype).removeprefix('torch.')})"
+        for key, theirs, ours in both
+        if theirs.layout != torch.strided
+        or theirs.is_quantized
+        or (theirs.is_floating_point(), theirs.is_complex())
+        != (ours.is_floating_point(), ours.is_complex())
     ]
     problems = [
         f"{label}: {_some(keys)}"
@@ -258,6 +213,7 @@ def _check_match(
             ("missing in the file", missing),
             ("unknown to the model", unexpected),
             ("of another shape", reshaped),
+            ("of another kind of numbers", retyped),
         )
         if keys
     ]
@@ -276,42 +232,3 @@ def _shape(tensor: Tensor) -> str:
 def _some(keys) -> str:
     shown = ", ".join(list(keys)[:NAMED_AT_MOST])
     return shown + (f" and {len(keys) - NAMED_AT_MOST} more" if len(keys) > NAMED_AT_MOST else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _is_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(1) == pickle.PROTO
-
-
-def _refused(error: BaseException) -> str:
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it names {found[1]}" if found else "unsupported content"
-
-
-def _suggest_files(folder: Path) -> str:
-    files = sorted(folder.glob("*.pth"))
-    return f", such as {files[0]}" if files else ""
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be opened."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # some network file systems refuse; the file's own data is safe by now
-    finally:
-        os.close(descriptor)

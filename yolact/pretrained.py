@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from yolact.checkpoint import read_checkpoint
+from yolact.checkpoint import plain_state, read_checkpoint
+from yolact.finite import not_finite
 
 IMAGENET = {
     "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
@@ -54,6 +55,9 @@ def load_backbone(backbone: nn.Module, choice: str, *, name: str, width: int = 6
                 "so); give weights of the same architecture and width, or model.pretrained=none "
                 "to train from scratch"
             )
+    wrong = not_finite(state.items())
+    if wrong:
+        raise ValueError(f"{path} holds weights that are not finite, first {wrong}: take others")
     backbone.load_state_dict(state, strict=False)
     return True
 
@@ -65,9 +69,9 @@ def backbone_state(content: Mapping) -> dict[str, Tensor]:
     Whole models, ours and official ones, are read as well; theirs are the keys that start with
     'backbone.'.
     """
-    for wrapper in ("model", "state_dict"):
-        if isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+    if isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    content = {str(key): value for key, value in plain_state(content).items()}
     # layer<N> are obsolete duplicates in the oldest official files
     if any(key.startswith("backbone.") for key in content):
         content = {

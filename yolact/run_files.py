@@ -36,3 +36,8 @@ def run_of_weights(weights: Path) -> Path | None:
 def kept_checkpoint(step: int) -> str:
     """A checkpoint that is kept for good, of train.keep_every."""
     return f"{WEIGHTS}/step_{step:08d}.pth"
+
+
+def kept_checkpoints(run: Path) -> list[Path]:
+    """Those of a run, by their steps."""
+    return sorted(run.glob(f"{WEIGHTS}/step_*.pth"))

@@ -227,6 +227,84 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+            "pointer of Git LFS.*lfs pull",
+        ),
+        ("\n<!DOCTYPE html><html>404</html>", "web page, not weights: download the file"),
+        ("<html><body>sign in</body></html>", "web page"),
+    ],
+)
+def test_what_a_download_leaves_instead_of_weights_is_named(tmp_path, text, message):
+    (tmp_path / "a.pth").write_text(text)
+    with pytest.raises(ValueError, match=f"a.pth is a.*{message}"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, {"weight": torch.arange(1000.0)})
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.arange(1000.0).numpy().tobytes()) + 402] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged .the checksum of .*data/0 is another.: copy"):
+        read_checkpoint(path)
+
+
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this PyTorch always writes checksums")
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.ones(3)}, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_checkpoint(tmp_path / "a.pth")["weight"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("written", [99, 2.5, -1, "1", None])
+def test_another_format_is_refused(tmp_path, written):
+    save_checkpoint(tmp_path / "a.pth", {"format": written, "model": {}})
+    with pytest.raises(ValueError, match="has the format .*, and this version reads 1"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value):
+    state, model = small(seed=1).state_dict(), small()
+    state["fpn.lat_layers.1.bias"][3:5] = value
+    message = r"not finite, first fpn.lat_layers.1.bias \(2 of 16 .*the model has diverged"
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, state)
+    assert same(model, small())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+        lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+    ],
+)
+def test_what_other_programs_wrap_around_a_state_dict_is_taken_off(wrap):
+    model = small()
+    load_weights(model, wrap(small(seed=1).state_dict()))
+    assert same(model, small(seed=1))
+
+
+def test_another_kind_of_numbers_is_refused():
+    state = dict(small(seed=1).state_dict())
+    state["fpn.lat_layers.1.bias"] = state["fpn.lat_layers.1.bias"].to(torch.int8)
+    with pytest.raises(ValueError, match=r"another kind of numbers: fpn.lat_layers.1.bias .int8"):
+        load_weights(small(), state)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)

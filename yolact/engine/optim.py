@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,19 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
                 and moment.stride() != p.stride()
             ):
                 optimizer.state[p][name] = torch.empty_like(p).copy_(moment)
+
+
+def load_scaler(scaler: torch.amp.GradScaler, saved: dict[str, Any]) -> None:
+    """Puts back the loss scale saved by scaler.state_dict(). ValueError where a number in it makes
+    no sense."""
+    wrong = {
+        key: saved.get(key)
+        for key in scaler.state_dict()
+        if not isinstance(saved.get(key), (int, float)) or not 0 <= saved[key] < math.inf
+    }
+    if wrong:
+        raise ValueError(f"{', '.join(f'{key}={value}' for key, value in wrong.items())}")
+    scaler.load_state_dict(saved)
 
 
 def lr_factor(train: TrainConfig) -> Callable[[int], float]:

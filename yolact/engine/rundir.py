@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from yolact.checkpoint import read_checkpoint
+from yolact.engine.resumable import check_resumable
 from yolact.locking import RunLock
 from yolact.run_files import (
     CHECKPOINTS,
@@ -19,6 +21,7 @@ from yolact.run_files import (
     RESULTS,
     TENSORBOARD,
     WEIGHTS,
+    kept_checkpoints,
     run_of_weights,
 )
 
@@ -145,15 +148,37 @@ def find_checkpoint(
                     else "name another run folder or a .pth file"
                 )
             )
-        found = max(((p, read_checkpoint(p)) for p in candidates), key=lambda item: item[1]["step"])
-    else:
-        found = (path, read_checkpoint(path))
-    if "training" not in found[1]:
+        return _newest(candidates)
+    return path, _read_resumable(path)
+
+
+def _read_resumable(path: Path) -> dict:
+    content = read_checkpoint(path)
+    if "training" not in content:
         raise ValueError(
-            f"{found[0]} holds weights only and cannot be resumed exactly: resume from "
-            f"{LAST} of its run, or start a new run from it with train.init_from={found[0]}"
+            f"{path} holds weights only and cannot be resumed exactly: resume from "
+            f"{LAST} of its run, or start a new run from it with train.init_from={path}"
         )
-    return found
+    check_resumable(content, f"checkpoint {path}")
+    return content
+
+
+def _newest(candidates: list[Path]) -> tuple[Path, dict]:
+    """The newest of a run's checkpoints that is whole, and its content; a damaged one is told.
+    ValueError where none is."""
+    found, damaged = [], []
+    for path in candidates:
+        try:
+            found.append((path, _read_resumable(path)))
+        except ValueError as error:
+            damaged.append(str(error))
+    if not found:
+        kept = kept_checkpoints(candidates[0].parent.parent)
+        others = f"; or resume from {kept[-1]}, which was kept" if kept else ""
+        raise ValueError(f"{'; '.join(damaged)}{others}")
+    for text in damaged:
+        print(f"warning: {text}; the other one of the run is taken", file=sys.stderr, flush=True)
+    return max(found, key=lambda item: item[1]["step"])
 
 
 def _latest_run(parent: Path) -> Path:
@@ -194,7 +219,16 @@ def home_of(checkpoint: Path, step: int) -> RunDir | None:
     if folder is None or not (folder / CONFIG).exists():
         return None
     newest = [p for p in _checkpoints(folder) if p.resolve() != checkpoint.resolve()]
-    return RunDir(folder) if all(read_checkpoint(p)["step"] <= step for p in newest) else None
+    return RunDir(folder) if all(_step_of(p) <= step for p in newest) else None
+
+
+def _step_of(path: Path) -> int:
+    """The step of a checkpoint; 0 for one that cannot be gone on from, which holds nothing to be
+    lost."""
+    try:
+        return _read_resumable(path)["step"]
+    except ValueError:
+        return 0
 
 
 def _goes_on_in(run: Path, resumed: Path) -> bool:

@@ -16,15 +16,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.schema import Config
+from data.schema import Config, TrainConfig
 from layers.losses.criterion import Criterion
 from yolact.build import build_criterion, build_model, load_pretrained_backbone
 from yolact.checkpoint import load_weights
 from yolact.engine import distributed
-from yolact.engine.optim import Ema, build_optimizer, build_scheduler, load_optimizer, set_step
+from yolact.engine.optim import (
+    Ema,
+    build_optimizer,
+    build_scheduler,
+    load_optimizer,
+    load_scaler,
+    set_step,
+)
+from yolact.engine.resumable import restoring
 from yolact.model import Yolact
+from yolact.weights_file import FORMAT
 
-FORMAT = 1
 # images a device: YOLACT's limit under which batch statistics are worse than the pretrained ones
 AUTO_FREEZE_BELOW = 6
 SMALL_BATCH = 4
@@ -84,7 +92,10 @@ def build_state(
     model.to(device)
     if checkpoint is not None:
         pretrained = checkpoint["training"]["pretrained"]
-        load_weights(model, checkpoint["model"])
+        try:
+            load_weights(model, checkpoint["model"], name="the checkpoint to resume")
+        except ValueError as error:
+            raise ValueError(f"{error} (--resume without --config takes that of the run)") from None
     elif given:
         pretrained = False
         notes.append("weights       those of the given model")
@@ -114,7 +125,7 @@ def build_state(
     )
     state.train_mode()
     if checkpoint is not None:
-        _restore(state, checkpoint, notes)
+        _restore(state, checkpoint, cfg.train, notes)
     return state, notes
 
 
@@ -192,27 +203,31 @@ def weights_only(model: nn.Module, state: TrainState, cfg: Config) -> dict:
     }
 
 
-def _restore(state: TrainState, checkpoint: dict, notes: list[str]) -> None:
+def _restore(state: TrainState, checkpoint: dict, train: TrainConfig, notes: list[str]) -> None:
     training = checkpoint["training"]
-    try:
+    with restoring("criterion, which belongs to loss.mask and assign.name,"):
         state.criterion.load_state_dict(checkpoint["criterion"])
-    except RuntimeError as error:
-        raise ValueError(
-            "the checkpoint's criterion does not fit loss.mask and assign.name of this config: "
-            f"{error}"
-        ) from None
-    load_optimizer(state.optimizer, training["optimizer"])
+    with restoring("optimiser state"):
+        load_optimizer(state.optimizer, training["optimizer"])
     if training["scaler"]:
-        state.scaler.load_state_dict(training["scaler"])
+        with restoring("loss scale of fp16"):
+            load_scaler(state.scaler, training["scaler"])
     if state.ema is not None and checkpoint["ema"] is not None:
-        state.ema.restore(checkpoint["ema"], training["ema_updates"])
+        with restoring("averaged (EMA) weights"):
+            state.ema.restore(checkpoint["ema"], training["ema_updates"])
     elif state.ema is not None:
         notes.append(
             "warning: the checkpoint holds no moving average of the weights; a new one starts here"
         )
     states = training["random"]
     if distributed.rank() < len(states):
-        set_random_state(states[distributed.rank()])
+        with restoring("random states"):
+            set_random_state(states[distributed.rank()])
+    if checkpoint["step"] > train.iterations:
+        notes.append(
+            f"warning: the checkpoint is of step {checkpoint['step']}, beyond train.iterations="
+            f"{train.iterations}: nothing is left to train"
+        )
     state.step, state.best_ap = checkpoint["step"], training["best_ap"]
     state.validated, state.meter = training["validated"], training["meter"]
     set_step(state.scheduler, state.step)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from yolact.checkpoint import read_checkpoint
+from yolact.checkpoint import read_checkpoint, save_checkpoint
 from yolact.engine import train as module
 from yolact.engine.rundir import find_checkpoint
 from yolact.engine.state import random_state, set_random_state
@@ -24,6 +24,12 @@ TIMES = {"time", "images_per_s", "seconds", "memory_mb"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return tiny.write_dataset(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="module")
+def two_steps(data, tmp_path_factory):
+    cfg = tiny.config(data, iterations=2, validate_every=2)
+    return cfg, train(cfg, device="cpu", run_dir=tmp_path_factory.mktemp("two") / "run")
 
 
 def assert_same(a, b, where="checkpoint"):
@@ -436,9 +442,54 @@ def test_what_cannot_be_resumed_is_refused(data, tmp_path):
         train(cfg, device="cpu", resume=run / "weights/best.pth")
     with pytest.raises(ValueError, match="already holds a run: go on with it by --resume"):
         train(cfg, device="cpu", run_dir=run)
-    with pytest.raises(ValueError, match="does not fit the model"):
+    with pytest.raises(ValueError, match="does not fit the model.*--resume without --config"):
         train(tiny.config(data, model={"fpn_channels": 24}), device="cpu", resume=run)
     last = run / "weights/last.pth"
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(ValueError, match="last.pth is truncated"):
         train(cfg, device="cpu", resume=run)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_other_one_taken(data, tmp_path, capsys):
+    cfg = tiny.config(data, iterations=4, keep_every=2)
+    run = train(cfg, device="cpu", run_dir=tmp_path / "run")
+    last, interrupt = run / "weights/last.pth", run / "weights/interrupt.pth"
+    interrupt.write_bytes(last.read_bytes()[:-1000])
+    assert find_checkpoint(run, tmp_path, "tiny")[1]["step"] == 4
+    assert "interrupt.pth is truncated or damaged" in capsys.readouterr().err
+    last.write_bytes(b"")
+    with pytest.raises(ValueError, match="last.pth is empty.*; or resume from .*step_00000004.pth"):
+        find_checkpoint(run, tmp_path, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(step=2.5), "step must be a whole number, found 2.5"),
+        (lambda c: c.update(step=-1), "step must be >= 0, found -1"),
+        (lambda c: c.update(step=1), "validated=2 is beyond step=1"),
+        (lambda c: c["training"].pop("random"), "training.random is missing"),
+        (lambda c: c["training"].update(random=[{}]), "random states cannot be put back"),
+        (lambda c: c["training"]["meter"].update(counts=[]), "training.meter.counts must be"),
+        (lambda c: c["criterion"].update(x=torch.ones(1)), "criterion, .*cannot be put back"),
+        (
+            lambda c: c["training"]["optimizer"]["state"][0]["momentum_buffer"].fill_(float("nan")),
+            "not finite, first training.optimizer of parameter 0, momentum_buffer .*has diverged",
+        ),
+    ],
+)
+def test_a_checkpoint_with_a_wrong_part_is_refused(two_steps, tmp_path, change, message):
+    cfg, run = two_steps
+    content = read_checkpoint(run / "weights/last.pth")
+    change(content)
+    save_checkpoint(tmp_path / "a.pth", content)
+    with pytest.raises(ValueError, match=message) as told:
+        train(cfg, device="cpu", resume=tmp_path / "a.pth", runs_root=tmp_path / "runs")
+    assert "\n" not in str(told.value)
+
+
+def test_a_checkpoint_beyond_the_end_is_told(two_steps, tmp_path, capsys):
+    cfg, run = two_steps
+    shorter = cfg.model_copy(update={"train": cfg.train.model_copy(update={"iterations": 1})})
+    train(shorter, device="cpu", resume=run, run_dir=tmp_path / "shorter")
+    assert "of step 2, beyond train.iterations=1: nothing is left" in capsys.readouterr().out
