@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["pixel", "region"]
 # what a loss does with targets between 0 and 1, see LossInfo.soft
-Soft = Literal["exact", "biased", "cut"]
+Soft = Literal["proper", "not proper", "binary only"]
 UNSTATED = "unstated"  # how listings call its absence
-SOFT_LEGEND = """soft, what a loss does with targets between 0 and 1: exact, it is least where p is
-the target; biased, it is least elsewhere; cut or unstated, it is given target > 0.5;
+SOFT_LEGEND = """soft, what a loss does with targets between 0 and 1: proper, it is least where p is
+the target; not proper, it is least elsewhere; binary only or unstated, it is given target > 0.5;
 * it may differ with other parameters"""
 # options of every term, see mask.py
 RESERVED = ("weight", "region", "match", "sampling", "balance", "outside", "rescale")
@@ -52,9 +52,9 @@ class LossInfo(Record):
     whole_when      parameter values of which each makes a pixel loss read its whole target, pixels
                     outside the region included
     soft            what it does with a target between 0 and 1, the share of a pixel that the mask
-                    covers. "exact": it is least where p is the target. "biased": it is least
-                    elsewhere. "cut": its formula is of 0 and 1 only, so it is given target > 0.5.
-                    A function of {parameter: value}, all of them, where that depends on them.
+                    covers. "proper": it is least where p is the target. "not proper": it is least
+                    elsewhere. "binary only": its formula has no such case, so it is given target >
+                    0.5. A function of {parameter: value}, all of them, where that depends on them.
                     None = not stated: the loss is given target > 0.5, as one that was written for 0
                     and 1 expects
     """
@@ -93,7 +93,7 @@ class LossInfo(Record):
 
     def cuts_target(self, params: dict[str, Any]) -> bool:
         """Whether the loss with these parameters (all of them) is given target > 0.5."""
-        return self.soft_of(params) in ("cut", None)
+        return self.soft_of(params) in ("binary only", None)
 
     @property
     def softness(self) -> str:
@@ -157,7 +157,7 @@ def pixel_loss(
     Without arguments, `@pixel_loss`, the name is the function's and the summary its docstring's
     first line. Options, all by name: bounds {parameter: Bound}, and what LossInfo describes: needs,
     signed, signed_when, pooled_when, spans, whole_when, soft, and the source, which is added to the
-    docstring. A target in [0,1] is given to a loss that states soft="exact" or "biased".
+    docstring. A target in [0,1] is given to a loss that states soft="proper" or "not proper".
 
     A loss of the same name and module is replaced, as when a notebook's cell runs again. ValueError
     if another module has the name, if it is reserved, without a summary, or if the signature is not

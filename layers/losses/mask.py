@@ -248,15 +248,15 @@ class MaskLoss(nn.Module):
 
         Terms that are least elsewhere (LossInfo.soft) have none, nor have those that draw pixels.
         A target of 0 and 1 has floors of 0, but for what outside='charge' charges."""
-        exact = [
+        proper = [
             part
             for part in self.parts
-            if part.info.soft_of(part.params) == "exact" and not part.random
+            if part.info.soft_of(part.params) == "proper" and not part.random
         ]
-        if not exact:
+        if not proper:
             return {}
         logits = read_target(target, boxes.dtype).logit().clamp(OUTSIDE_LOGIT, -OUTSIDE_LOGIT)
-        return self.terms(logits, target, boxes, extras=extras, parts=exact)
+        return self.terms(logits, target, boxes, extras=extras, parts=proper)
 
     def weights(self, step: int) -> list[float | Tensor]:
         """What each term is multiplied by at this step, a 0-d tensor where training finds it."""

@@ -478,7 +478,7 @@ def test_coverage_is_refused_to_a_loss_that_does_not_state_what_it_does_with_it(
     )
     settings = [f"loss.plugins={tmp_path / 'own.py'}", "loss.mask=bce + own"]
     load_config("quickstart", settings)
-    with pytest.raises(ConfigError, match="the term own does not state .*soft='exact'"):
+    with pytest.raises(ConfigError, match="the term own does not state .*soft='proper'"):
         load_config("quickstart", [*settings, "loss.mask_target=coverage"])
 
 

@@ -16,7 +16,7 @@ from layers.losses.registry import get, names
 @dataclass(frozen=True)
 class Checked:
     """One expression: the outcome of every check, what is no mistake but should be known, and what
-    its terms state about targets between 0 and 1 ("exact, biased"), with notes on that."""
+    its terms state about targets between 0 and 1 ("proper, not proper"), with notes on that."""
 
     expression: str
     results: tuple[Result, ...]

@@ -31,18 +31,18 @@ TOLERANCE, ROUNDING = 1e-9, 1e-13
 
 @dataclass(frozen=True)
 class SoftFinding:
-    """does   "exact": no prediction that was tried costs less than the target itself. "biased": one
-              does. "broken": the function raises, or a value is not finite
+    """does      "proper": no prediction that was tried costs less than the target itself. "not
+              proper": one does. "broken": the function raises, or a value is not finite
     least     (share, p) of uniform regions: the p in steps of 0.01 at which they cost least
     why       how it is broken"""
 
-    does: Literal["exact", "biased", "broken"]
+    does: Literal["proper", "not proper", "broken"]
     least: tuple[tuple[float, float], ...] = ()
     why: str = ""
 
     @property
     def where(self) -> str:
-        """Where a biased loss is least, in words."""
+        """Where a loss that is not proper is least, in words."""
         if all(abs(p - t) < 0.5 / LEVELS for t, p in self.least):
             return "inside masks whose border cells are covered in part"
         shares, levels = zip(*self.least, strict=True)
@@ -57,7 +57,7 @@ class SoftFinding:
 def measure_soft(part: MaskTerm) -> SoftFinding:
     """Tries the loss function of a term, with its parameters, on soft targets in float64."""
     least: list[tuple[float, float]] = []
-    does: Literal["exact", "biased"] = "exact"
+    does: Literal["proper", "not proper"] = "proper"
     for share, target in _maps():
         tried = _predictions(target)
         try:
@@ -69,7 +69,7 @@ def measure_soft(part: MaskTerm) -> SoftFinding:
         lowest = int(values.argmin())
         spread, size = float(values.max() - values.min()), float(values.abs().max())
         if float(values[0] - values[lowest]) > max(TOLERANCE * spread, ROUNDING * size):
-            does = "biased"
+            does = "not proper"
         else:
             lowest = 0
         if share is not None:
@@ -78,26 +78,28 @@ def measure_soft(part: MaskTerm) -> SoftFinding:
 
 
 def soft_targets(loss: MaskLoss) -> str | None:
-    """A check of the contract (contract.py): "exact" and "biased" must be true."""
+    """A check of the contract (contract.py): "proper" and "not proper" must be true."""
     stated = [(part, part.info.soft_of(part.params)) for part in loss.parts]
-    stated = [(part, soft) for part, soft in stated if soft in ("exact", "biased")]
+    stated = [(part, soft) for part, soft in stated if soft in ("proper", "not proper")]
     for part, soft in stated:
         found = measure_soft(part)
         if found.does == "broken":
             return f"states soft={soft!r}, but {found.why} for targets between 0 and 1"
-        if soft == "exact" and found.does == "biased":
-            return f"states soft='exact', but is least {found.where}"
-        if soft == "biased" and found.does == "exact":
-            return "states soft='biased', but is least at the target itself: state soft='exact'"
+        if soft == "proper" and found.does == "not proper":
+            return f"states soft='proper', but is least {found.where}"
+        if soft == "not proper" and found.does == "proper":
+            return (
+                "states soft='not proper', but is least at the target itself: state soft='proper'"
+            )
     return "" if stated else None
 
 
 def soft_notes(expression: str, plugins: Iterable[str] = ()) -> list[str]:
-    """One sentence for each term that is biased, or does not state what it is."""
+    """One sentence for each term that is not proper, or does not state what it is."""
     found = []
     for part in build_mask_loss(expression, plugins).parts:
         stated = part.info.soft_of(part.params)
-        if stated == "biased":
+        if stated == "not proper":
             found.append(f"{part.label} is least {measure_soft(part).where}")
         elif stated is None:
             found.append(
@@ -110,7 +112,11 @@ def soft_notes(expression: str, plugins: Iterable[str] = ()) -> list[str]:
 def what_soft_could_be(part: MaskTerm) -> str:
     """The statements that would be true of a loss, as measured."""
     does = measure_soft(part).does
-    return "soft='cut'" if does == "broken" else f"soft={does!r} (as measured) or soft='cut'"
+    return (
+        "soft='binary only'"
+        if does == "broken"
+        else f"soft={does!r} (as measured) or soft='binary only'"
+    )
 
 
 @cache

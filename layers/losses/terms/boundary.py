@@ -15,7 +15,7 @@ from torch import Tensor
 
 from layers.extras import extra
 from layers.losses.decorators import pixel_loss, region_loss
-from layers.losses.terms.stable import absolute_error, cross_max, mean, ratio
+from layers.losses.terms.stable import absolute_error, cross_max, error, mean, ratio
 from layers.masks import signed_distance_map
 from layers.records import Bound
 
@@ -52,7 +52,7 @@ def subpixel_distance(masks: Tensor, size: tuple[int, int]) -> Tensor:
     needs=("distance",),
     signed=True,
     signed_when={"constant": False},
-    soft=lambda params: "exact" if params["constant"] else "biased",
+    soft=lambda params: "proper" if params["constant"] else "not proper",
     source="Boundary loss for highly unbalanced segmentation (Kervadec et al., MIDL 2019)",
 )
 def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool = True) -> Tensor:
@@ -76,7 +76,7 @@ def boundary(logits: Tensor, target: Tensor, *, distance: Tensor, constant: bool
     bounds={
         "alpha": Bound("(0, 10]", "published are 1 to 3, and larger powers of distances overflow")
     },
-    soft="exact",
+    soft="proper",
     source="Reducing the Hausdorff distance in medical image segmentation (Karimi and Salcudean, "
     "TMI 2019), section III",
 )
@@ -104,7 +104,7 @@ def hausdorff(
     boundary."""
     # the signed map is 0 on the inner border, 1 beyond it
     depth = torch.where(target > 0.5, 1 - distance, distance).to(logits.dtype)
-    errors = absolute_error(logits, target).square()
+    errors = error(logits, target).square()
     value = errors * depth.pow(alpha)
     if two_sided:
         value = value + _erosions(errors, weight, alpha)
@@ -116,7 +116,7 @@ def hausdorff(
     "1 - Dice coefficient of soft contours, as differences between neighbours",
     bounds={"width": Bound("[1, inf)"), "smooth": Bound("[0, inf)")},
     spans=("width",),
-    soft="exact",
+    soft="proper",
     source="this project's; Boundary Loss for Remote Sensing Imagery (Bokhovkin and Burnaev, ISNN "
     "2019) compares soft contours as well, found by pooling",
 )

@@ -14,7 +14,7 @@ from layers.losses.terms.stable import absolute_error, ratio
 @region_loss(
     "lovasz",
     "Lovász extension of 1 - IoU, of hinge errors or of errors of probabilities",
-    soft=lambda params: "exact" if params["kind"] == "softmax" else "cut",
+    soft=lambda params: "proper" if params["kind"] == "softmax" else "binary only",
     source="The Lovász-Softmax loss (Berman et al., CVPR 2018)",
 )
 def lovasz(

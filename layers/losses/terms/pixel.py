@@ -3,7 +3,7 @@ averaging are MaskLoss's (mask.py).
 
 p = sigmoid(logit), t = target, p_t = p where t = 1 and 1 - p where t = 0. Logarithms are taken from
 logits: finite, with a gradient, at any logit. Each loss states by `soft` what it does with t
-between 0 and 1; those of "cut" see 0 and 1 only.
+between 0 and 1; those of "binary only" see 0 and 1 only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from layers.records import Bound
 @pixel_loss(
     "bce",
     "binary cross-entropy",
-    soft="exact",
+    soft="proper",
     source="YOLACT (Bolya et al., ICCV 2019), section 3.1",
 )
 def bce(logits: Tensor, target: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
     "cross-entropy, object pixels weighted by alpha and background by 1 - alpha",
     bounds={"alpha": Bound("(0, 1)", "at 0 or 1 one of the two classes would cost nothing")},
     whole_when={"alpha": None},
-    soft="exact",
+    soft="proper",
     source="Instance segmentation loss functions (ReasonField Lab / SoftwareMill, 2022), weighted "
     "binary cross-entropy",
 )
@@ -57,7 +57,7 @@ def weighted_bce(logits: Tensor, target: Tensor, *, alpha: float | None = None) 
         "alpha": Bound("(0, 1)", "alpha=None weights both classes by 1"),
         "gamma": Bound("[0, inf)"),
     },
-    soft="cut",
+    soft="binary only",
     source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5",
 )
 def focal(
@@ -75,7 +75,7 @@ def focal(
 @pixel_loss(
     "mse",
     "squared error of probabilities",
-    soft="exact",
+    soft="proper",
     source="Brier, Verification of forecasts expressed in terms of probability, 1950, for two "
     "classes and one of them counted",
 )
@@ -87,7 +87,7 @@ def mse(logits: Tensor, target: Tensor) -> Tensor:
 @pixel_loss(
     "l1",
     "absolute error of probabilities",
-    soft="exact",
+    soft="proper",
     source="Robust loss functions under label noise for deep neural networks (Ghosh et al., AAAI "
     "2017), half of MAE",
 )
@@ -99,7 +99,7 @@ def l1(logits: Tensor, target: Tensor) -> Tensor:
 @pixel_loss(
     "smooth_l1",
     "absolute error of probabilities, squared below beta",
-    soft="exact",
+    soft="proper",
     source="Fast R-CNN (Girshick, ICCV 2015), equation 3",
     bounds={
         "beta": Bound(
@@ -117,7 +117,7 @@ def smooth_l1(logits: Tensor, target: Tensor, *, beta: float = 0.1) -> Tensor:
 @pixel_loss(
     "huber",
     "squared error of probabilities, linear beyond delta",
-    soft="exact",
+    soft="proper",
     source="Huber, Robust estimation of a location parameter, 1964",
     bounds={
         "delta": Bound(
@@ -135,7 +135,7 @@ def huber(logits: Tensor, target: Tensor, *, delta: float = 0.5) -> Tensor:
 @pixel_loss(
     "log_cosh_bce",
     "log cosh of the cross-entropy of each pixel",
-    soft="exact",
+    soft="proper",
     source="YolactLossSurvey (github.com/selamikarakas/YolactLossSurvey), in a form that cannot "
     "overflow",
 )

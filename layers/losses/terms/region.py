@@ -10,7 +10,7 @@ pixel of positive weight costs 0. Every reduction is per instance: pooling all i
 area, as some libraries do, is a different loss.
 
 With g between 0 and 1, products p g are least wrong at a p of 0 or 1, not at p = g (Wang et al.,
-NeurIPS 2023): such a loss states soft="biased".
+NeurIPS 2023): such a loss states soft="not proper".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TVERSKY = (
 
 
 def _soft_of_dice(params: dict[str, Any]) -> Soft:
-    return "exact" if params["denominator"] == "squares" else "biased"
+    return "proper" if params["denominator"] == "squares" else "not proper"
 
 
 class Areas(NamedTuple):
@@ -87,7 +87,7 @@ def dice(
 @region_loss(
     "generalized_dice",
     "1 - Dice coefficient over object and background, each weighted by its inverse squared area",
-    soft="biased",
+    soft="not proper",
     source="Generalised Dice overlap as a deep learning loss function (Sudre et al., DLMIA 2017)",
 )
 def generalized_dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def generalized_dice(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     "jaccard",
     "1 - soft IoU",
     bounds={"smooth": SMOOTH},
-    soft="biased",
+    soft="not proper",
     source="Optimizing intersection-over-union in deep neural networks (Rahman and Wang, ISVC "
     "2016)",
 )
@@ -118,7 +118,7 @@ def jaccard(logits: Tensor, target: Tensor, weight: Tensor, *, smooth: float = 1
     "tversky",
     "1 - Tversky index: Dice with a weight for each kind of error",
     bounds={"alpha": FACTOR, "beta": FACTOR, "smooth": SMOOTH},
-    soft="biased",
+    soft="not proper",
     source=TVERSKY,
 )
 def tversky(
@@ -144,7 +144,7 @@ def tversky(
     "focal_tversky",
     "a power of 1 - Tversky index",
     bounds={"alpha": FACTOR, "beta": FACTOR, "gamma": Bound("(0, inf)"), "smooth": SMOOTH},
-    soft="biased",
+    soft="not proper",
     source="A novel focal Tversky loss function with improved attention U-Net (Abraham and Khan, "
     "ISBI 2019)",
 )
@@ -219,7 +219,7 @@ def log_cosh_bce_dice(
         "delta": Bound("(0, 1)"),
         "gamma": Bound("[0, 1)", "1 - gamma is an exponent above 0"),
     },
-    soft="cut",
+    soft="binary only",
     source="Unified Focal loss (Yeung et al., Computerized Medical Imaging and Graphics 2022)",
 )
 def unified_focal(

@@ -42,7 +42,7 @@ def sums(logits: Tensor, target: Tensor, weight: Tensor) -> Sums:
     "soft_jaccard",
     "1 - soft IoU in forms that are least at targets between 0 and 1",
     bounds={"smooth": SMOOTH},
-    soft="exact",
+    soft="proper",
     source="Jaccard metric losses (Wang, Ning and Blaschko, NeurIPS 2023)",
 )
 def soft_jaccard(
@@ -63,7 +63,7 @@ def soft_jaccard(
     "soft_dice",
     "1 - Dice coefficient in forms that are least at targets between 0 and 1",
     bounds={"smooth": SMOOTH},
-    soft="exact",
+    soft="proper",
     source="Dice semimetric losses (Wang et al., MICCAI 2023)",
 )
 def soft_dice(
@@ -83,7 +83,7 @@ def soft_dice(
     "quality_focal",
     "cross-entropy times a power of the error of probabilities",
     bounds={"beta": Bound("[1, inf)", "below 1 its slope is infinite at p = t")},
-    soft="exact",
+    soft="proper",
     source="Generalized Focal Loss (Li et al., NeurIPS 2020), quality focal loss",
 )
 def quality_focal(logits: Tensor, target: Tensor, *, beta: float = 2.0) -> Tensor:

@@ -19,11 +19,16 @@ def focal_bce(logits: Tensor, target: Tensor, gamma: float | Tensor) -> Tensor:
 
 
 def absolute_error(logits: Tensor, target: Tensor) -> Tensor:
-    """|p - g| for g in [0,1]: it starts from 1 - p = sigmoid(-logit) where g > 0.5, which keeps its
-    digits where p rounds to 1."""
+    """|p - g|, see error."""
+    return error(logits, target).abs()
+
+
+def error(logits: Tensor, target: Tensor) -> Tensor:
+    """p - g or g - p for g in [0,1]: it starts from 1 - p = sigmoid(-logit) where g > 0.5, which
+    keeps its digits where p rounds to 1."""
     nearest = (target > 0.5).to(target.dtype)
     # |p - nearest| and |g - nearest|, both measured from the same end of [0,1]
-    return ((logits * (1 - 2 * nearest)).sigmoid() - (target - nearest).abs()).abs()
+    return (logits * (1 - 2 * nearest)).sigmoid() - (target - nearest).abs()
 
 
 def log_cosh(x: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ UNSUMMED = {"unsummed": True}
 @pixel_loss(
     "survey_dice",
     "survey replay: a Dice-like error of each single pixel",
-    soft="cut",
+    soft="binary only",
     source=SOURCE,
     pooled_when=UNSUMMED,
 )
@@ -40,7 +40,7 @@ def survey_dice(logits: Tensor, target: Tensor, *, unsummed: bool = False) -> Te
 @pixel_loss(
     "survey_log_cosh_dice",
     "survey replay: log cosh of the Dice-like error of each single pixel",
-    soft="cut",
+    soft="binary only",
     source=SOURCE,
     pooled_when=UNSUMMED,
 )
@@ -52,7 +52,7 @@ def survey_log_cosh_dice(logits: Tensor, target: Tensor, *, unsummed: bool = Fal
 @pixel_loss(
     "survey_log_cosh_bce",
     "survey replay: log cosh of each pixel's cross-entropy from clamped probabilities",
-    soft="exact",
+    soft="proper",
     source=SOURCE,
     pooled_when=UNSUMMED,
 )
@@ -65,7 +65,7 @@ def survey_log_cosh_bce(logits: Tensor, target: Tensor, *, unsummed: bool = Fals
 @pixel_loss(
     "survey_huber",
     "survey replay: Huber loss with any delta",
-    soft="exact",
+    soft="proper",
     source=SOURCE,
     bounds={"delta": Bound("(0, inf)")},
 )

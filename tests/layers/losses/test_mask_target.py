@@ -171,7 +171,7 @@ def test_points_take_logits_targets_and_distances_of_the_same_pixels(monkeypatch
     monkeypatch.setattr(registry.MASK_LOSSES, "by_name", dict(registry.MASK_LOSSES.by_name))
     seen = {}
 
-    @registry.pixel_loss("spy", "what it was given", needs=("distance",), soft="exact")
+    @registry.pixel_loss("spy", "what it was given", needs=("distance",), soft="proper")
     def spy(logits, target, *, distance):
         seen.update(logits=logits, target=target, distance=distance)
         return logits.sigmoid()

@@ -284,7 +284,7 @@ def test_shares_of_nothing():
         ("unified_focal", 11),
         ("lovasz", 7),
         ("boundary_agreement", 9),
-        ("hausdorff", 6),
+        ("hausdorff", 7),
         ("bce(sampling=points(112)) + dice", 7),
         ("bce + dice + unified_focal + lovasz", 21),
     ],

@@ -196,9 +196,13 @@ def test_replaced_flag_says_so_and_trains(engine, capsys, flag):
 
 def test_validation_epochs_are_counted_in_images(engine, tmp_path):
     content = {
-        "images": [{"id": i} for i in range(30)],
-        "annotations": [{"image_id": i % 20} for i in range(40)] + [{}],
-        "categories": [],
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 9, "height": 9} for i in range(30)],
+        "annotations": [
+            {"id": i, "image_id": i % 20, "category_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": 0}
+            | {"segmentation": [[0, 0, 5, 0, 5, 5]], "area": 12}
+            for i in range(40)
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
     }
     (tmp_path / "train.json").write_text(json.dumps(content))
     words = [
@@ -356,7 +360,8 @@ def test_train_answers_without_torch(words, expected):
 
 def test_lists_of_what_is_registered(capsys):
     assert run(train_program, "--list", "losses") == 0
-    mask, box, classes = capsys.readouterr().out.split("\n\n")
+    mask, legend, box, classes = capsys.readouterr().out.split("\n\n")
+    assert legend.startswith("soft, what a loss does with targets between 0 and 1")
     assert "  huber(delta=0.5) " in mask and "  ciou " in box and "  ohem " in classes
     assert run(train_program, "--list=assigners") == 0 and "max_iou" in capsys.readouterr().out
 

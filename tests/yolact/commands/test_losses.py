@@ -11,7 +11,7 @@ from yolact.commands import losses
 PLUGIN = """
 from layers.losses.registry import pixel_loss, region_loss
 
-@pixel_loss("tripled", "three times the squared error", soft="exact")
+@pixel_loss("tripled", "three times the squared error", soft="proper")
 def tripled(logits, target, *, k=3.0, fast: bool = False):
     return k * (logits.sigmoid() - target) ** 2
 
@@ -51,7 +51,7 @@ def test_list_names_every_loss_and_its_source(call, plugin):
     code, out, _ = call("list", "--plugins", plugin)
     assert code == 0
     assert all(name in out for name in registry.names())
-    assert line_of(out, "dice(").split()[2:4] == ["region", "biased*"]
+    assert line_of(out, "dice(").split()[2:5] == ["region", "not", "proper*"]
     assert line_of(out, "unweighted").split()[1:3] == ["region", "unstated"]
     assert "tripled(k=3.0, fast=False)" in out and "Focal Loss for Dense Object Detection" in out
 

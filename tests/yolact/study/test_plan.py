@@ -510,7 +510,11 @@ def test_the_tune_split_is_cut_by_image_id_alone(tmp_path):
     made = read_study({**BASE, "tune": {"grid": {"train.lr": [1e-3, 1e-4]}, "share": 0.3}})
     source = tmp_path / "train.json"
     images = [{"id": n, "file_name": f"{n}.png", "width": 9, "height": 9} for n in range(200)]
-    annotations = [{"id": n, "image_id": n % 200, "category_id": 1} for n in range(300)]
+    annotations = [
+        {"id": n, "image_id": n % 200, "category_id": 1, "bbox": [0, 0, 5, 5], "area": 12}
+        | {"segmentation": [[0, 0, 5, 0, 5, 5]], "iscrowd": 0}
+        for n in range(300)
+    ]
     source.write_text(
         json.dumps(
             {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}

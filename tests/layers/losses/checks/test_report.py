@@ -35,7 +35,7 @@ def test_a_broken_loss_prints_what_is_wrong(own_registry):
 
 def test_what_losses_do_with_soft_targets_is_shown(own_registry):
     (row,) = check_loss("bce + focal + dice").rows
-    assert row.soft == "exact, cut, biased"
+    assert row.soft == "proper, binary only, not proper"
     assert [line for line in row.lines if line.startswith("soft")] == [
         "soft   dice is least at p = 1 for regions of every share from 0.1 to 0.9"
     ]

@@ -42,7 +42,7 @@ def test_every_built_in_loss_states_what_it_does(name):
 )
 def test_an_exact_loss_is_least_at_the_target(expression):
     found = measured(expression)
-    assert found.does == "exact" and found.least == tuple((t, t) for t in SHARES)
+    assert found.does == "proper" and found.least == tuple((t, t) for t in SHARES)
 
 
 def test_products_of_areas_are_least_at_a_full_region():
@@ -53,7 +53,7 @@ def test_products_of_areas_are_least_at_a_full_region():
 
 @pytest.mark.parametrize("alpha", [0.2, 0.9])
 def test_the_least_p_is_that_of_the_derivative(alpha, own_registry):
-    pixel_loss("linear", "cross-entropy", soft="biased")(linear)
+    pixel_loss("linear", "cross-entropy", soft="not proper")(linear)
     for t, p in measured(f"linear(alpha={alpha})").least:
         assert p == pytest.approx(alpha * t / (alpha * t + (1 - alpha) * (1 - t)), abs=0.0051)
 
@@ -61,32 +61,32 @@ def test_the_least_p_is_that_of_the_derivative(alpha, own_registry):
 def test_a_bias_within_masks_alone_is_found():
     """The border of a mask moves; uniform regions are right."""
     found = measured("generalized_dice")
-    assert found.does == "biased" and all(t == p for t, p in found.least)
+    assert found.does == "not proper" and all(t == p for t, p in found.least)
     assert "border" in soft_notes("generalized_dice")[0]
 
 
 def test_a_small_bias_is_found(own_registry):
-    pixel_loss("linear", "cross-entropy", soft="biased")(linear)
-    assert measured("linear(alpha=0.501)").does == "biased"
-    assert measured("linear(alpha=0.5)").does == "exact"
+    pixel_loss("linear", "cross-entropy", soft="not proper")(linear)
+    assert measured("linear(alpha=0.501)").does == "not proper"
+    assert measured("linear(alpha=0.5)").does == "proper"
 
 
-BY_ALPHA = {True: "exact", False: "biased"}
+BY_ALPHA = {True: "proper", False: "not proper"}
 WRONG = {
-    "exact": (linear, lambda params: "exact", "but is least at p = 0.25, 0.43, 0.56"),
-    "biased": (squares, "biased", "but is least at the target itself: state soft='exact'"),
+    "said_proper": (linear, lambda params: "proper", "but is least at p = 0.25, 0.43, 0.56"),
+    "said_not": (squares, "not proper", "but is least at the target itself: state soft='proper'"),
     "not_finite": (
         lambda logits, target: (
             squares(logits, target) + (target * (1 - target)).log().clamp(min=0)
             if bool(((target == 0) | (target == 1)).all())
             else squares(logits, target) / 0
         ),
-        "exact",
+        "proper",
         "has a value that is not finite for targets between 0 and 1",
     ),
     "raising": (
         lambda logits, target: squares(logits, {0.0: target}[float(target.max() % 1)]),
-        "biased",
+        "not proper",
         "raises KeyError",
     ),
 }
@@ -96,7 +96,7 @@ WRONG = {
 def test_a_wrong_statement_fails_the_check(name, own_registry):
     function, soft, message = WRONG[name]
     pixel_loss(name, "wrong on purpose", soft=soft)(function)
-    expression = "exact(alpha=0.75)" if name == "exact" else name
+    expression = f"{name}(alpha=0.75)" if name == "said_proper" else name
     (failed,) = [result for result in contract.outcomes(expression) if result.failed]
     assert failed.check == "soft targets" and message in failed.message
 
@@ -104,9 +104,9 @@ def test_a_wrong_statement_fails_the_check(name, own_registry):
 def test_a_statement_may_depend_on_parameters(own_registry):
     pixel_loss("linear", "", soft=lambda params: BY_ALPHA[params["alpha"] == 0.5])(linear)
     assert soft_targets(MaskLoss("linear")) == soft_targets(MaskLoss("linear(alpha=0.4)")) == ""
-    assert registry.get("linear").softness == "exact*"
-    assert registry.get("dice").softness == "biased*"
-    assert registry.get("bce").softness == "exact"
+    assert registry.get("linear").softness == "proper*"
+    assert registry.get("dice").softness == "not proper*"
+    assert registry.get("bce").softness == "proper"
 
 
 def test_what_is_cut_or_not_stated_is_not_checked(own_registry):
@@ -123,10 +123,10 @@ def test_who_does_not_state_it_is_told_what_would_be_true(own_registry):
         lambda logits, target: squares(logits, target) / ((target == 0) | (target == 1))
     )
     (note,) = soft_notes("own + bce")
-    assert "own is given targets cut at 0.5" in note and "soft='exact' (as measured)" in note
-    assert soft_notes("cases")[0].endswith("soft='cut'")
+    assert "own is given targets cut at 0.5" in note and "soft='proper' (as measured)" in note
+    assert soft_notes("cases")[0].endswith("soft='binary only'")
     contract.refuse_broken("bce + own")
-    with pytest.raises(ValueError, match="the term own does not state .* decorator soft='exact'"):
+    with pytest.raises(ValueError, match="the term own does not state .* decorator soft='proper'"):
         contract.refuse_broken("bce + own", soft=True)
     contract.refuse_broken("bce + focal + dice", soft=True)
 
@@ -134,7 +134,7 @@ def test_who_does_not_state_it_is_told_what_would_be_true(own_registry):
 @pytest.mark.parametrize(
     "soft, message",
     [
-        ("exactly", "mask loss 'own': no soft is called 'exactly'; did you mean exact"),
+        ("properly", "mask loss 'own': no soft is called 'properly'; did you mean proper"),
         (lambda params: params["k"], "mask loss 'own' reads 'k' in soft, but has no such param"),
         (lambda params: "never", "mask loss 'own': no soft is called 'never'"),
     ],
@@ -150,7 +150,7 @@ WHOLE = torch.tensor([[0.0, 0, 1, 1]])
 
 def test_targets_are_cut_for_losses_of_0_and_1_only(own_registry):
     pixel_loss("own", "")(squares)
-    region_loss("exact_area", "", soft="exact")(
+    region_loss("exact_area", "", soft="proper")(
         lambda logits, target, weight: (weight * squares(logits, target)).sum((1, 2))
     )
     logits = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -171,7 +171,9 @@ def test_targets_are_cut_for_losses_of_0_and_1_only(own_registry):
 def test_points_are_cut_too(own_registry):
     seen = {}
 
-    @pixel_loss("spy", "what it was given", soft=lambda params: "exact" if params["k"] else "cut")
+    @pixel_loss(
+        "spy", "what it was given", soft=lambda params: "proper" if params["k"] else "binary only"
+    )
     def spy(logits, target, *, k: bool = False):
         seen[k] = target
         return squares(logits, target)
@@ -190,7 +192,9 @@ DOCS = Path(__file__).parents[4] / "docs" / "reference" / "losses.md"
 
 def test_the_documented_table_has_every_loss_as_it_is():
     text = DOCS.read_text(encoding="utf-8").partition("## Targets between 0 and 1")[2]
-    rows = re.findall(r"^\| (.+?) \| (exact|biased|cut) \|", text.partition("\n## ")[0], re.M)
+    rows = re.findall(
+        r"^\| (.+?) \| (proper|not proper|binary only) \|", text.partition("\n## ")[0], re.M
+    )
     stated = {loss: soft for losses, soft in rows for loss in re.findall(r"`(.+?)`", losses)}
     found = {
         variant: part.info.soft_of(part.params)
