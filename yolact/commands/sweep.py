@@ -99,6 +99,8 @@ def _main(arguments: Namespace) -> int:
         _dry_run(study, arguments)
         return 0
     plan = study.begin(amend=arguments.amend)
+    for line in study.changes(plan):
+        cli.note(line)
     if arguments.print:
         _print_commands(plan, arguments)
         return 0

@@ -3,7 +3,6 @@ env.json beside them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -13,7 +12,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,16 @@ from data.schema import Config
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
 from yolact.files import write_whole
+from yolact.provenance import (
+    ROOT,
+    changed_parts,
+    code_digest,
+    code_parts,
+    installed,
+    plugin_digests,
+)
 from yolact.run_files import CONFIG, ENV, TENSORBOARD
 
-ROOT = Path(__file__).resolve().parents[2]
 # metrics of a validation, as TensorBoard curves
 ON_BOARD = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_max")
 LETTERS = {"box": "B", "class": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
@@ -257,28 +262,52 @@ def write_run_files(
     resumed_from: int | None,
     *,
     given: Sequence[str] = (),
-) -> None:
+) -> list[str]:
     """config.yaml, and env.json, which lists every start of the run. given: what Python handed over
-    (model, criterion, data sets), which the config therefore does not describe."""
+    (model, criterion, data sets), which the config therefore does not describe. Returns notes on
+    code that has changed since the run began."""
     write_whole(run.path / CONFIG, dump_yaml(cfg))
     path = run.path / ENV
     record = environment(cfg, device, world_size)
     if given:
         record["given"] = list(given)
+    notes: list[str] = []
     if resumed_from is not None and path.exists():
-        first = json.loads(path.read_text(encoding="utf-8"))
-        record = {**first, "resumed": [*first.get("resumed", []), {"step": resumed_from, **record}]}
+        first = _object_in(path)
+        again = [start for start in first.get("resumed", ()) if isinstance(start, dict)]
+        notes = _changed_code(first, record)
+        record = {**first, "resumed": [*again, {"step": resumed_from, **record}]}
     write_whole(path, json.dumps(record, indent=2) + "\n")
+    return notes
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it is damaged: no training fails for that."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _changed_code(first: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    notes = []
+    if first.get("code", now["code"]) != now["code"]:
+        parts = first.get("parts")
+        where = changed_parts(parts if isinstance(parts, dict) else None, now["parts"])
+        notes.append(
+            f"note: the code has changed since this run began{f', in {where}' if where else ''}: "
+            "studies do not compare it with runs of one code"
+        )
+    plugins = first.get("plugins")
+    for name, digest in now.get("plugins", {}).items():
+        if isinstance(plugins, dict) and plugins.get(name, digest) != digest:
+            notes.append(f"note: loss.plugins={name} has changed since this run began")
+    return notes
 
 
 def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
-    """What a run ran on: commit, digest of the code, versions, device, seed, command."""
-
-    def installed(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
+    """What a run ran on: commit, digests of the code, versions, device, seed, command."""
 
     name = (
         torch.cuda.get_device_name(device)
@@ -289,6 +318,8 @@ def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "code": code_digest(),
+        "parts": code_parts(),
+        **({"plugins": plugin_digests(cfg.loss.plugins)} if cfg.loss.plugins else {}),
         "argv": sys.argv,
         "seed": cfg.train.seed,
         "device": f"{device} ({name})",
@@ -300,23 +331,6 @@ def environment(cfg: Config, device: torch.device, world_size: int) -> dict:
         "cuda": torch.version.cuda,
         "versions": {package: found for package in PACKAGES if (found := installed(package))},
     }
-
-
-def code_digest(root: Path = ROOT) -> str:
-    """16 hex digits of the .py files of layers, yolact and data, by path and content: what trains
-    and evaluates, committed or not."""
-    content = hashlib.sha256()
-    # below data/ lie data sets
-    packages = (marker.parent for marker in root.glob("data/*/__init__.py"))  # not the data sets
-    files = [
-        *root.glob("data/*.py"),
-        *(file for package in packages for file in package.rglob("*.py")),
-        *root.glob("layers/**/*.py"),
-        *root.glob("yolact/**/*.py"),
-    ]
-    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
-        content.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return content.hexdigest()[:16]
 
 
 def commit() -> str | None:

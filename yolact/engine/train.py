@@ -128,7 +128,7 @@ def train(
                 "train_set": train_set,
                 "val_set": val_set,
             }
-            write_run_files(
+            notes += write_run_files(
                 run,
                 cfg,
                 device,

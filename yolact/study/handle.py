@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.resolve import ConfigError, parse_value
+from yolact.provenance import code_digest
 from yolact.study.arms import Arm, arms_of, check_losses
 from yolact.study.folder.kept import kept_study
 from yolact.study.folder.layout import REPORT, study_file
+from yolact.study.folder.stale import other_code, other_plugins
 from yolact.study.plan import Study, load_study, read_study
 from yolact.study.train.course import begin, train_stages
 from yolact.study.train.local import Driver, Slot, local_slots
@@ -72,8 +74,11 @@ class StudyHandle:
         )
 
     def status(self) -> str:
-        """A table of its runs: the final metric of each, or how far it is."""
-        return table(self.root, self.plan.due, self.study.primary)
+        """A table of its runs: the final metric of each, or how far it is; and which of them were
+        trained by other code."""
+        plan = self.plan
+        notes = [f"note: {line}" for line in self.changes(plan)]
+        return "\n".join([table(self.root, plan.due, self.study.primary), *notes])
 
     def check(self) -> list[str]:
         """Notes on losses that agree but in rare places. ConfigError for unknown losses and
@@ -82,11 +87,20 @@ class StudyHandle:
 
     def begin(self, *, amend: bool = False) -> Plan:
         """Writes down the plan, and the tune split, before the first training. ConfigError where
-        the study was begun with another plan, unless `amend`."""
+        the study was begun with another plan, or a plugin has changed since runs were trained with
+        it, unless `amend`."""
         begin(self.study, self.root, amend=amend)
         plan = self.plan
+        changed = other_plugins(self.root, plan.runs)
+        if changed and not amend:
+            raise ConfigError(f"{self.study.name}: {'; '.join(changed)}")
         write_tune_splits(plan)
         return plan
+
+    def changes(self, plan: Plan) -> list[str]:
+        """Lines on finished runs that code, libraries or plugins of today would not repeat."""
+        code = other_code(self.root, plan.runs, code_of_today())
+        return [*([code] if code else []), *other_plugins(self.root, plan.runs)]
 
     def driver(self, slots: list[Slot], live: LiveTable, *, own_session: bool = True) -> Driver:
         """What trains its runs. own_session: see worker.start."""
@@ -119,6 +133,8 @@ class StudyHandle:
         for line in self.check():
             say(f"note: {line}")
         plan = self.begin(amend=amend)
+        for line in self.changes(plan):
+            say(f"note: {line}")
         live = LiveTable(self.root, self.study.primary)
         return train_stages(plan, self.driver(local_slots(jobs, device), live), live)
 
@@ -157,6 +173,4 @@ def with_changes(study: Study, overrides: list[str], origin: str) -> Study:
 
 def code_of_today() -> str:
     """The digest of the code that would train a run now."""
-    from yolact.engine.log import code_digest
-
     return code_digest()

@@ -10,7 +10,6 @@ import torch
 from yolact.engine.log import (
     Meter,
     RunLog,
-    code_digest,
     commit,
     cut_metrics,
     environment,
@@ -194,27 +193,3 @@ def test_commit_is_that_of_the_checkout():
     found = commit()
     assert (found is None) == (not (root / ".git").exists()) or found is None
     assert environment(tiny.config(), torch.device("cpu"), 1)["commit"] == found
-
-
-def test_the_code_digest_follows_what_trains_and_nothing_else(tmp_path):
-    for name in (
-        "layers/losses/a.py",
-        "yolact/engine/b.py",
-        "data/c.py",
-        "data/set/d.py",
-        "scripts/e.py",
-        "layers/note.txt",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x = 1\n")
-    first = code_digest(tmp_path)
-    for name in ("data/set/d.py", "scripts/e.py", "layers/note.txt"):
-        (tmp_path / name).write_text("x = 2\n")
-    assert code_digest(tmp_path) == first
-    found = {first}
-    for name in ("layers/losses/a.py", "yolact/engine/b.py", "data/c.py"):
-        (tmp_path / name).write_text("x = 2\n")
-        found.add(code_digest(tmp_path))
-    (tmp_path / "data/c.py").rename(tmp_path / "data/f.py")
-    assert len({*found, code_digest(tmp_path)}) == 5
-    assert environment(tiny.config(), torch.device("cpu"), 1)["code"] == code_digest()

@@ -35,7 +35,14 @@ def test_kept_runs_are_found_and_done_wherever_one_works(name, tmp_path, monkeyp
     plan = ROOT / "configs" / "sweeps" / f"{name}.yaml"
     assert sweep.program([str(plan), "--status"]) == 0
     text = capsys.readouterr().out
-    assert text.splitlines()[-1] == STATUS[name]
+    status, *notes = text.splitlines()[-2:] if "\nnote: " in text else text.splitlines()[-1:]
+    assert status == STATUS[name]
+    for note in notes:  # it grows with today's code, or one line says why not
+        done = status.partition(" ")[0]
+        assert re.match(
+            rf"note: {done} finished runs \(.*\) were trained with .+ instead of ", note
+        )
+        assert re.search(r"to add seeds, use that \(commit [0-9a-f]{10}\)", note)
     with (ROOT / "studies" / name / "report" / "results.csv").open(encoding="utf-8") as file:
         reported = [row["mask_ap"] for row in csv.DictReader(file) if row["mask_ap"]]
     shown = re.findall(r"\d+\.\d\d(?=\s)", text)

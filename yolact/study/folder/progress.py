@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.schema import Config
+from yolact.provenance import plugin_digests
 from yolact.run_files import LAST, RECORDS
 from yolact.study.arms import PlannedRun, identity
 from yolact.study.folder.kept import kept_anywhere, kept_runs, kept_study
 from yolact.study.folder.layout import INIT_FOLDER, TUNE_FOLDER
 from yolact.study.folder.locks import is_held
 from yolact.study.folder.reading import (
-    code_of,
     final_validation,
     has_checkpoint,
     metric,
@@ -20,6 +20,7 @@ from yolact.study.folder.reading import (
     read_metrics,
     read_note,
     skipped_steps,
+    trained_by,
 )
 
 
@@ -61,6 +62,7 @@ def twin(root: Path, run: PlannedRun, code: str) -> Path | None:
         *sorted(root.glob(f"*/{TUNE_FOLDER}/*/{name}")),
         *kept_anywhere(name),
     ]
+    plugins = plugin_digests(run.config.loss.plugins)
     is_start = INIT_FOLDER in run.folder.parts
     for other in others:
         if other == root / run.folder or (is_start and not has_checkpoint(other)):
@@ -68,7 +70,7 @@ def twin(root: Path, run: PlannedRun, code: str) -> Path | None:
         if (
             is_done(other, run.config)
             and _same_config(other, run.config)
-            and code_of(other) == code
+            and trained_by(other, code, plugins)
         ):
             return other.resolve()
     return None

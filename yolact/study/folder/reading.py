@@ -102,10 +102,13 @@ def starts_of(env: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [env, *env.get("resumed", ())]
 
 
-def code_of(folder: Path) -> str | None:
-    """The digest of the code that trained a run; None where it was resumed by other code."""
-    codes = {start.get("code") for start in starts_of(read_env(folder))}
-    return codes.pop() if len(codes) == 1 else None
+def trained_by(folder: Path, code: str, plugins: Mapping[str, str]) -> bool:
+    """Whether a run was trained, from its start to its end, by code and plugins of these
+    digests."""
+    return all(
+        start.get("code") == code and start.get("plugins", {}) == plugins
+        for start in starts_of(read_env(folder))
+    )
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from yolact.study.plan import Study
 from yolact.study.statistics.finished import FinishedRun
 from yolact.study.statistics.study_runs import StudyRuns
 
+PLUGIN = "plugin "
 SHOWN = 3  # runs that a message names
 
 
@@ -63,7 +64,8 @@ def mixtures(runs: Mapping[str, FinishedRun], study: Study, varied: set[str]) ->
         for key in dict.fromkeys(key for fact in facts.values() for key in fact[kind]):
             groups: dict[str, list[str]] = {}
             for name, fact in facts.items():
-                groups.setdefault(str(fact[kind].get(key)), []).append(name)
+                if key in fact[kind] or not key.startswith(PLUGIN):  # arms may differ in plugins
+                    groups.setdefault(str(fact[kind].get(key)), []).append(name)
             if len(groups) > 1 and key not in varied:
                 found.setdefault(kind, []).append(_words(key, groups))
     return {kind: "; ".join(lines) for kind, lines in found.items()}
@@ -102,6 +104,10 @@ def _code(run: FinishedRun) -> dict[str, Any]:
         **{
             package: joined(start.get("versions", {}).get(package) for start in starts)
             for package in ("torch", "torchvision")
+        },
+        **{
+            f"{PLUGIN}{plugin}": joined(start.get("plugins", {}).get(plugin) for start in starts)
+            for plugin in run.config.loss.plugins
         },
     }
 

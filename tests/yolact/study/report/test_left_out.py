@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from data.resolve import dump_yaml, load_config
+from data.yaml_text import read_yaml, write_yaml
 from tests.yolact.study.made_runs import ENV, make_study, write_run
 from tests.yolact.study.report.small_study import SKILLS, STUDY, place, read_csv, run_report
 from yolact.engine.records import read_records, write_records
@@ -41,11 +42,29 @@ def other_length(folder):
     change_records(folder, note={"step": 2000})
 
 
+def with_plugin(folder):
+    """All runs of the study name a plugin, whose source was another in one."""
+    study = folder.parents[1]
+    plan = study / "study.yaml"
+    content = read_yaml(plan.read_text())
+    content["settings"] = {**content.get("settings", {}), "loss.plugins": ["my.py"]}
+    plan.write_text(write_yaml(content))
+    for each in study.glob("*/seed*"):
+        config = load_config(each / "config.yaml", check_names=False)
+        loss = config.loss.model_copy(update={"plugins": ("my.py",)})
+        (each / "config.yaml").write_text(dump_yaml(config.model_copy(update={"loss": loss})))
+        change_env(each, plugins={"my.py": ("b" if each == folder else "a") * 16})
+
+
 MIXTURES = {
     "data": (other_data, "validation set is 30 images"),
     "code": (
         lambda folder: change_env(folder, code="fedcba9876543210"),
         "code is 0123456789abcdef in 8 runs",
+    ),
+    "code, plugin": (
+        with_plugin,
+        f"plugin my.py is {'a' * 16} in 8 runs",
     ),
     "code, torch": (
         lambda folder: change_env(folder, versions={"torch": "2.9.0", "torchvision": "0.23.0"}),
