@@ -12,7 +12,7 @@ from tests.yolact.study.train.stubbed import all_runs, journal, run
 from yolact.engine.train import train
 from yolact.study.arms import arms_of, runs_of
 from yolact.study.folder.progress import Progress, is_done
-from yolact.study.folder.reading import code_of, read_env, read_metrics
+from yolact.study.folder.reading import read_env, read_metrics, trained_by
 from yolact.study.plan import load_study
 from yolact.study.statistics.conditions import mixtures
 from yolact.study.statistics.finished import load_run
@@ -196,7 +196,8 @@ def test_an_evaluation_equals_that_of_a_training_of_its_own(tmp_path, monkeypatc
     assert detections[1] == detections[2] != detections[0]
     env = read_env(places[1])
     assert env["weights_of"] == bce.name and env["resumed"][0]["step"] == 4
-    assert code_of(places[1]) == code_of(places[0]) is not None
+    code = read_env(places[0])["code"]
+    assert code and all(trained_by(place, code, {}) for place in places)
     runs = {str(place): load_run(place, resamples=20) for place in places}
     assert list(mixtures(runs, study, set())) == ["evaluation"]
     assert mixtures(runs, study, {"eval.masks"}) == {}
