@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.annotations import Id, read_table
-from data.images import read_image
+from data.images import read_annotated
 from data.transforms import EvalTransform, Patch, TrainTransform, View, Viewport, render_masks
+from layers.problems import DataWarning, few
 from layers.targets import ExtraKey, Targets
 
 AUGMENTATION_STREAM = 1  # data order and augmentation draw from different streams of the run's seed
@@ -71,7 +72,8 @@ class CocoDataset(Dataset):
         if self.table.zero_area:
             warnings.warn(
                 f"{annotation_file}: left out {len(self.table.zero_area)} annotations whose box "
-                f"has no width or no height (ids {', '.join(map(str, self.table.zero_area[:5]))})",
+                f"has no width or no height (ids {few(self.table.zero_area)})",
+                DataWarning,
                 stacklevel=2,
             )
 
@@ -92,14 +94,13 @@ class CocoDataset(Dataset):
         return self.images_dir / self.table.file_names[index]
 
     def load_image(self, index: int) -> np.ndarray:
-        """(h,w,3) uint8 RGB, as stored: EXIF orientation is not applied, as COCO's annotations
-        refer to the stored pixels."""
-        image = read_image(self.path(index))
-        height, width = (int(side) for side in self.table.sizes[index])
+        """(h,w,3) uint8 RGB, turned as its EXIF orientation says: see data/images.py."""
+        height, width = self.table.size(index)
+        image = read_annotated(self.path(index), (height, width))
         if image.shape[:2] != (height, width):
             swapped = (
-                "; they are swapped: the annotations were made on a turned image (EXIF "
-                "orientation), or the JSON is wrong"
+                "; they are swapped: the annotations were made on a turned image, or the JSON is "
+                "wrong"
                 if image.shape[:2] == (width, height)
                 else ""
             )

@@ -4,14 +4,20 @@ line. Imports no torch."""
 from __future__ import annotations
 
 import argparse
+import io
 import re
+import shlex
 import sys
+import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from layers.names import did_you_mean
+from layers.problems import DataWarning, printable
 
+UNFORESEEN = 70  # exit code, EX_SOFTWARE of sysexits.h
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1", "on"), ("no", "false", "f", "n", "0", "off")
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 _SETTING = re.compile(r"([a-z_]+\.[a-z_]+|dataset|name)=")
@@ -100,10 +106,19 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace) -> int:
-    """The exit code of main(arguments): a user's mistake (ValueError, OSError) is one line on
-    stderr and 2."""
+    """The exit code of main(arguments).
+
+    A user's mistake (ValueError, OSError) is one line on stderr and 2. What nobody foresaw is one
+    line and UNFORESEEN, with the traceback in a file that the line names. A DataWarning is a line.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal gets escapes, not an error
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return main(arguments) or 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DataWarning)
+            warnings.showwarning = _told_once(warnings.showwarning)
+            return main(arguments) or 0
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
         return 0
@@ -115,17 +130,58 @@ def run(main: Callable[[argparse.Namespace], int | None], arguments: argparse.Na
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if arguments.traceback:
+            traceback.print_exc()
+        print(f"error: {_unforeseen(error)}", file=sys.stderr)
+        return UNFORESEEN
+
+
+def _told_once(show: Callable[..., None]) -> Callable[..., None]:
+    """warnings.showwarning that prints a DataWarning as one line, each text once."""
+    told: set[str] = set()
+
+    def showwarning(message: Warning | str, category: type[Warning], *where, **options) -> None:
+        text = str(message)
+        if not issubclass(category, DataWarning):
+            show(message, category, *where, **options)
+        elif text not in told:
+            told.add(text)
+            print(f"warning: {printable(text)}", file=sys.stderr)
+
+    return showwarning
+
+
+def _unforeseen(error: Exception) -> str:
+    """A line on an error that is no user's mistake; its traceback goes to a file."""
+    what = f"unforeseen, {type(error).__name__}: {one_line(error)}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            prefix="yolact-error-",
+            suffix=".log",
+            delete=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as log:
+            print(shlex.join(sys.argv), file=log)
+            traceback.print_exc(file=log)
+    except OSError:
+        traceback.print_exc()
+        return what
+    return f"{what} (the traceback is in {log.name})"
 
 
 def one_line(error: BaseException) -> str:
+    """An error's message, as a terminal may get it."""
     if isinstance(error, OSError) and error.strerror:
         text = (
             f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
         )
     else:
         text = str(error) or type(error).__name__
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {printable(text)}", file=sys.stderr)

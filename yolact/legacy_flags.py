@@ -197,12 +197,15 @@ def validation_interval(config: Config, epochs: int) -> int:
     number."""
     if epochs <= 0:
         return 0
-    from data.annotations import read_sound
+    from data.annotations import read_coco
+    from data.rules import is_id
 
     path = Path(config.data.root) / config.data.train_annotations
-    sound = read_sound(path, more_categories=config.data.label_map or ())
-    annotated = {annotation["image_id"] for annotation in sound.annotations}
-    images = sum(config.data.keep_empty or key in annotated for key in sound.images)
+    content = read_coco(path)  # checked before training
+    keys = (annotation.get("image_id") for annotation in content["annotations"])
+    annotated = {key for key in keys if is_id(key)}
+    listed = [image["id"] for image in content["images"] if is_id(image.get("id"))]
+    images = sum(config.data.keep_empty or key in annotated for key in listed)
     if not images:
         raise ValueError(f"{path} has no images to train on")
     return max(1, epochs * images // config.train.batch_size)

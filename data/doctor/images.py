@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
+from data.contents import read_bytes
 from data.doctor.findings import Findings, Progress
 from data.doctor.split import Split
-from data.images import read_image
+from data.images import decode_image, is_dim, orientation, upright
 from data.rules import is_crowd
 from data.segmentation import encoded, extent
 from layers.problems import Problem, ProblemError, few, shown
@@ -26,11 +24,13 @@ BOX_SLACK = (2.0, 0.05)  # a box may miss its mask's extent by 2 px or 5 % of it
 @dataclass(frozen=True)
 class _Seen:
     """What reading an image shows. digest: the hash of its content; size: (height, width); dim: it
-    has 16 bits and uses little of their range. Only `problem` is set where it cannot be read."""
+    has 16 bits and uses little of their range; tagged: how it is read where EXIF turns it, 'turned'
+    'turned, of one size' or 'as stored'. Only `problem` is set where it cannot be read."""
 
     digest: str = ""
     size: tuple[int, int] = (0, 0)
     dim: bool = False
+    tagged: str = ""
     problem: Problem | None = None
 
 
@@ -53,8 +53,11 @@ def _check_files(split: Split, found: Findings, progress: Progress) -> dict[str,
     swapped: list[str] = []
     other_size: list[str] = []
     dim: list[str] = []
+    tagged: dict[str, list[str]] = {}
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as pool:
-        results = pool.map(lambda image: _inspect(split.file(image)), images)
+        results = pool.map(
+            lambda image: _inspect(split.file(image), (image["height"], image["width"])), images
+        )
         for done, (image, seen) in enumerate(zip(images, results, strict=True), 1):
             progress(done, len(images))
             if seen.problem is not None:
@@ -67,11 +70,14 @@ def _check_files(split: Split, found: Findings, progress: Progress) -> dict[str,
                 (swapped if seen.size == stated[::-1] else other_size).append(shown)
             if seen.dim:
                 dim.append(image["file_name"])
+            if seen.tagged:
+                tagged.setdefault(seen.tagged, []).append(image["file_name"])
     if broken:
         first, more = broken[0], len(broken) - 1
         what = first.what + (f" (and {more} more unreadable images)" if more else "")
         found.error(what, first.where, first.fix)
     _tell_sizes(split, swapped, other_size, found)
+    _tell_tagged(split, tagged, found)
     if dim:
         found.warning(
             f"has {len(dim)} 16-bit images that use less than a sixteenth of their range "
@@ -82,18 +88,25 @@ def _check_files(split: Split, found: Findings, progress: Progress) -> dict[str,
     return by_hash
 
 
-def _inspect(path: Path) -> _Seen:
+def _inspect(path: Path, stated: tuple[int, int]) -> _Seen:
     try:
-        pixels = read_image(path)
+        data = read_bytes(path, "image")
+        stored = decode_image(data, f"image {path}")
     except ProblemError as error:
         return _Seen(problem=error.problems[0])
-    data = path.read_bytes()
-    dim = False
-    if not data.startswith(b"\xff\xd8") and pixels.max() < 16:  # JPEG has 8 bits
-        raw = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        dim = raw is not None and raw.dtype == np.uint16
-    height, width = pixels.shape[:2]
-    return _Seen(hashlib.sha1(data).hexdigest(), (height, width), dim)
+    turn = orientation(data)
+    size, turned = stored.shape[:2], upright(stored, turn).shape[:2]
+    as_stored = turned != stated and size == stated
+    return _Seen(
+        hashlib.sha1(data).hexdigest(),
+        size if as_stored else turned,
+        is_dim(stored, data),
+        "" if turn == 1 else _how(as_stored, turned == size),
+    )
+
+
+def _how(as_stored: bool, of_one_size: bool) -> str:
+    return "as stored" if as_stored else "turned, of one size" if of_one_size else "turned"
 
 
 def _sizes(image: dict[str, Any], size: tuple[int, int]) -> str:
@@ -108,14 +121,41 @@ def _tell_sizes(split: Split, swapped: list[str], other_size: list[str], found: 
         found.error(
             f"has width and height swapped for {len(swapped)} images ({few(swapped)})",
             split.path,
-            "swap them in the JSON; or, if the files are turned by EXIF orientation, save them "
-            "turned",
+            "swap them in the JSON",
         )
     if other_size:
         found.error(
             f"states another size than {len(other_size)} images have ({few(other_size)})",
             split.path,
             "put back the images that were annotated, or scale the annotations",
+        )
+
+
+def _tell_tagged(split: Split, tagged: dict[str, list[str]], found: Findings) -> None:
+    """EXIF orientation: what is done with it, and where prediction would do something else."""
+    if turned := tagged.get("turned"):
+        found.note(
+            f"has {len(turned)} images that EXIF orientation turns ({few(turned)}); they are read "
+            "as viewers show them, and their annotations are taken to be made so",
+            split.images_dir,
+        )
+    if same := tagged.get("turned, of one size"):
+        found.warning(
+            f"has {len(same)} images that EXIF orientation turns or mirrors without another size "
+            f"({few(same)}); they are read as viewers show them, and whether they were annotated "
+            "so cannot be told",
+            split.images_dir,
+            "where they were annotated as stored, remove the tag from the files (exiftool "
+            "-Orientation= FILE)",
+        )
+    if stored := tagged.get("as stored"):
+        found.warning(
+            f"has {len(stored)} images that EXIF orientation turns ({few(stored)}), of which "
+            "the JSON states the size before turning; they are trained on as stored, while "
+            "prediction turns them",
+            split.images_dir,
+            "remove the tag from the files (exiftool -Orientation= FILE), or annotate the turned "
+            "images",
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -12,31 +13,19 @@ from typing import Any, TypeAlias, overload
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from data.images import IMAGE_SUFFIXES, read_image
+from data.images import DIM, DIM_FIX, IMAGE_SUFFIXES, read_upright
 from data.schema import Config
 from data.transforms import eval_transform, normalize
+from layers.problems import DataWarning, few, printable
 from yolact.draw import draw_detections
 from yolact.engine.precision import AUTOCAST, autocast
 from yolact.files import writing
 from yolact.model import Yolact
 from yolact.outputs import Detections, Predictions
 from yolact.postprocess import Instances, detect, suppress
-
-# EXIF orientation -> what brings the stored pixels upright
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: np.fliplr,
-    3: lambda a: np.rot90(a, 2),
-    4: np.flipud,
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
-    8: np.rot90,
-}
-
 
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray
 
@@ -157,18 +146,6 @@ class Predictor:
         )
 
 
-def read_upright(path: str | Path) -> np.ndarray:
-    """(h,w,3) uint8 RGB of a picture, turned as its EXIF orientation says. ValueError names a file
-    that cannot be read."""
-    image = read_image(path)
-    try:
-        with Image.open(path) as header:
-            orientation = header.getexif().get(0x0112, 1)
-    except Exception:  # a format that Pillow does not know, or broken EXIF: the pixels were read
-        orientation = 1
-    return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda a: a)(image))
-
-
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write (h,w,3) uint8 RGB, whole or not at all. ValueError for an unknown suffix, OSError where
     it cannot be written."""
@@ -249,17 +226,20 @@ def predict_folder(
     skipped = [
         f"{path.name} (no picture)" for path in files if path.suffix.lower() not in IMAGE_SUFFIXES
     ]
-    written = []
+    written, dim = [], []
     for path in tqdm(
         [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES],
         unit="image",
         disable=not progress,
     ):
         try:
-            image = read_upright(path)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", DataWarning)
+                image = read_upright(path)
         except ValueError as error:
             skipped.append(f"{path.name} ({error})")
             continue
+        dim += [path.name] * any(issubclass(one.category, DataWarning) for one in caught)
         write_image(
             output / path.name,
             draw_detections(
@@ -273,8 +253,10 @@ def predict_folder(
         )
         written.append(output / path.name)
     if skipped:
-        named = "; ".join(skipped[:20] + ["..."] * (len(skipped) > 20))
-        print(f"skipped {len(skipped)} of {len(files)} files: {named}", file=sys.stderr)
+        print(f"skipped {len(skipped)} of {len(files)} files: {few(skipped, 20)}", file=sys.stderr)
+    if dim:
+        what = f"{len(dim)} pictures, such as {printable(dim[0])}: each {DIM}"
+        warnings.warn(f"{what}: {DIM_FIX}", DataWarning, stacklevel=2)
     if not written:
         raise ValueError(
             f"{source}: holds no picture that can be read ({', '.join(sorted(IMAGE_SUFFIXES))})"

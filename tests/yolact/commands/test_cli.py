@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import types
+import warnings
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from data.resolve import dump_yaml, load_config
+from layers.problems import DataWarning
 from yolact import cli
 from yolact.commands import eval as eval_program
 from yolact.commands import train as train_program
@@ -323,12 +326,44 @@ def test_mistakes_and_disks_are_one_line(capsys, error, expected):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_faults_of_the_program_are_not_hidden():
-    def fail(arguments):
-        raise KeyError("bug")
+def test_faults_of_the_program_are_one_line_and_a_log(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    with pytest.raises(KeyError):
-        cli.run(fail, cli.Parser().parse([]))
+    def fail(arguments):
+        raise KeyError("a bug\n\x1b[2J")
+
+    assert cli.run(fail, cli.Parser().parse([])) == cli.UNFORESEEN == 70
+    (log,) = tmp_path.glob("yolact-error-*.log")
+    said = capsys.readouterr().err
+    assert said.startswith("error: unforeseen, KeyError: ") and said.endswith(f"is in {log})\n")
+    assert said.count("\n") == 1 and "\x1b" not in said
+    assert "in fail\n" in log.read_text() and "Traceback" in log.read_text()
+    assert cli.run(fail, cli.Parser().parse(["--traceback"])) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_files_hold_reaches_no_terminal_unescaped(capsys):
+    def fail(arguments):
+        cli.note("a\x1b[2Jb\u202ec")
+        warnings.warn("class 'x\ny'", DataWarning, stacklevel=1)
+        warnings.warn("class 'x\ny'", DataWarning, stacklevel=1)
+        raise ValueError("\ud800" + "x" * 80_000 + "\x07")
+
+    assert cli.run(fail, cli.Parser().parse([])) == 2
+    note, warning, error = capsys.readouterr().err.splitlines()
+    assert note == r"note: a\x1b[2Jb\u202ec" and warning == r"warning: class 'x\ny'"
+    assert error.startswith(r"error: \ud800xxx") and error.endswith(r"x\x07")
+    assert len(error) < 1600
+
+
+def test_an_ascii_terminal_gets_escapes():
+    code = (
+        "import sys\nfrom yolact import cli\n"
+        "sys.exit(cli.run(lambda _: print('0.1 ± 0.2'), cli.Parser().parse([])))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, b"0.1 \\xb1 0.2\n"), done.stderr
 
 
 # ------------------------------------------------------------------------------------------ at once
