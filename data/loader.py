@@ -30,6 +30,23 @@ from layers.targets import ExtraKey, Targets
 
 ORDER_STREAM = 2  # see data.coco.AUGMENTATION_STREAM
 NO_WORKERS = "train.num_workers=0 reads images in the main process"
+_FEWER = f"use fewer workers, or {NO_WORKERS}"
+_CRASH = (
+    "a library crashed, on an image or a mask. Run scripts/check_data.py, which reads every file; "
+    f"{NO_WORKERS}, and shows which sample it was"
+)
+# what PyTorch says of a dead process, in lower case -> the cause and the fix
+_DEATHS = (
+    ("bus error", f"shared memory (/dev/shm) is full. Make it larger, {_FEWER}"),
+    ("shared memory", f"shared memory (/dev/shm) is full. Make it larger, {_FEWER}"),
+    ("signal: killed", f"most often, the machine ran out of memory. Therefore {_FEWER}"),
+    ("segmentation fault", _CRASH),
+    ("aborted", _CRASH),
+    ("floating point", _CRASH),
+    ("illegal instruction", _CRASH),
+    ("killed by signal", f"something sent it that signal, such as the end of a job. {NO_WORKERS}"),
+    ("", f"it ended by itself; its own message stands above. {NO_WORKERS}"),
+)
 
 
 @dataclass
@@ -241,16 +258,8 @@ def explain_worker_failure(error: BaseException) -> ValueError | None:
     if "DataLoader worker" in text and (
         "killed by signal" in text or "exited unexpectedly" in text
     ):
-        bus = "bus error" in text.lower() or "shared memory" in text.lower()
-        cause = (
-            "shared memory (/dev/shm) is full"
-            if bus
-            else "most often, the machine ran out of memory"
-        )
-        return ValueError(
-            f"a loader process died ({text.splitlines()[0].rstrip('. ')}): {cause}. Use fewer "
-            f"workers, or {NO_WORKERS}"
-        )
+        cause = next(cause for sign, cause in _DEATHS if sign in text.lower())
+        return ValueError(f"a loader process died ({text.splitlines()[0].rstrip('. ')}): {cause}")
     if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
         return ValueError(
             "no space left for a batch in shared memory (/dev/shm): make it larger, use fewer "

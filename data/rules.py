@@ -21,7 +21,7 @@ from data.segmentation import (
     segmentation_problem,
 )
 from layers.names import did_you_mean
-from layers.problems import Problem, ProblemError, few, shown
+from layers.problems import Problem, ProblemError, few, is_line, shown
 
 Id = int | str  # COCO's ids are integers; other tools write strings
 IMAGE_KEYS, CATEGORY_KEYS = ("id", "file_name", "width", "height"), ("id", "name")
@@ -161,6 +161,9 @@ def category_problem(
     if not is_id(key) or (name is not None and category_name(category) is None):
         pair = f"has the id {shown(key)} and the name {shown(name)}"
         return "types", Problem(pair, where, "write the id as a number or text, the name as text")
+    if not is_line(category_name(category) or ""):
+        what = "has a name with a line break or another control character"
+        return "line", Problem(what, where, "rename it")
     return None
 
 

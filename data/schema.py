@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from layers.losses.expr import CallText, SumText
+from layers.problems import is_line, shown
 
 
 def _written(text: str) -> str:
@@ -221,6 +222,12 @@ class DataConfig(Section):
     def _consistent(self):
         if not self.class_names or any(not name.strip() for name in self.class_names):
             raise ValueError("class_names needs at least one name, none of them empty")
+        torn = [name for name in self.class_names if not is_line(name)]
+        if torn:
+            raise ValueError(
+                f"class_names holds {shown(torn[0])}, with a line break or another control "
+                "character: rename the class"
+            )
         repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
         if repeated:
             raise ValueError(f"class_names lists {', '.join(repeated)} more than once")

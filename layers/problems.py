@@ -6,6 +6,7 @@ Code that needs a part takes the field. Nobody splits the sentence: a folder may
 from __future__ import annotations
 
 import reprlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,12 @@ def printable(text: str, most: int = LONGEST) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_line(text: str) -> bool:
+    """Whether a text may stand in a line of a table: no line breaks, no control characters, no
+    halves of characters."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
 def few(items: Sequence[Any], most: int = 3) -> str:

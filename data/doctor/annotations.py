@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from data.annotations import MOST_LEFT_OUT, SoundContent, read_coco, sort_content
 from data.doctor.findings import Findings
+from data.doctor.folder import check_folder
 from data.doctor.positions import check_positions
 from data.doctor.split import Split
 from data.rules import Id, category_labels, category_name, is_id
@@ -35,7 +36,7 @@ def read_split(data: DataConfig, name: str, found: Findings) -> Split | None:
     _tell_flaws(split, sound, found)
     _check_files(split, found)
     _check_ids(split, content["annotations"], found)
-    _check_folder(split, found)
+    check_folder(split, found)
     _check_zero_area(split, found)
     check_positions(split, found)
     _check_empty(split, content["annotations"], data, found)
@@ -49,15 +50,16 @@ def check_shared_files(train: Split, val: Split, found: Findings, *, fast: bool)
 
     They do not keep a training from starting: a set is overfitted on purpose to try a model out.
     """
-    both = sorted(
-        {train.file(i).resolve() for i in train.images.values()}
-        & {val.file(i).resolve() for i in val.images.values()}
+    own, other = (
+        {os.path.realpath(split.file(image)) for image in split.images.values()}
+        for split in (train, val)
     )
+    both = [os.path.basename(path) for path in sorted(own & other)]
     if both:
         tell = found.warning if fast or train.path == val.path else found.error
         tell(
             f"{len(both)} images are in the train and in the val split "
-            f"({few([p.name for p in both])}), so that validation measures memory",
+            f"({few(both)}), so that validation measures memory",
             fix="remove them from one of the two",
         )
 
@@ -132,34 +134,6 @@ def _check_ids(split: Split, annotations: list[dict[str, Any]], found: Findings)
                 split.path,
                 "number the annotations",
             )
-
-
-def _check_folder(split: Split, found: Findings) -> None:
-    listed = {image["file_name"] for image in split.images.values()}
-    if not split.images_dir.is_dir():
-        found.error(
-            "does not exist",
-            f"image folder {split.images_dir}",
-            f"correct data.{split.name}_images",
-        )
-        split.missing = listed
-        return
-    present: dict[Path, set[str]] = {}
-    for name in listed:  # one listing per folder, instead of one question per file
-        folder = split.images_dir / Path(name).parent
-        if folder not in present:
-            present[folder] = (
-                {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-            )
-        if Path(name).name not in present[folder]:
-            split.missing.add(name)
-    if split.missing:
-        found.error(
-            f"lists {len(listed)} images, and {len(split.missing)} of them are not in "
-            f"{split.images_dir} ({few(sorted(split.missing))})",
-            split.path,
-            "copy them there, or remove their entries",
-        )
 
 
 # -------------------------------------------------------------------------------------- annotations

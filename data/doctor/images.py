@@ -72,10 +72,10 @@ def _check_files(split: Split, found: Findings, progress: Progress) -> dict[str,
                 dim.append(image["file_name"])
             if seen.tagged:
                 tagged.setdefault(seen.tagged, []).append(image["file_name"])
-    if broken:
-        first, more = broken[0], len(broken) - 1
-        what = first.what + (f" (and {more} more unreadable images)" if more else "")
-        found.error(what, first.where, first.fix)
+    for alike in _by_fix(broken):
+        first, *others = alike
+        more = f"{len(others)} more of this kind, {few([problem.where for problem in others])}"
+        found.error(first.what + (f" (and {more})" if others else ""), first.where, first.fix)
     _tell_sizes(split, swapped, other_size, found)
     _tell_tagged(split, tagged, found)
     if dim:
@@ -86,6 +86,13 @@ def _check_files(split: Split, found: Findings, progress: Progress) -> dict[str,
             "convert them to 8 bits with their own range",
         )
     return by_hash
+
+
+def _by_fix(problems: list[Problem]) -> list[list[Problem]]:
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.fix, []).append(problem)
+    return list(kinds.values())
 
 
 def _inspect(path: Path, stated: tuple[int, int]) -> _Seen:

@@ -314,6 +314,21 @@ def test_other_failures_of_workers_are_explained_and_bugs_are_not():
         "of shared memory."
     )
     assert "/dev/shm" in str(explain_worker_failure(shared))
+    for sign, words in (
+        ("Killed", "ran out of memory"),
+        ("Segmentation fault", "crashed, on an image or a mask"),
+        ("Aborted", "crashed, on an image or a mask"),
+        ("Floating point exception", "crashed, on an image or a mask"),
+        ("Terminated", "something sent it that signal"),
+    ):
+        said = str(
+            explain_worker_failure(
+                RuntimeError(f"DataLoader worker (pid 3) is killed by signal: {sign}. ")
+            )
+        )
+        assert words in said and ("memory" in said) is (sign == "Killed"), said
+    left = RuntimeError("DataLoader worker (pid(s) 3) exited unexpectedly")
+    assert "ended by itself" in str(explain_worker_failure(left))
     assert "ulimit" in str(explain_worker_failure(RuntimeError("received 0 items of ancdata")))
     assert "/dev/shm" in str(explain_worker_failure(OSError(28, "No space left on device")))
     assert explain_worker_failure(RuntimeError("shape mismatch")) is None

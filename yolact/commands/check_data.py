@@ -26,11 +26,14 @@ from data.doctor.check import SPLITS, check_dataset
 from data.doctor.findings import Findings, Progress, listing
 from data.doctor.split import Split
 from data.resolve import load_config
+from data.rules import category_name
 from data.schema import Config, DataConfig
 from layers.names import unknown_name
-from yolact.cli import run
+from layers.problems import is_line
+from yolact.cli import note, run
 
 ENOUGH = 0.9  # a bound below it costs accuracy
+DEFAULT = "yolact_base"  # the config of a data set that is named alone
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -91,20 +94,24 @@ def _config(args: argparse.Namespace) -> tuple[Config, tuple[str, ...]]:
     """The config to check, and its splits. Anchors come from --config where a data set alone is
     named."""
     if args.annotations:
-        names = tuple(
-            str(category.get("name", "")) for category in read_coco(args.annotations)["categories"]
-        )
-        if not names:
+        categories = read_coco(args.annotations)["categories"]
+        if not categories:
             raise ValueError(f"{args.annotations} has no categories: add them")
+        names = [category_name(category) or "" for category in categories]
+        sound = [name for name in dict.fromkeys(names) if name.strip() and is_line(name)]
         data = DataConfig(
             name=args.annotations.stem,
             train_images=str(args.images),
             train_annotations=str(args.annotations),
-            class_names=tuple(dict.fromkeys(names)),
+            class_names=tuple(sound) or ("object",),
         )
-        return load_config(args.config).model_copy(update={"data": data}), ("train",)
+        source = args.config or DEFAULT
+        return load_config(source, args.overrides).model_copy(update={"data": data}), ("train",)
     if args.dataset in DATASETS:
-        return load_config(args.config, [f"dataset={args.dataset}", *args.overrides]), SPLITS
+        source = args.config or (args.dataset if args.dataset in CONFIGS else DEFAULT)
+        if source == DEFAULT and not args.config and not args.fast:
+            note(f"anchors and masks are those of config {DEFAULT}: --config names another")
+        return load_config(source, [f"dataset={args.dataset}", *args.overrides]), SPLITS
     if not Path(args.dataset).exists() and args.dataset.removesuffix("_config") not in CONFIGS:
         raise ValueError(
             f"{unknown_name('data set or config', args.dataset, [*DATASETS, *CONFIGS])}; for a "
@@ -143,8 +150,8 @@ def program(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="the folder of its images")
     parser.add_argument(
         "--config",
-        default="yolact_base",
-        help="config whose anchors are checked against the boxes (default yolact_base)",
+        help="config whose anchors are checked against the boxes (default: the one called as the "
+        f"data set, else {DEFAULT})",
     )
     parser.add_argument(
         "--fast", action="store_true", help="annotation files and folder listings only"

@@ -65,7 +65,12 @@ def check_pictures(data: Path, images: dict[str, int]) -> None:
     from data.annotations import read_sound
     from data.cigarettes.generate import ANNOTATION_FILE
 
-    content = {split: read_sound(data / split / ANNOTATION_FILE) for split in images}
+    try:
+        content = {split: read_sound(data / split / ANNOTATION_FILE) for split in images}
+    except ValueError as error:
+        raise ValueError(
+            f"{data} holds other pictures than the quickstart's ({error}): delete that folder"
+        ) from None
     counts = {split: len(part.images) for split, part in content.items()}
     sizes = {
         (image["width"], image["height"])

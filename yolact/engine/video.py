@@ -37,11 +37,12 @@ def predict_video(
     1. Ctrl-C (and q in the window) ends the video there and keeps what is written. ValueError names
     a source or a codec that cannot be opened.
     """
+    window = _Window() if output is None else None
     capture = _open_video(source)
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if 1 <= fps <= 240 else 30.0
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    sink = _Window() if output is None else _VideoFile(Path(output), fps)
+    sink = window or _VideoFile(Path(str(output)), fps)
     frames, started = 0, time.perf_counter()
     try:
         with tqdm(total=total if total > 0 else None, unit="frame", disable=not progress) as bar:
@@ -81,7 +82,8 @@ def predict_video(
 
 def _open_video(source: str | Path | int) -> cv2.VideoCapture:
     camera = isinstance(source, int) or str(source).isdecimal()
-    if not camera and not Path(str(source)).exists():
+    stream = "://" in str(source)
+    if not camera and not stream and not Path(str(source)).exists():
         raise ValueError(
             f"{source}: this video does not exist: check the path, or give a camera's number"
         )
@@ -93,6 +95,9 @@ def _open_video(source: str | Path | int) -> cv2.VideoCapture:
             if camera
             else f"{source}: this video cannot be opened: the file is damaged, or OpenCV lacks its "
             "codec; convert it, for example with ffmpeg -i IN -c:v mjpeg OUT.avi"
+            if not stream
+            else f"{source}: OpenCV opens no stream there: check the address, and that the camera "
+            "or server answers"
         )
     return capture
 
@@ -171,19 +176,28 @@ class _VideoFile:
 
 
 class _Window:
-    """Frames on the screen; q closes it."""
+    """Frames on the screen; q closes it. ValueError at once where there is no screen."""
 
     closed = False
+    title = "yolact (q quits)"
 
-    def write(self, frame: np.ndarray) -> None:
+    def __init__(self) -> None:
+        # without a display, OpenCV's Qt ends the process
+        if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+            raise ValueError(
+                "there is no display for a window: give an output file, --video=IN:OUT.mp4"
+            )
         try:
-            cv2.imshow("yolact (q quits)", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            self.closed = cv2.waitKey(1) & 0xFF == ord("q")
+            cv2.namedWindow(self.title)
         except cv2.error:
             raise ValueError(
                 "this OpenCV cannot open a window: give an output file, or install opencv-python "
                 "instead of opencv-python-headless"
             ) from None
+
+    def write(self, frame: np.ndarray) -> None:
+        cv2.imshow(self.title, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        self.closed = cv2.waitKey(1) & 0xFF == ord("q")
 
     def finish(self) -> None:
         cv2.destroyAllWindows()

@@ -24,6 +24,7 @@ from data.schema import Config, EvalConfig
 from data.yaml_text import write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
+from layers.problems import is_line
 from yolact.run_files import LAST
 from yolact.study.folder.layout import ASIDE, INIT_FOLDER, run_folder
 from yolact.study.plan import Study
@@ -89,6 +90,11 @@ def arms_of(study: Study) -> list[Arm]:
     slugs: dict[str, str] = {}
     for entry, changes in kept:
         label = entry.label or change_label(changes)
+        if not is_line(label):
+            raise ConfigError(
+                f"{study.name}: the label {label!r} holds a line break or another control "
+                "character, which tears tables: give the arm another label:"
+            )
         if label in arms:
             raise ConfigError(
                 f"{study.name}: two arms are called {label!r}: remove one, or give one of them "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from layers.problems import printable
 from yolact.run_files import RESULTS, WEIGHTS
 from yolact.study.folder.kept import is_archive
 from yolact.study.folder.layout import study_file
@@ -110,7 +111,7 @@ def _load(paths: Sequence[Path], gt: str | Path | None) -> tuple[Arms, list[str]
     seed 0."""
     arms: dict[str, dict[int, FinishedRun]] = {}
     single: dict[str, int] = {}
-    for path, name in zip(paths, short_names(paths)):
+    for path, name in zip(paths, map(printable, short_names(paths))):
         if not path.exists():
             raise ValueError(
                 f"{path} does not exist: name a run's folder, a folder of runs, a records file or "

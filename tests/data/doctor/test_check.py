@@ -326,3 +326,43 @@ def test_training_names_an_awkward_folder_whole(tmp_path):
         train(cfg, device="cpu", run_dir=tmp_path / "run")
     assert str(caught.value).count(AWKWARD) == str(caught.value).count("screws") > 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_is_a_data_set_and_a_config_means_both(tmp_path, monkeypatch, capsys):
+    """The anchors are then the config's own, at its input size."""
+    from data import config as user
+    from yolact.commands import check_data
+
+    data = two_splits(tmp_path)
+    entry = data.model_dump(exclude={"name", "label_map", "keep_empty"})
+    monkeypatch.setitem(user.DATASETS, "screws", entry)
+    monkeypatch.setitem(user.CONFIGS, "screws", {**user.CONFIGS["quickstart"], "name": "screws"})
+    assert check_data.program(["screws"]) == 0
+    shown = capsys.readouterr()
+    assert "at 256 px input" in shown.out and "config screws" in shown.out and not shown.err
+    monkeypatch.delitem(user.CONFIGS, "screws")
+    assert check_data.program(["screws"]) == 0
+    shown = capsys.readouterr()
+    assert "at 550 px input" in shown.out
+    assert (
+        shown.err
+        == "note: anchors and masks are those of config yolact_base: --config names another\n"
+    )
+
+
+def test_control_characters_of_files_do_not_reach_the_terminal(tmp_path, capsys):
+    names = ["a\x1b[2J.png", "b\n.png", "c\u202e.png"]
+    images = [image_entry(i, name) for i, name in enumerate(names)]
+    categories = [{"id": 1, "name": "thing\n\x1b]0;x\x07"}, {"id": 2, "name": "x" * 90_000}]
+    _, path = write_set(
+        tmp_path,
+        images=images,
+        annotations=[annotation("\x07", 0)],
+        categories=categories,
+        draw=False,
+    )
+    arguments = ["--annotations", str(path), "--images", str(tmp_path / "images"), "--fast"]
+    assert program(arguments) == 1
+    out = capsys.readouterr().out
+    assert all(line.isprintable() and len(line) < 2000 for line in out.splitlines())
+    assert "\\x1b[2J.png" in out and "a name with a line break" in out

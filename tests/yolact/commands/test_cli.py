@@ -614,6 +614,9 @@ def test_detection_flags_are_settings(words, expected):
         (["a.jpg"], ("a.jpg", None)),
         (["x:y/a.jpg", "b.jpg"], ("x:y/a.jpg", "b.jpg")),
         (["0:out.mp4"], ("0", "out.mp4")),
+        (["rtsp://cam/stream"], ("rtsp://cam/stream", None)),
+        (["rtsp://cam:554/stream"], ("rtsp://cam:554/stream", None)),
+        (["rtsp://cam:554/stream:out.mp4"], ("rtsp://cam:554/stream", "out.mp4")),
     ],
 )
 def test_in_and_out(given, expected):

@@ -158,7 +158,7 @@ def test_results_of_other_ground_truth(tmp_path, capsys):
     assert run(RESULTS, other, "--gt", GT) == 2
     assert "other.json: detection 0 has image_id" in capsys.readouterr().err
     other.write_text("{}")
-    assert run(RESULTS, other, "--gt", GT) == 2 and "a JSON list" in capsys.readouterr().err
+    assert run(RESULTS, other, "--gt", GT) == 2 and "not a list" in capsys.readouterr().err
     other.write_text('[{"image_id": 1')
     assert run(RESULTS, other, "--gt", GT) == 2 and "cut off" in capsys.readouterr().err
     other.write_text('[{"image_id": 42, "category_id": 1, "score": 1.0}]')

@@ -1,5 +1,7 @@
 """Prediction on videos: what is drawn, what is refused, what an end leaves behind."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -72,6 +74,8 @@ def test_a_video_that_cannot_be_opened_is_named(folder, oracle):
     (folder / "bad.mp4").write_bytes(b"not a video" * 50)
     with pytest.raises(ValueError, match=r"bad\.mp4: this video cannot be opened.*codec"):
         predict_video(oracle, folder / "bad.mp4", folder / "out.mp4")
+    with pytest.raises(ValueError, match="^nothing://nowhere: OpenCV opens no stream there"):
+        predict_video(oracle, "nothing://nowhere", folder / "out.mp4")
     with pytest.raises(ValueError, match="camera 87 cannot be opened"):
         predict_video(oracle, "87", folder / "out.mp4")
     source = video(folder / "in.avi", 2)
@@ -112,6 +116,13 @@ def test_without_an_output_a_window_is_needed(folder, oracle, monkeypatch):
     def no_window(*_):
         raise cv2.error("not implemented")
 
-    monkeypatch.setattr(cv2, "imshow", no_window)
+    monkeypatch.setattr(cv2, "namedWindow", no_window)
+    monkeypatch.setattr(Predictor, "batch", None)  # found out before any
+    monkeypatch.setenv("DISPLAY", ":0")
     with pytest.raises(ValueError, match="cannot open a window: give an output file"):
         predict_video(oracle, video(folder / "in.avi", 2), progress=False)
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(ValueError, match="no display for a window: give an output file"):
+        predict_video(oracle, folder / "in.avi", progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -154,12 +155,16 @@ def overrides(arguments: Namespace) -> list[str]:
 
 def in_out(flag: str, given: list[str], *, output_needed: bool) -> tuple[str, str | None]:
     """IN and OUT of `IN:OUT` or of two words. A path that holds a colon can only be given as two
-    words, unless it exists as it is."""
+    words, unless it exists as it is; the colons of a URL's scheme and port are its own."""
     if len(given) > 2:
         raise ValueError(f"{flag} takes IN:OUT, or IN and OUT")
     source, output = given[0], given[1] if len(given) == 2 else None
     if output is None and ":" in source and not Path(source).exists():
-        source, output = source.rsplit(":", 1)
+        before, _, after = source.rpartition(":")
+        scheme = after.startswith("//")
+        port = re.fullmatch(r"\w+://[^/]*", before) is not None
+        if not scheme and not port:
+            source, output = before, after
     if output_needed and not output:
         raise ValueError(f"{flag}={given[0]}: say where the result goes, {flag}=IN:OUT")
     return source, output

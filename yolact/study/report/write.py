@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
+from layers.problems import printable
 from yolact.study.report.cells import (
     Cell,
     Measured,
@@ -286,4 +287,14 @@ def csv_cell(cell: Cell) -> float | str:
     if isinstance(cell, (Number, Measured, Probability)):
         value = cell.p if isinstance(cell, Probability) else cell.value
         return round(value, 6) if is_number(value) else ""
-    return cell.there if isinstance(cell, Seeds) else plain(cell)
+    return cell.there if isinstance(cell, Seeds) else _no_formula(plain(cell))
+
+
+def _no_formula(text: str) -> str:
+    """Text as a spreadsheet shows it: what it would compute (=1+1) stands behind an apostrophe."""
+    text = printable(text)
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return text
