@@ -142,7 +142,7 @@ def _tell_missing(
     (kind, count), *_ = Counter(kind for _, kind in places.values()).most_common()
     first = next(name for name, (_, why) in places.items() if why == kind)
     what += f"; {count} of them are there {kind}, such as {places[first][0]}"
-    found.error(what, split.path, f"{_CURES[kind].format(split.name)}; or mend it by --write")
+    found.error(what, split.path, _CURES[kind].format(split.name))
 
 
 def _leads_out(name: str) -> bool:
