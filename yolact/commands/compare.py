@@ -109,6 +109,8 @@ def _text(found: Compared) -> str:
     ]
     if all("mask_ap" in run.resampled.point for run in runs):
         parts.append(f"\nmean mask IoU of detections by score\n{table.reliability_table(arms)}")
+        if shared := table.shared_table(records, arms):
+            parts.append(f"\nmask IoU of the instances that both find\n{shared}")
     if run.resampled.dropped > 0:
         parts.append(
             f"\n{100 * run.resampled.dropped:.1f} % of the classes drop out of a resample on "

@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle
 
 from data.annotations import Id
 from yolact import cli
@@ -69,6 +70,13 @@ class Found:
              matched to none
     best_iou (D,) float32: the highest IoU with an instance of its class that is no crowd, matched
     or not
+
+    Records written by older versions lack what follows, and hold None.
+    matched  (thresholds, D) int32: the row of Truth that it is matched to at this IoU threshold,
+             within all areas; -1 where it is matched to none
+    any_iou  (D,) float32: the highest IoU with an instance of any class that is no crowd;
+             any_match (D,) int32: its row of Truth, -1 where none overlaps
+    box      (D,4) float32: x, y, width, height in pixels
     """
 
     image: np.ndarray  # (D,) int32
@@ -79,6 +87,10 @@ class Found:
     ignored: np.ndarray
     iou: np.ndarray
     best_iou: np.ndarray
+    matched: np.ndarray | None = None
+    any_iou: np.ndarray | None = None
+    any_match: np.ndarray | None = None
+    box: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -158,9 +170,7 @@ def _truth(run: CocoRun) -> Truth:
                 for low, high in evaluator.params.areaRng
             ),
         )
-        for image in evaluator.params.imgIds
-        for category in evaluator.params.catIds
-        for truth in evaluator._gts.get((image, category), ())
+        for image, category, truth in _instances(run)
     ]
     table = np.array(rows, np.float64).reshape(len(rows), 3 + len(AREAS))
     return Truth(
@@ -171,51 +181,124 @@ def _truth(run: CocoRun) -> Truth:
     )
 
 
+def _instances(run: CocoRun) -> Iterator[tuple[int, int, dict]]:
+    """(image, category, instance) in the order of Truth's rows."""
+    parameters = run.evaluator.params
+    for image in parameters.imgIds:
+        for category in parameters.catIds:
+            for truth in run.evaluator._gts.get((image, category), ()):
+                yield image, category, truth
+
+
+_TYPES = {
+    "image": np.int32,
+    "label": np.int32,
+    "score": np.float64,
+    "area": np.float32,
+    "right": bool,
+    "ignored": bool,
+    "iou": np.float32,
+    "best_iou": np.float32,
+    "matched": np.int32,
+    "any_iou": np.float32,
+    "any_match": np.int32,
+    "box": np.float32,
+}
+
+
 def _found(run: CocoRun) -> Found:
-    evaluator, parameters = run.evaluator, run.evaluator.params
-    images, areas = len(parameters.imgIds), len(parameters.areaRng)
-    detections = {d["id"]: d["area"] for d in evaluator.cocoDt.dataset["annotations"]}
-    columns: list[tuple] = []
-    for c, category in enumerate(parameters.catIds):
-        for i, image in enumerate(parameters.imgIds):
-            by_area = [evaluator.evalImgs[(c * areas + a) * images + i] for a in range(areas)]
-            if by_area[0] is None or not by_area[0]["dtIds"]:
-                continue
-            count = len(by_area[0]["dtIds"])
-            matched = np.stack([found["dtMatches"] for found in by_area])  # (areas, thresholds, D)
-            ignored = np.stack([found["dtIgnore"] for found in by_area]).astype(bool)
-            iou, best = _overlaps(evaluator, image, category, matched[:, 0])
-            columns.append(
-                (
-                    np.full(count, i),
-                    np.full(count, c),
-                    by_area[0]["dtScores"],
-                    [detections[d] for d in by_area[0]["dtIds"]],
-                    (matched > 0) & ~ignored,
-                    ignored,
-                    iou,
-                    best,
-                )
-            )
-    shapes = (
-        (0,),
-        (0,),
-        (0,),
-        (0,),
-        (areas, len(THRESHOLDS), 0),
-        (areas, len(THRESHOLDS), 0),
-        (areas, 0),
-        (0,),
-    )
-    types = (np.int32, np.int32, np.float64, np.float32, bool, bool, np.float32, np.float32)
-    return Found(
-        *(
-            np.concatenate(
-                [np.zeros(shape, kind), *(np.asarray(part, kind) for part in parts)], axis=-1
-            )
-            for shape, kind, *parts in zip(shapes, types, *columns)
+    parameters = run.evaluator.params
+    areas, thresholds = len(parameters.areaRng), len(THRESHOLDS)
+    row_of = {truth["id"]: row for row, (_, _, truth) in enumerate(_instances(run))}
+    of_any = _any_class(run, row_of)
+    parts = [
+        part
+        for c, category in enumerate(parameters.catIds)
+        for i, image in enumerate(parameters.imgIds)
+        if (part := _of_image(run, c, category, i, image, row_of, of_any)) is not None
+    ]
+    leading = {"right": (areas, thresholds), "ignored": (areas, thresholds), "iou": (areas,)}
+    leading |= {"matched": (thresholds,), "box": (4,)}
+    columns = {
+        name: np.concatenate(
+            [
+                np.zeros((*leading.get(name, ()), 0), kind),
+                *(np.asarray(part[name], kind) for part in parts),
+            ],
+            axis=-1,
         )
-    )
+        for name, kind in _TYPES.items()
+    }
+    return Found(**{**columns, "box": columns["box"].T})
+
+
+def _of_image(
+    run: CocoRun,
+    c: int,
+    category: int,
+    i: int,
+    image: int,
+    row_of: Mapping[int, int],
+    of_any: Mapping[int, tuple[float, int]],
+) -> dict[str, Any] | None:
+    """The columns of Found for one class of one image, detections last; None without any."""
+    evaluator = run.evaluator
+    areas, images = len(evaluator.params.areaRng), len(evaluator.params.imgIds)
+    by_area = [evaluator.evalImgs[(c * areas + a) * images + i] for a in range(areas)]
+    if by_area[0] is None or not by_area[0]["dtIds"]:
+        return None
+    ids = by_area[0]["dtIds"]
+    detections = [evaluator.cocoDt.anns[d] for d in ids]
+    matched = np.stack([found["dtMatches"] for found in by_area])  # (areas, thresholds, D)
+    ignored = np.stack([found["dtIgnore"] for found in by_area]).astype(bool)
+    iou, best = _overlaps(evaluator, image, category, matched[:, 0])
+    # 0 stands for none: ids of instances count from 1
+    rows = [[row_of[int(m)] if m > 0 else -1 for m in row] for row in matched[0]]
+    any_iou, any_match = zip(*(of_any.get(d, (0.0, -1)) for d in ids))
+    return {
+        "image": np.full(len(ids), i),
+        "label": np.full(len(ids), c),
+        "score": by_area[0]["dtScores"],
+        "area": [detection["area"] for detection in detections],
+        "right": (matched > 0) & ~ignored,
+        "ignored": ignored,
+        "iou": iou,
+        "best_iou": best,
+        "matched": rows,
+        "any_iou": any_iou,
+        "any_match": any_match,
+        "box": np.array([_box_of(detection) for detection in detections], np.float32).T,
+    }
+
+
+def _box_of(detection: dict) -> Sequence[float]:
+    """x, y, width, height: its own, else its mask's."""
+    return detection["bbox"] if "bbox" in detection else rle.toBbox(detection["segmentation"])
+
+
+def _any_class(run: CocoRun, row_of: Mapping[int, int]) -> dict[int, tuple[float, int]]:
+    """{detection: (highest IoU with an instance of any class that is no crowd, its row of Truth)}
+    of those that overlap one."""
+    evaluator, key = run.evaluator, "bbox" if run.iou_type == "bbox" else "segmentation"
+    truths: dict[int, list[dict]] = {}
+    for image, _, truth in _instances(run):
+        if not truth["iscrowd"]:
+            truths.setdefault(image, []).append(truth)
+    best: dict[int, tuple[float, int]] = {}
+    for image, there in truths.items():
+        found = [d for c in evaluator.params.catIds for d in evaluator._dts.get((image, c), ())]
+        if not found:
+            continue
+        overlaps = rle.iou(
+            [detection[key] for detection in found],
+            [truth[key] for truth in there],
+            [0] * len(there),
+        )
+        for detection, row in zip(found, overlaps):
+            k = int(row.argmax())
+            if row[k] > 0:
+                best[detection["id"]] = (float(row[k]), row_of[there[k]["id"]])
+    return best
 
 
 def _overlaps(
@@ -247,7 +330,9 @@ def write_records(path: str | Path, records: Records) -> None:
     }
     arrays["truth_ignored"] = np.packbits(records.truth.ignored, axis=0)
     for shape, found in records.found.items():
-        arrays |= {f"{shape}_{name}": value for name, value in vars(found).items()}
+        arrays |= {
+            f"{shape}_{name}": value for name, value in vars(found).items() if value is not None
+        }
         for name in ("right", "ignored"):
             arrays[f"{shape}_{name}"] = np.packbits(
                 getattr(found, name).reshape(len(AREAS) * len(THRESHOLDS), len(found.image)), axis=0
@@ -294,7 +379,11 @@ def read_records(path: str | Path) -> Records:
 
 
 def _read_found(file: Mapping[str, np.ndarray], shape: str) -> Found:
-    columns = {name: file[f"{shape}_{name}"] for name in Found.__dataclass_fields__}
+    columns: dict[str, Any] = {
+        name: file[f"{shape}_{name}"]
+        for name, field in Found.__dataclass_fields__.items()
+        if field.default is MISSING or f"{shape}_{name}" in file
+    }
     for name in ("right", "ignored"):
         columns[name] = _unpacked(columns[name], len(AREAS) * len(THRESHOLDS)).reshape(
             len(AREAS), len(THRESHOLDS), len(columns["image"])

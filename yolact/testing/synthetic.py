@@ -53,6 +53,7 @@ def synthetic_records(
     iou = np.concatenate([iou, np.zeros(len(extra))])
     inside = (areas >= RANGES[:, :1]) & (areas <= RANGES[:, 1:])
     right = inside[:, None] & (iou >= np.array(THRESHOLDS)[:, None] / 100)
+    rows = np.concatenate([np.arange(len(image)), np.full(len(extra), -1)])
     found_image = np.concatenate([image, extra])
     found_label = np.concatenate([label, on_run.integers(0, classes, len(extra)).astype(np.int32)])
     order = np.lexsort((-score, found_image, found_label))
@@ -66,6 +67,7 @@ def synthetic_records(
         ignored,
         np.where(right[:, 0], iou[order], 0).astype(np.float32),
         iou[order].astype(np.float32),
+        np.where(iou >= np.array(THRESHOLDS)[:, None] / 100, rows, -1)[:, order].astype(np.int32),
     )
     assert len(AREAS) == len(RANGES)
     names = tuple(f"class {c}" for c in range(classes))

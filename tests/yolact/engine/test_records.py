@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as rle
 
 from tests.yolact.engine.oracle import Oracle, config, write_set
 from yolact import cli
@@ -69,6 +70,9 @@ def test_what_they_hold_by_hand():
     assert box.iou[0].tolist() == pytest.approx(
         [1, 0, 0.5]
     ) and box.best_iou.tolist() == pytest.approx([1, 1 / 16, 0.5])
+    assert box.matched.T.tolist() == [[0] * 10, [-1] * 10, [1] + [-1] * 9]
+    assert box.any_match.tolist() == [0, 0, 1] and box.any_iou.tolist() == box.best_iou.tolist()
+    assert box.box.tolist() == [[0, 0, 40, 40], [0, 30, 10, 10], [100, 0, 20, 40]]
     # 40^2 is medium, 800 and 100 pixels are small
     assert box.ignored[1].tolist() == [[True, False, True]] + [[True, False, False]] * 9
     assert records.truth.ignored.tolist() == [[False] * 2, [True] * 2, [False] * 2, [True] * 2]
@@ -92,6 +96,54 @@ def test_the_best_overlap_is_with_no_crowd():
     assert box.best_iou.tolist() == pytest.approx([1, 0, 1 / 12])
     assert box.ignored[0, 0].tolist() == [False, True, False]
     assert box.right[0, 0].tolist() == [True, False, False]
+    # the crowd stands first in Truth, and the second detection is matched to it alone
+    assert box.matched[0].tolist() == [1, 0, -1]
+    assert box.any_match.tolist() == [1, -1, 1] and box.any_iou.tolist() == box.best_iou.tolist()
+
+
+def test_the_best_overlap_of_any_class():
+    """A detection of class 4 lies on an instance of class 3, as masks and as boxes."""
+    gt = {
+        "images": [{"id": 1, "height": 60, "width": 60}],
+        "categories": [{"id": 3, "name": "x"}, {"id": 4, "name": "y"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 3,
+                "bbox": [0, 0, 40, 40],
+                "segmentation": [[0, 0, 40, 0, 40, 40, 0, 40]],
+                "iscrowd": 0,
+            }
+        ],
+    }
+    counts = rle.encode(np.asfortranarray(np.pad(np.ones((40, 20), np.uint8), ((0, 20), (0, 40)))))
+    found = [
+        {
+            "image_id": 1,
+            "category_id": 4,
+            "score": 0.5,
+            "bbox": [0, 0, 20, 40],
+            "segmentation": {"size": [60, 60], "counts": counts["counts"].decode()},
+        }
+    ]
+    for shape in records_of_results(gt, found).found.values():
+        assert shape.any_iou.tolist() == [0.5] and shape.any_match.tolist() == [0]
+        assert shape.best_iou.tolist() == [0] and shape.matched[:, 0].tolist() == [-1] * 10
+        assert shape.box.tolist() == [[0, 0, 20, 40]]
+
+
+def test_older_files_are_read_without_what_they_lack(tmp_path):
+    """As kept studies have them."""
+    write_records(tmp_path / FILE, records_of_results(TRUTH, results()))
+    with np.load(tmp_path / FILE) as file:
+        new = ("matched", "any_iou", "any_match", "box")
+        old = {name: file[name] for name in file if not name.endswith(new)}
+    np.savez(tmp_path / "old.npz", **old)
+    found = read_records(tmp_path / "old.npz").found["mask"]
+    assert [getattr(found, name) for name in new] == [None] * 4 and len(found.score) == 734
+    write_records(tmp_path / "again.npz", read_records(tmp_path / "old.npz"))
+    assert read_records(tmp_path / "again.npz").found["mask"].matched is None
 
 
 @pytest.mark.parametrize("kind, shape", [("segm", "mask"), ("bbox", "box")])

@@ -30,6 +30,7 @@ from yolact.study.report.published import (
 )
 from yolact.study.statistics.beside import mean_quality
 from yolact.study.statistics.comparison import Interval, about_the_start, baseline_label
+from yolact.study.statistics.shared import shared_iou
 from yolact.study.statistics.verdict import LEAST_SEEDS
 
 # what stands beside AP: {key of quality_of(): (title, decimals)}
@@ -81,6 +82,7 @@ def tables(report: Report) -> list[Table]:
         readme(report),
         others(report),
         beside_ap(report),
+        shared_instances(report),
     ]
     return [table for table in found if table is not None]
 
@@ -291,6 +293,43 @@ def beside_ap(report: Report) -> Table | None:
             f"Of {shape} detections, means over seeds. oLRP (lower is better) and its parts at the "
             "best score threshold, in percent; calibration error: mean distance of score and IoU "
             "in ten bins; score − IoU above 0: overconfident."
+        ],
+    )
+
+
+def shared_instances(report: Report) -> Table | None:
+    """Mask IoU of the instances that an arm and the baseline both find."""
+    if shape_of(report.metric) != "mask":
+        return None
+    arms = {arm.label: arm.runs for arm in report.arms}
+    found = {
+        arm.label: shared
+        for arm in report.arms
+        if arm.comparison and (shared := shared_iou(arm.comparison, arms)) is not None
+    }
+    if not found:
+        return None
+    rows = [
+        Row(
+            [
+                label,
+                Number(shared.instances, 0),
+                Number(shared.baseline_iou),
+                Number(shared.iou),
+                Measured(shared.interval.difference, shared.interval.half, signed=True),
+            ]
+        )
+        for label, shared in found.items()
+    ]
+    return Table(
+        "shared",
+        "Mask IoU of the instances that both find",
+        ["arm", "instances", f"IoU of {report.baseline}", "IoU", "difference"],
+        rows,
+        [
+            "An instance is found where a detection of any score is matched to it at IoU .50. "
+            "Means over seeds, in percent, ± half of the 95 % interval over seeds and images. "
+            "What detection misses takes no part. No verdicts."
         ],
     )
 

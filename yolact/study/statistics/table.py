@@ -13,6 +13,7 @@ from yolact.study.statistics.boundary import boundary_of_run
 from yolact.study.statistics.comparison import Comparison, Interval, baseline_label
 from yolact.study.statistics.finished import FinishedRun
 from yolact.study.statistics.quality import BINS, pooled
+from yolact.study.statistics.shared import shared_iou
 from yolact.study.statistics.verdict import LEAST_SEEDS
 
 # {key of quality_of(): (title, sign, decimals)}
@@ -107,6 +108,26 @@ def quality_table(arms: Mapping[str, Mapping[int, FinishedRun]]) -> str:
             )
             rows.append([label, shape, *figures])
     return align(rows)
+
+
+def shared_table(
+    records: Sequence[Comparison], arms: Mapping[str, Mapping[int, FinishedRun]]
+) -> str:
+    """Mask IoU of the instances that an arm and the baseline both find; empty where no records say
+    which these are."""
+    rows = [["", "instances", f"IoU of {records[0].baseline}", "IoU", "difference", ""]]
+    for record in records:
+        if (found := shared_iou(record, arms)) is not None:
+            figures = (found.instances, found.baseline_iou, found.iou)
+            rows.append(
+                [
+                    record.arm,
+                    *(_number(v, "", d) for v, d in zip(figures, (0, 2, 2))),
+                    _number(found.interval.difference, "+"),
+                    _span(found.interval),
+                ]
+            )
+    return align(rows) if len(rows) > 1 else ""
 
 
 def reliability_table(arms: Mapping[str, Mapping[int, FinishedRun]], shape: str = "mask") -> str:

@@ -82,7 +82,9 @@ def test_every_number_is_that_of_the_records(study):
 def test_tables_hold_the_same_numbers(finished):
     made = {table.key: table for table in tables(collect(finished))}
     # one batch size: no Table I
-    assert set(made) == {"verdicts", "single", "hybrid", "thresholds", "others", "beside"}
+    assert set(made) == {
+        *("verdicts", "single", "hybrid", "thresholds", "others", "beside", "shared"),
+    }
     arm = collect(finished).arms[1]
     row = next(row for row in made["single"].rows if texts(row)[0] == "dice")
     found = arm.estimates["mask_ap75"]
@@ -97,6 +99,26 @@ def test_tables_hold_the_same_numbers(finished):
         len({len(row.cells) for row in made["thresholds"].rows} | {len(made["thresholds"].header)})
         == 1
     )
+
+
+def test_masks_of_what_both_find(finished):
+    """Mean IoU of the instances that bce and dice both find at a seed, counted anew."""
+    report = collect(finished)
+    by_seed = []
+    for seed in (0, 1, 2):
+        iou = []
+        for arm in report.arms[:2]:
+            mask = arm.runs[seed].records().found["mask"]
+            there = mask.matched[0] >= 0
+            iou.append(dict(zip(mask.matched[0, there], 100.0 * mask.iou[0, there])))
+        both = iou[0].keys() & iou[1].keys()
+        by_seed.append([len(both), *(np.mean([one[row] for row in both]) for one in iou)])
+    instances, bce, dice = np.mean(by_seed, 0)
+    row = next(table for table in tables(report) if table.key == "shared").rows[0]
+    name, *figures, gap = texts(row)
+    assert (name, figures[0]) == ("dice", f"{instances:.0f}") and dice < bce
+    assert figures[1:] == [f"{bce:.2f}", f"{dice:.2f}"]
+    assert gap.startswith(f"{dice - bce:+.2f} ± ")
 
 
 @pytest.mark.parametrize(
