@@ -35,7 +35,9 @@ from data.segmentation import encoded, mask_lengths
 from layers.problems import DataWarning, Problem, ProblemError, few, shown
 
 LISTS = ("images", "annotations", "categories")  # of a COCO-format file
-DOCTOR = "run scripts/check_data.py on the data set to see every such case"
+DOCTOR = (
+    "scripts/check_data.py shows every such case, and with --write OUT.json makes a mended copy"
+)
 FOR_TRAINING = frozenset((*IMAGE_KEYS, *CATEGORY_KEYS, "bbox", "segmentation"))
 MOST_LEFT_OUT = 0.01  # share of annotations that may be unusable before reading stops
 
@@ -91,24 +93,33 @@ class AnnotationTable:
 def read_coco(path: str | Path) -> dict[str, Any]:
     """The COCO-format dictionary in a file. ProblemError names the file, the position of a mistake
     and the fix."""
+    content = read_lists(path)
+    check_structure(content, f"annotation file {path}")
+    return content
+
+
+def read_lists(path: str | Path) -> dict[str, Any]:
+    """read_coco() of a file whose lists may hold anything."""
     content = parse_json(
         path,
         "annotation file",
         if_absent="correct the data paths of the config, or get the set; scripts/prepare_*.py "
         "say where from, and scripts/make_cigarettes.py makes the Cigarettes stand-in",
     )
-    check_structure(content, f"annotation file {path}")
+    found = _lists_problem(content)
+    if found is not None:
+        raise ProblemError(found.at(f"annotation file {path}"))
     return content
 
 
 def check_structure(content: Any, where: str) -> None:
     """ProblemError where content is not three lists of objects, as COCO's is."""
-    found = _structure_problem(content)
+    found = _lists_problem(content) or _entries_problem(content)
     if found is not None:
         raise ProblemError(found.at(where))
 
 
-def _structure_problem(content: Any) -> Problem | None:
+def _lists_problem(content: Any) -> Problem | None:
     missing = [
         key
         for key in LISTS
@@ -119,6 +130,10 @@ def _structure_problem(content: Any) -> Problem | None:
             f"has no list of {', '.join(missing)}, so it is not COCO 'instances' JSON",
             fix="convert it, or give the instances file (captions and keypoints files do not do)",
         )
+    return None
+
+
+def _entries_problem(content: Mapping[str, Any]) -> Problem | None:
     for key in LISTS:
         for number, entry in enumerate(content[key]):
             if not isinstance(entry, dict):

@@ -44,6 +44,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
     8: np.rot90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap height and width
 _STDERR = threading.Lock()
 
 
@@ -84,6 +85,20 @@ def orientation(data: bytes) -> int:
     except Exception:  # a format that Pillow does not know, or broken EXIF: the pixels were read
         return 1
     return found if found in _UPRIGHT else 1
+
+
+def header_sizes(path: str | Path) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """(height, width) of a picture as stored, and turned as its EXIF orientation says, from its
+    header alone; (None, None) where that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as header:
+                width, height = header.size
+                turn = header.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises whatever broken data led to
+        return None, None
+    return (height, width), (width, height) if turn in _SIDEWAYS else (height, width)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -137,7 +137,8 @@ def _tell_missing(
         f"{split.images_dir} ({few(missing)})"
     )
     if not places:
-        found.error(what, split.path, "copy them there, or remove their entries")
+        fix = "copy them there, or remove their entries (--write OUT.json --drop_missing does)"
+        found.error(what, split.path, fix)
         return
     (kind, count), *_ = Counter(kind for _, kind in places.values()).most_common()
     first = next(name for name, (_, why) in places.items() if why == kind)

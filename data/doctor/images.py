@@ -204,9 +204,9 @@ def _check_masks(split: Split, found: Findings, progress: Progress) -> None:
         if w == 0 or h == 0:
             empty.append(shown(annotation.get("id")))
             continue
-        if is_crowd(annotation) or not _apart(annotation["bbox"], (x, y, w, h)):
+        if is_crowd(annotation) or not box_apart(annotation["bbox"], (x, y, w, h)):
             continue
-        turned += not _apart(annotation["bbox"], (y, x, h, w))
+        turned += not box_apart(annotation["bbox"], (y, x, h, w))
         bx, by, bw, bh = annotation["bbox"]
         apart.append(
             f"annotation {shown(annotation.get('id'))}: box [{bx:g}, {by:g}, {bw:g}, {bh:g}], mask "
@@ -235,7 +235,7 @@ def _check_masks(split: Split, found: Findings, progress: Progress) -> None:
         )
 
 
-def _apart(box: Sequence[float], mask: Sequence[float]) -> bool:
+def box_apart(box: Sequence[float], mask: Sequence[float]) -> bool:
     """Whether two boxes [x, y, width, height] differ by more than BOX_SLACK."""
     bx, by, bw, bh = box
     x, y, w, h = mask

@@ -55,7 +55,7 @@ def _check_units(split: Split, places: np.ndarray, found: Findings) -> bool:
             f"has coordinates between 0 and 1 in {count} of {total} annotations: shares of the "
             "image, not pixels",
             split.path,
-            "multiply them by width and height of the image",
+            "multiply them by width and height of the image, as --write OUT.json --scale unit does",
         )
         return True
     large = places[:, 8:].min(1) >= SMALLEST
@@ -71,7 +71,8 @@ def _check_units(split: Split, places: np.ndarray, found: Findings) -> bool:
             f"{places[:, 8].max():g}x{places[:, 9].max():g}: they look like percent of the image, "
             "not pixels",
             split.path,
-            "multiply them by a hundredth of width and height of the image",
+            "multiply them by a hundredth of width and height of the image, as --write OUT.json "
+            "--scale percent does",
         )
         return True
     return False

@@ -15,7 +15,7 @@ SAMPLED = 2_000  # masks that the fast check looks at
 LOW_SHARE = 0.5
 _FIXES = {
     "crowds (iscrowd=1)": "set iscrowd to 0 where an annotation is one object; crowds are regions "
-    "that teach nothing",
+    "that teach nothing (--write OUT.json --clear_crowd sets it everywhere)",
     "without a pixel in their mask": "redraw the masks; coordinates are pixels",
     "with a box too small for the input": "correct the boxes, or raise model.max_size",
 }

@@ -3,6 +3,12 @@
     python scripts/check_data.py NAME [key=value ...]      a data set of data/config.py, a config,
         or a config file
     python scripts/check_data.py --annotations FILE --images FOLDER
+    python scripts/check_data.py ... --write OUT.json
+        a mended copy of the annotations, and a list of what was done
+
+--write puts right what the file and its pictures tell, and leaves out what cannot be used. The
+input stays as it is. Of a set with two files the copy of the second is OUT_val.json. The check that
+follows is of the copies.
 
 Without --fast it ends with a bound: the mask AP that the config reaches where it learns its targets
 exactly, by the masks of at most 2000 instances.
@@ -14,9 +20,11 @@ could not run.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
@@ -25,19 +33,26 @@ from data.config import CONFIGS, DATASETS
 from data.doctor.check import SPLITS, check_dataset
 from data.doctor.findings import Findings, Progress, listing
 from data.doctor.split import Split
+from data.mend.masks import Scale, Wishes
 from data.resolve import load_config
 from data.rules import category_name
 from data.schema import Config, DataConfig
 from layers.names import unknown_name
-from layers.problems import is_line
+from layers.problems import is_line, printable
 from yolact.cli import note, run
+from yolact.mended_files import write_mended
 
 ENOUGH = 0.9  # a bound below it costs accuracy
 DEFAULT = "yolact_base"  # the config of a data set that is named alone
 
 
 def _check(args: argparse.Namespace) -> int:
+    if args.write and args.annotations:
+        write_mended({args.annotations: (args.images, args.write)}, _wishes(args))
+        args.annotations = args.write
     cfg, splits = _config(args)
+    if args.write and not args.annotations:
+        cfg = _mended(cfg, args)
     progress = _bar if sys.stderr.isatty() else None
     found = Findings()
     for finding in check_dataset(cfg, fast=args.fast, splits=splits, progress=progress):
@@ -46,6 +61,25 @@ def _check(args: argparse.Namespace) -> int:
         _tell_bound(cfg, splits, found, progress)
     print(listing(found))
     return int(any(finding.level == "error" for finding in found))
+
+
+def _wishes(args: argparse.Namespace) -> Wishes:
+    return Wishes(args.clear_crowd, args.scale, args.drop_missing, read_sizes=not args.fast)
+
+
+def _mended(cfg: Config, args: argparse.Namespace) -> Config:
+    """The config with mended copies of its annotation files in their place."""
+    there = [split for name in SPLITS if (split := Split.of(cfg.data, name)) is not None]
+    out: Path = args.write
+    second = out.with_name(f"{out.stem}_{SPLITS[1]}{out.suffix}")
+    files: dict[Path, tuple[Path, Path]] = {}
+    for split in there:
+        files.setdefault(split.path, (split.images_dir, second if files else out))
+    write_mended(files, _wishes(args))
+    copies = {f"{s.name}_annotations": str(files[s.path][1].resolve()) for s in there}
+    words = " ".join(f"data.{key}={shlex.quote(path)}" for key, path in copies.items())
+    print(f"to use the copies: {printable(words)}")
+    return cfg.model_copy(update={"data": cfg.data.model_copy(update=copies)})
 
 
 def _tell_bound(
@@ -157,6 +191,27 @@ def program(argv: Sequence[str] | None = None) -> int:
         "--fast", action="store_true", help="annotation files and folder listings only"
     )
     parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="OUT.json",
+        help="write a mended copy of the annotations there, list what was done, and check the copy",
+    )
+    parser.add_argument(
+        "--clear_crowd",
+        action="store_true",
+        help="with --write: iscrowd=0 everywhere, where a tool marked single objects as crowds",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=get_args(Scale),
+        help="with --write: coordinates are percent of the image, or shares of it (0..1)",
+    )
+    parser.add_argument(
+        "--drop_missing",
+        action="store_true",
+        help="with --write: leave out images whose files are not there",
+    )
+    parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error"
     )
     arguments = parser.parse_args(argv)
@@ -164,4 +219,8 @@ def program(argv: Sequence[str] | None = None) -> int:
         arguments.annotations
     ) != bool(arguments.images):
         parser.error("give the name of a data set, or --annotations and --images")
+    wishes = {"--clear_crowd": "clear_crowd", "--scale": "scale", "--drop_missing": "drop_missing"}
+    alone = [flag for flag, name in wishes.items() if getattr(arguments, name)]
+    if alone and not arguments.write:
+        parser.error(f"{alone[0]} changes a copy: give --write OUT.json too")
     return run(_check, arguments)
