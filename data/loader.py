@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,34 +19,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from data.annotations import Id
 from data.coco import CocoDataset, Sample
 from data.schema import Config, DataConfig
 from data.transforms import eval_transform, train_transform
+from data.workers import Failure, Loader, Parcel, handed_over
 from layers.losses.plugins import load_plugins
 from layers.targets import ExtraKey, Targets
 
 ORDER_STREAM = 2  # see data.coco.AUGMENTATION_STREAM
-NO_WORKERS = "train.num_workers=0 reads images in the main process"
-_FEWER = f"use fewer workers, or {NO_WORKERS}"
-_CRASH = (
-    "a library crashed, on an image or a mask. Run scripts/check_data.py, which reads every file; "
-    f"{NO_WORKERS}, and shows which sample it was"
-)
-# what PyTorch says of a dead process, in lower case -> the cause and the fix
-_DEATHS = (
-    ("bus error", f"shared memory (/dev/shm) is full. Make it larger, {_FEWER}"),
-    ("shared memory", f"shared memory (/dev/shm) is full. Make it larger, {_FEWER}"),
-    ("signal: killed", f"most often, the machine ran out of memory. Therefore {_FEWER}"),
-    ("segmentation fault", _CRASH),
-    ("aborted", _CRASH),
-    ("floating point", _CRASH),
-    ("illegal instruction", _CRASH),
-    ("killed by signal", f"something sent it that signal, such as the end of a job. {NO_WORKERS}"),
-    ("", f"it ended by itself; its own message stands above. {NO_WORKERS}"),
-)
 
 
 @dataclass
@@ -71,23 +54,20 @@ class Batch:
         return split_targets(self.instances, self.counts)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
-        return Batch(
+        return self._with(
             self.images.to(device, non_blocking=non_blocking),
             self.instances.to(device, non_blocking=non_blocking),
-            self.counts,
-            self.image_ids,
-            self.original_sizes,
-            self.indices,
         )
 
     def pin_memory(self) -> Batch:
+        return self._with(self.images.pin_memory(), self.instances.pin_memory())
+
+    def share_memory(self) -> Batch:
+        return self._with(self.images.share_memory_(), self.instances.share_memory())
+
+    def _with(self, images: Tensor, instances: Targets) -> Batch:
         return Batch(
-            self.images.pin_memory(),
-            self.instances.pin_memory(),
-            self.counts,
-            self.image_ids,
-            self.original_sizes,
-            self.indices,
+            images, instances, self.counts, self.image_ids, self.original_sizes, self.indices
         )
 
 
@@ -131,13 +111,6 @@ def split_targets(joined: Targets, counts: list[int]) -> list[Targets]:
     ]
 
 
-@dataclass
-class Failure:
-    """What went wrong with a sample, on its way from a worker to the main process."""
-
-    message: str
-
-
 class Items(Protocol):
     """What the loader reads: samples by (epoch, index)."""
 
@@ -160,21 +133,24 @@ class _Guarded(Dataset):
             return Failure(str(error))
 
 
-def collate(read: list[Sample | Failure]) -> Batch | Failure:
-    """Stacks samples of equal size; the first Failure among them takes the place of the batch."""
+def collate(read: list[Sample | Failure]) -> Batch | Failure | Parcel:
+    """Stacks samples of equal size, ready to leave a loader process; the first Failure among them
+    takes the place of the batch."""
     samples: list[Sample] = []
     for sample in read:
         if isinstance(sample, Failure):
             return sample
         samples.append(sample)
     targets = [s.targets for s in samples]
-    return Batch(
-        torch.stack([s.image for s in samples]),
-        join_targets(targets),
-        [len(t) for t in targets],
-        [s.image_id for s in samples],
-        [s.original_size for s in samples],
-        [s.index for s in samples],
+    return handed_over(
+        Batch(
+            torch.stack([s.image for s in samples]),
+            join_targets(targets),
+            [len(t) for t in targets],
+            [s.image_id for s in samples],
+            [s.original_size for s in samples],
+            [s.index for s in samples],
+        )
     )
 
 
@@ -223,54 +199,6 @@ class TrainOrder(Sampler):
             for begin in range(first, first + self.share, micro):
                 yield [self.key(position) for position in range(begin, begin + micro)]
             step += 1
-
-
-class Loader:
-    """Iterates a DataLoader and states in one line what went wrong in it. len() is defined where
-    the iteration ends."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self.loader = loader
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        try:
-            for batch in self.loader:
-                if isinstance(batch, Failure):
-                    raise ValueError(batch.message)
-                yield batch
-        except (RuntimeError, OSError) as error:
-            explained = explain_worker_failure(error)
-            if explained is None:
-                raise
-            raise explained from error
-
-
-def explain_worker_failure(error: BaseException) -> ValueError | None:
-    """A ValueError with the fix, where `error` says that a loader process died or could not hand
-    over its batch; else None.
-
-    PyTorch raises it in the main process at any moment, in the middle of a training step too.
-    """
-    text = str(error)
-    if "DataLoader worker" in text and (
-        "killed by signal" in text or "exited unexpectedly" in text
-    ):
-        cause = next(cause for sign, cause in _DEATHS if sign in text.lower())
-        return ValueError(f"a loader process died ({text.splitlines()[0].rstrip('. ')}): {cause}")
-    if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
-        return ValueError(
-            "no space left for a batch in shared memory (/dev/shm): make it larger, use fewer "
-            f"workers, or {NO_WORKERS}"
-        )
-    if "Too many open files" in text or "received 0 items of ancdata" in text:
-        return ValueError(
-            "too many open files in the loader: raise the limit (ulimit -n 65536), use fewer "
-            f"workers, or {NO_WORKERS}"
-        )
-    return None
 
 
 def build_dataset(
@@ -350,11 +278,7 @@ def train_loader(
         shuffle=cfg.train.shuffle,
     )
     workers = cfg.train.num_workers if num_workers is None else num_workers
-    return Loader(
-        DataLoader(
-            _Guarded(dataset), batch_sampler=order, **_loader_options(cfg, workers, pin_memory)
-        )
-    )
+    return _loader(cfg, dataset, order, workers, pin_memory)
 
 
 def eval_loader(
@@ -374,16 +298,16 @@ def eval_loader(
     size = cfg.eval.batch_size
     batches = [keys[begin : begin + size] for begin in range(0, len(keys), size)]
     workers = cfg.train.num_workers if num_workers is None else num_workers
-    return Loader(
-        DataLoader(
-            _Guarded(dataset),
-            batch_sampler=batches,
-            **_loader_options(cfg, min(workers, len(batches)), pin_memory),
-        )
-    )
+    return _loader(cfg, dataset, batches, min(workers, len(batches)), pin_memory)
 
 
-def _loader_options(cfg: Config, workers: int, pin_memory: bool | None) -> dict[str, Any]:
+def _loader(
+    cfg: Config,
+    dataset: Items,
+    batches: Iterable[list[tuple[int, int]]],
+    workers: int,
+    pin_memory: bool | None,
+) -> Loader:
     options: dict[str, Any] = {
         "collate_fn": collate,
         "num_workers": workers,
@@ -399,7 +323,8 @@ def _loader_options(cfg: Config, workers: int, pin_memory: bool | None) -> dict[
             "multiprocessing_context": method,
             "prefetch_factor": 2,
         }
-    return options
+    name_of = getattr(dataset, "path", lambda index: f"item {index}")
+    return Loader(_Guarded(dataset), batches, name_of=name_of, **options)
 
 
 def _start_worker(_: int, plugins: Sequence[str]) -> None:

@@ -1,9 +1,6 @@
 import io
 import itertools
-import multiprocessing
-import os
 import pickle
-import signal
 
 import pytest
 import torch
@@ -14,7 +11,6 @@ from data.loader import (
     build_dataset,
     collate,
     eval_loader,
-    explain_worker_failure,
     train_loader,
 )
 from layers.masks import signed_distance_map
@@ -282,56 +278,6 @@ def test_a_bad_image_arrives_as_one_line(tmp_path, workers):
         str(caught.value)
         == f"image {tmp_path / 'images' / '2.png'} is empty (0 bytes): copy or download it again"
     )
-
-
-def test_a_dead_worker_is_one_line_with_the_fix():
-    cfg, dataset = coco()
-    batches = iter(train_loader(cfg, dataset, num_workers=1))
-    next(batches)
-    with pytest.raises((ValueError, RuntimeError)) as caught:
-        [os.kill(pid, signal.SIGKILL) for pid in _children()]
-        for _ in range(50):
-            next(batches)
-    # PyTorch raises where the main process happens to be; outside the loader it is for the caller
-    # to explain.
-    error = (
-        caught.value
-        if isinstance(caught.value, ValueError)
-        else explain_worker_failure(caught.value)
-    )
-    assert "a loader process died" in str(error) and "train.num_workers=0" in str(error)
-
-
-def _children() -> list[int]:
-    found = [child.pid for child in multiprocessing.active_children()]
-    assert found
-    return found
-
-
-def test_other_failures_of_workers_are_explained_and_bugs_are_not():
-    shared = RuntimeError(
-        "DataLoader worker (pid 3) is killed by signal: Bus error. The workers are possibly out "
-        "of shared memory."
-    )
-    assert "/dev/shm" in str(explain_worker_failure(shared))
-    for sign, words in (
-        ("Killed", "ran out of memory"),
-        ("Segmentation fault", "crashed, on an image or a mask"),
-        ("Aborted", "crashed, on an image or a mask"),
-        ("Floating point exception", "crashed, on an image or a mask"),
-        ("Terminated", "something sent it that signal"),
-    ):
-        said = str(
-            explain_worker_failure(
-                RuntimeError(f"DataLoader worker (pid 3) is killed by signal: {sign}. ")
-            )
-        )
-        assert words in said and ("memory" in said) is (sign == "Killed"), said
-    left = RuntimeError("DataLoader worker (pid(s) 3) exited unexpectedly")
-    assert "ended by itself" in str(explain_worker_failure(left))
-    assert "ulimit" in str(explain_worker_failure(RuntimeError("received 0 items of ancdata")))
-    assert "/dev/shm" in str(explain_worker_failure(OSError(28, "No space left on device")))
-    assert explain_worker_failure(RuntimeError("shape mismatch")) is None
 
 
 def test_empty_and_nameless_splits_are_refused(tmp_path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from data.schema import Config
+from data.workers import deaths_held
 from yolact.checkpoint import save_checkpoint
 from yolact.engine import distributed
 from yolact.engine.rundir import RunDir
 from yolact.engine.state import TrainState, to_checkpoint
-from yolact.engine.stopping import whole_step
 from yolact.run_files import CHECKPOINTS, INTERRUPT, LAST
 
 
@@ -32,7 +32,7 @@ class Saver:
 
     def write(self, name: str, content: dict) -> None:
         """A file of the run, whole or not at all."""
-        with whole_step():
+        with deaths_held():
             save_checkpoint(self.run.path / name, content)
 
     def how_to_go_on(self, ended: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from data.loader import explain_worker_failure
+from data.workers import explain_worker_failure
 from yolact.cli import one_line
 from yolact.engine import distributed
 
@@ -121,20 +121,3 @@ def as_mistake(error: Exception) -> Exception | None:
         )
     found = explain_worker_failure(error) or distributed.lost_process(error)
     return found or (error if isinstance(error, (ValueError, OSError)) else None)
-
-
-@contextmanager
-def whole_step(*, report: bool = True) -> Iterator[None]:
-    """Holds back PyTorch's report of a dead loader process, which it raises from a SIGCHLD handler
-    at any bytecode, until the block is done: half a step cannot be saved. report=False drops it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[tuple] = []
-    before = signal.signal(signal.SIGCHLD, lambda *arguments: held.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-    if held and report and callable(before):
-        before(*held[0])

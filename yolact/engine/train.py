@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from data.coco import CocoDataset
-from data.loader import explain_worker_failure, train_loader
+from data.loader import train_loader
 from data.schema import Config
+from data.workers import deaths_held, explain_worker_failure
 from layers.losses.criterion import Criterion
 from yolact.cli import one_line
 from yolact.engine import distributed
@@ -53,7 +54,6 @@ from yolact.engine.stopping import (
     StopRequest,
     Together,
     as_mistake,
-    whole_step,
 )
 from yolact.locking import RunLock
 from yolact.model import Yolact
@@ -188,7 +188,7 @@ class Trainer:
                 raise
             raise ended from error
         finally:
-            with whole_step(report=False):
+            with deaths_held(report=False):
                 self.batches.close()
             if self.log is not None:
                 self.log.close()
@@ -213,7 +213,7 @@ class Trainer:
             batches = self._next_batches()
             if batches is None:
                 return True
-            with whole_step():
+            with deaths_held():
                 self.records.append(self.update(batches))
                 if any(
                     map(
@@ -391,7 +391,7 @@ class Trainer:
         """What `error`, which ended the training, is to the user: in one line, with what is saved
         and how to go on. `error` itself, where it is none of theirs."""
         alone = distributed.world_size() > 1 and not isinstance(error, Together)
-        with whole_step(report=False):
+        with deaths_held(report=False):
             self.batches.close()
             try:
                 saved = self._save_what_is_whole(alone)
@@ -429,7 +429,7 @@ class Trainer:
         return self.files.how_to_go_on(ended)
 
     def _interrupted(self) -> None:
-        with whole_step(report=False):
+        with deaths_held(report=False):
             self.batches.close()
             self._read_losses()
             self._save(INTERRUPT)
