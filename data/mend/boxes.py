@@ -26,7 +26,10 @@ def mend_boxes(items: Sequence[Item], notes: Notes) -> None:
         if not _has_area(item.annotation, item.size):
             _compute(item, notes)
         elif not is_crowd(item.annotation):
-            mask, box = encoded(item.annotation["segmentation"], *item.size), item.annotation["bbox"]
+            mask, box = (
+                encoded(item.annotation["segmentation"], *item.size),
+                item.annotation["bbox"],
+            )
             x, y, width, height = extent(mask)
             if box_apart(box, (x, y, width, height)):
                 apart.append(item)

@@ -1,4 +1,5 @@
-"""EntryIds of one type, found by references of another: 7, 7.0, "7", or whatever a database exports."""
+"""EntryIds of one type, found by references of another: 7, 7.0, "7", or whatever a database
+exports."""
 
 from __future__ import annotations
 
@@ -70,8 +71,8 @@ def _is_whole(text: str) -> bool:
 
 
 def counted(ids: Sequence[Any]) -> list[Id]:
-    """EntryIds that all differ: those that are whole numbers or text of one type stay where they come
-    first, and the next free numbers take the place of the others."""
+    """EntryIds that all differ: those that are whole numbers or text of one type stay where they
+    come first, and the next free numbers take the place of the others."""
     if all(isinstance(key, str) for key in ids) and len({*ids}) == len(ids):
         return [*ids]
     own: set[int] = {key for key in ids if type(key) is int}

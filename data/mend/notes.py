@@ -22,9 +22,7 @@ class Notes:
 
     def lines(self) -> list[str]:
         """A line a kind: "boxes computed from their masks: 2 (annotation 3, annotation 4)"."""
-        done = [
-            f"{what}: {len(cases)} ({few(cases, NAMED)})" for what, cases in self._done.items()
-        ]
+        done = [f"{what}: {len(cases)} ({few(cases, NAMED)})" for what, cases in self._done.items()]
         return done + [
             f"LEFT OUT {what}: {len(cases)} ({few(cases, LISTED)})"
             for what, cases in self._left_out.items()

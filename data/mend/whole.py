@@ -65,7 +65,9 @@ def mend(
     annotations = _numbered(usable, notes)
     kept = _kept_images(images, image_ids, sizes, lost - {item.image for item in usable}, notes)
     _tell_ids("image", [(images[place].get("id"), image_ids[place]) for place in image_ids], notes)
-    pairs = [(entries["categories"][place].get("id"), category_ids[place]) for place in category_ids]
+    pairs = [
+        (entries["categories"][place].get("id"), category_ids[place]) for place in category_ids
+    ]
     _tell_ids("category", pairs, notes)
     whole = {"images": kept, "annotations": annotations, "categories": categories}
     return Mended({**content, **whole}, notes)
@@ -216,7 +218,7 @@ def _once(items: Sequence[Item], notes: Notes) -> list[Item]:
 def _numbered(items: Sequence[Item], notes: Notes) -> list[dict[str, Any]]:
     old = [item.annotation.get("id") for item in items]
     new = counted(old)
-    for item, before, after in zip(items, old, new):
+    for before, after in zip(old, new):
         if type(before) is not type(after) or before != after:
             notes.done("annotation ids numbered", f"{shown(before)} -> {after}")
     return [{**item.annotation, "id": key} for item, key in zip(items, new)]
