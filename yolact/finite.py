@@ -1,4 +1,4 @@
-"""Numbers that are not finite: NaN and infinities in weights."""
+"""Numbers that are not finite: NaN and infinities in weights and in what a network returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from yolact.outputs import Predictions
 
 DIVERGED = "the model has diverged"
 
@@ -26,3 +28,35 @@ def not_finite(tensors: Iterable[tuple[str, Any]]) -> str:
                 wrong = int((~finite).sum())
                 return f"{name} ({wrong} of {tensor.numel()} values are NaN or infinite)"
     return ""
+
+
+class Diverged(ValueError):
+    """A network whose weights or outputs are not finite: nothing can be measured or drawn of it."""
+
+
+def diverged_weights(model: nn.Module) -> str:
+    """Says that a network has diverged and which of its weights shows it first; '' where all are
+    finite."""
+    wrong = not_finite(model.state_dict().items())
+    return f"{DIVERGED}: its weights are not finite, first {wrong}" if wrong else ""
+
+
+def refuse_diverged(predictions: Predictions, model: nn.Module, precision: str) -> None:
+    """Diverged where a network's predictions are not finite; it names the first weight that is not,
+    or else the first output. precision: of the forward pass."""
+    outputs = {
+        "box_deltas": predictions.box_deltas,
+        "class_logits": predictions.class_logits,
+        "mask_coeffs": predictions.mask_coeffs,
+        "prototypes": predictions.prototypes,
+    }
+    # one wait for the device; finite numbers may overflow here, so that the rest looks again
+    total = sum(value.sum(dtype=torch.float32) for value in outputs.values())
+    if bool(torch.isfinite(torch.as_tensor(total))):
+        return
+    wrong = not_finite(outputs.items())
+    if not wrong:
+        return
+    weights = diverged_weights(model)
+    narrow = "" if precision == "float32" else f", in {precision}: try float32"
+    raise Diverged(weights or f"{DIVERGED}: of finite weights, its output {wrong}{narrow}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from layers import masks as mask_ops
 from layers.boxes import decode, to_pixels
 from layers.nms import cross_class_fast_nms, fast_nms, traditional_nms
+from yolact.finite import DIVERGED, Diverged, not_finite
 from yolact.outputs import Detections, Predictions
 
 NMS = {"fast": fast_nms, "cross_class": cross_class_fast_nms, "traditional": traditional_nms}
@@ -109,7 +110,8 @@ def suppress(
     max_detections: int,
     input_size: int | None = None,
 ) -> Instances:
-    """First stage of detect(): the instances of one image of the batch, decoded and suppressed."""
+    """First stage of detect(): the instances of one image of the batch, decoded and suppressed.
+    Diverged, a ValueError, where their boxes are not finite."""
     if nms not in NMS:
         raise ValueError(f"nms={nms!r} is not one of {', '.join(NMS)}")
     if input_size is None:
@@ -125,7 +127,11 @@ def suppress(
         max_detections=max_detections,
         image_size=input_size,
     )
-    return Instances(boxes[rows], labels, scores, predictions.mask_coeffs[image, rows].float())
+    kept = boxes[rows]
+    if not bool(torch.isfinite(kept).all()):
+        wrong = not_finite([("the boxes", kept)])
+        raise Diverged(f"{DIVERGED}: the box head's offsets are so large that {wrong}")
+    return Instances(kept, labels, scores, predictions.mask_coeffs[image, rows].float())
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from data.loader import build_dataset, eval_loader
 from data.results import read_results
 from data.rules import Id, is_id
 from data.schema import Config
+from layers.problems import DataWarning
 from yolact.engine.datasets import OwnItems
 from yolact.engine.metrics import (
     THRESHOLDS,
@@ -36,8 +38,9 @@ from yolact.engine.metrics import (
 from yolact.engine.predict import Predictor
 from yolact.engine.records import coco_records, write_records
 from yolact.files import writing
+from yolact.finite import Diverged
 from yolact.model import Yolact
-from yolact.outputs import Detections
+from yolact.outputs import Detections, Predictions
 from yolact.run_files import BOX_FILE, MASK_FILE
 
 
@@ -262,7 +265,11 @@ def collect_results(
     progress: bool = True,
 ) -> tuple[list, list[dict], list[dict]]:
     """Detections of the data set as COCO results: (ids of the images, box results, mask results),
-    with the file's own ids."""
+    with the file's own ids.
+
+    Diverged, a ValueError, where the predictions are not finite. Under train.on_nonfinite=skip, by
+    which diverged runs reach their end, a DataWarning says so, and their images have no detections.
+    """
     image_ids, boxes, masks = [], [], []
     total = min(max_images or len(dataset), len(dataset))
     loader = eval_loader(
@@ -277,17 +284,30 @@ def collect_results(
         predictor = Predictor(model, cfg, device, precision)
         for batch in loader:
             predictions = predictor.forward(batch.images.to(predictor.device, non_blocking=True))
+            image_ids += batch.image_ids
             for image_id, detections in zip(
-                batch.image_ids, predictor.detect(predictions, batch.original_sizes)
+                batch.image_ids, _detected(predictor, predictions, batch.original_sizes)
             ):
                 box_results, mask_results = coco_results(
                     detections, image_id, dataset.category_of_label
                 )
-                image_ids.append(image_id)
                 boxes += box_results
                 masks += mask_results
             bar.update(len(batch.image_ids))
     return image_ids, boxes, masks
+
+
+def _detected(
+    predictor: Predictor, predictions: Predictions, sizes: Sequence[tuple[int, int]]
+) -> list[Detections]:
+    """Detections of a batch, none of it where collect_results() tolerates divergence."""
+    try:
+        return predictor.detect(predictions, sizes)
+    except Diverged as error:
+        if predictor.cfg.train.on_nonfinite == "stop":
+            raise
+        warnings.warn(f"{error}; it detects nothing", DataWarning, stacklevel=2)
+        return []
 
 
 def coco_results(

@@ -8,6 +8,7 @@ import torch
 from data.schema import Config
 from yolact.draw import draw_detections, draw_targets, side_by_side
 from yolact.engine.predict import Predictor
+from yolact.finite import Diverged
 from yolact.model import Yolact
 
 SCORE = 0.3  # predictions below it are not drawn
@@ -19,7 +20,8 @@ def prediction_pictures(
     """{image id: HWC uint8 RGB} for `count` images spread evenly over the validation set, the same
     ones at every call.
 
-    dataset: the validation split with full-size masks.
+    dataset: the validation split with full-size masks. None of a model that has diverged, where
+    train.on_nonfinite=skip lets it.
     """
     predict = Predictor(model, cfg, device, cfg.train.precision)
     pictures = {}
@@ -27,7 +29,13 @@ def prediction_pictures(
     for i in range(count):
         sample = dataset[i * len(dataset) // count]
         image = dataset.load_image(sample.index)
-        left = draw_detections(image, predict(image), cfg.data.class_names, score_threshold=SCORE)
+        try:
+            found = predict(image)
+        except Diverged:
+            if cfg.train.on_nonfinite == "stop":
+                raise
+            return {}
+        left = draw_detections(image, found, cfg.data.class_names, score_threshold=SCORE)
         right = draw_targets(image, sample.targets, cfg.data.class_names)
         pictures[str(sample.image_id)] = side_by_side(left, right)
     return pictures

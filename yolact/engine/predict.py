@@ -23,6 +23,7 @@ from layers.problems import DataWarning, few, printable
 from yolact.draw import draw_detections
 from yolact.engine.precision import AUTOCAST, autocast
 from yolact.files import writing
+from yolact.finite import refuse_diverged
 from yolact.model import Yolact
 from yolact.outputs import Detections, Predictions
 from yolact.postprocess import Instances, detect, suppress
@@ -119,7 +120,9 @@ class Predictor:
     def detect(
         self, predictions: Predictions, sizes: Sequence[tuple[int, int]]
     ) -> list[Detections]:
-        """Detections on the device, in pixels of images of the given (h,w)."""
+        """Detections on the device, in pixels of images of the given (h,w). Diverged, a ValueError,
+        where the predictions are not finite."""
+        refuse_diverged(predictions, self.model, self.precision)
         return detect(
             predictions,
             sizes,
@@ -131,7 +134,8 @@ class Predictor:
 
     def instances(self, predictions: Predictions, image: int = 0) -> Instances:
         """What detect() assembles the detections of one image of the batch from, in the same
-        order."""
+        order. Diverged as of detect()."""
+        refuse_diverged(predictions, self.model, self.precision)
         return suppress(predictions, image, **self._limits())
 
     def _limits(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ from yolact.engine.stopping import (
     Together,
     as_mistake,
 )
+from yolact.finite import diverged_weights
 from yolact.locking import RunLock
 from yolact.model import Yolact
 from yolact.run_files import BEST, INTERRUPT, LAST, kept_checkpoint
@@ -285,6 +286,10 @@ class Trainer:
         for record, step in zip(records, steps, strict=True):
             if step.problem and self.cfg.train.on_nonfinite == "stop":
                 self.update.rewind(record)
+            diverged = diverged_weights(self.state.model) if step.problem else ""
+            if diverged:  # no later step can be finite
+                raise Together(f"step {step.step}: {diverged}. Start from other weights")
+            if step.problem and self.cfg.train.on_nonfinite == "stop":
                 raise Together(
                     f"step {step.step}: {step.problem}. The weights were left as they were before "
                     "it. Look at these images, lower train.lr, or set train.clip_grad_norm=10 or "
@@ -420,6 +425,8 @@ class Trainer:
         step, why = self.state.step, ""
         if not self.update.whole:
             why = f"step {step + 1} had changed a part of the weights"
+        elif diverged_weights(self.state.model):
+            why = "the weights are not finite, and are not saved"
         elif step > self.files.saved_step:
             try:
                 self._save(INTERRUPT, alone=alone)

@@ -13,6 +13,7 @@ import torch
 from data.doctor.check import check_dataset
 from data.loader import build_dataset
 from layers.losses.criterion import Criterion
+from layers.problems import DataWarning
 from yolact.build import build_model
 from yolact.checkpoint import read_checkpoint
 from yolact.engine import train as module
@@ -195,7 +196,8 @@ def test_a_diverging_run_stops_and_names_step_term_and_images(data, tmp_path):
 
 def test_skip_goes_on_and_says_so(data, tmp_path, capsys):
     cfg = tiny.config(data, iterations=4, lr=1e30, warmup_iterations=0, on_nonfinite="skip")
-    run = train(cfg, device="cpu", run_dir=tmp_path / "run")
+    with pytest.warns(DataWarning, match="diverged"):
+        run = train(cfg, device="cpu", run_dir=tmp_path / "run")
     assert "warning: step 2 skipped" in capsys.readouterr().out
     assert [r["skipped"] for r in metrics(run)] == [1, 2] and metrics(run)[1]["loss"] is None
     assert all(
