@@ -48,6 +48,8 @@ def reason(item: ErrorDetails, annotation: Any = None) -> str:
     if kind in bounds:
         name, sign = bounds[kind]
         return f"must be {sign} {context[name]:g}"
+    if kind == "too_long":
+        return f"must hold at most {context['max_length']} values"
     if kind == "literal_error" and choices:
         return f"must be one of {', '.join(choices)}{did_you_mean(str(item['input']), choices)}"
     if kind == "value_error":

@@ -247,7 +247,7 @@ def parse_value(key: str, raw: str, text: str) -> Any:
     try:
         return read_yaml(raw)
     except ValueError as error:
-        raise ConfigError(f"{text}: {error}") from None
+        raise ConfigError(f"{brief(text)}: {error}") from None
 
 
 # --------------------------------------------------------------------------------------- validation

@@ -7,6 +7,7 @@ data/config.py, loading in data/resolve.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -35,8 +36,24 @@ CallExpression = Annotated[str, AfterValidator(CallText), PlainSerializer(_writt
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+# no run counts farther; a seed is a number of 63 bits, as PyTorch and NumPy take it
+MOST, LARGEST_SEED = 10**12, 2**63 - 1
+PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+# what is multiplied with pixels or weights: far above every published network, and built in seconds
+Side = Annotated[int, Field(ge=64, le=8192)]
+Channels = Annotated[int, Field(gt=0, le=4096)]
+Layers = Annotated[int, Field(ge=0, le=100)]
+Batch = Annotated[int, Field(gt=0, le=65_536)]
+Pixel = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Divisor = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)]
+MOST_ANCHORS = 256  # at a cell of a pyramid level
+AnchorSides = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)], ...],
+    Field(max_length=MOST_ANCHORS),
+]
 
 # five unpadded 3x3 stride-2 convolutions need 63 -> 31 -> 15 -> 7 -> 3 -> 1 pixels
 MIN_PROTOTYPE_SIZE_FOR_MASK_IOU = 63
@@ -47,7 +64,7 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    max_size: Annotated[int, Field(ge=64)] = Field(
+    max_size: Side = Field(
         550, description="network input side in pixels (square); anchor scales stay in pixels"
     )
     backbone: Literal[
@@ -57,7 +74,7 @@ class ModelConfig(Section):
         description="resnet10 and resnet14 have one basic / bottleneck block a stage, for small "
         "studies",
     )
-    backbone_width: PositiveInt = Field(
+    backbone_width: Annotated[int, Field(gt=0, le=1024)] = Field(
         64, description="channels of the ResNet stem and first stage (64 in the published models)"
     )
     pretrained: str = Field(
@@ -65,20 +82,20 @@ class ModelConfig(Section):
         description="backbone weights: 'imagenet' (torchvision's), a file, or 'none' to train "
         "from scratch",
     )
-    pixel_mean: tuple[float, float, float] = Field(
+    pixel_mean: tuple[Pixel, Pixel, Pixel] = Field(
         (123.68, 116.78, 103.94), description="RGB mean subtracted from 0..255 pixels"
     )
-    pixel_std: tuple[Positive, Positive, Positive] = Field(
+    pixel_std: tuple[Divisor, Divisor, Divisor] = Field(
         (58.40, 57.12, 57.38), description="RGB divisor after the mean"
     )
-    dcn_layers: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt] = Field(
+    dcn_layers: tuple[Layers, Layers, Layers, Layers] = Field(
         (0, 0, 0, 0),
         description="deformable 3x3 convolutions (DCNv2): the last n blocks of each ResNet stage",
     )
     dcn_interval: PositiveInt = Field(
         1, description="of those blocks, every n-th counted from the stage's first is deformable"
     )
-    dcn_groups: PositiveInt = Field(
+    dcn_groups: Channels = Field(
         1, description="deformable groups: each has offsets and masks of its own (1 in YOLACT++)"
     )
     dcn_backend: Literal["auto", "torchvision", "grid_sample", "mmcv"] = Field(
@@ -86,34 +103,34 @@ class ModelConfig(Section):
         description="auto = torchvision's operator on CUDA, grid_sample on CPU; all share "
         "parameters and results",
     )
-    fpn_channels: PositiveInt = Field(256, description="channels of P3..P7")
+    fpn_channels: Channels = Field(256, description="channels of P3..P7")
     fpn_upsample: Literal["bilinear", "carafe"] = Field(
         "bilinear",
         description="of the top-down path; carafe = by kernels predicted from the content "
         "(maYOLACT)",
     )
-    proto_channels: PositiveInt = Field(256, description="channels inside the protonet")
-    proto_layers: PositiveInt = Field(
+    proto_channels: Channels = Field(256, description="channels inside the protonet")
+    proto_layers: Annotated[Layers, Field(gt=0)] = Field(
         3, description="3x3 convolutions of the protonet before its x2 upsampling; one more follows"
     )
-    prototypes: PositiveInt = Field(
+    prototypes: Channels = Field(
         32, description="K: prototype masks an image, coefficients an anchor"
     )
-    head_channels: PositiveInt = Field(
+    head_channels: Channels = Field(
         256, description="channels of the shared prediction head's trunk"
     )
-    head_layers: NonNegativeInt = Field(
+    head_layers: Layers = Field(
         1, description="3x3 convolutions of the shared head before its three outputs"
     )
     norm: Literal["none", "group", "batch"] = Field(
         "none", description="normalisation in FPN, protonet and head (published: none)"
     )
-    anchor_scales: tuple[tuple[Positive, ...], ...] = Field(
+    anchor_scales: tuple[AnchorSides, ...] = Field(
         ((24.0,), (48.0,), (96.0,), (192.0,), (384.0,)),
         description="anchor sides in input pixels, one tuple per level P3..P7",
     )
-    anchor_ratios: tuple[Positive, ...] = Field(
-        (1.0, 0.5, 2.0), description="width/height ratios at every scale"
+    anchor_ratios: tuple[Ratio, ...] = Field(
+        (1.0, 0.5, 2.0), max_length=MOST_ANCHORS, description="width/height ratios at every scale"
     )
     square_anchors: bool = Field(
         False, description="height := width, as the published base and im presets were trained"
@@ -151,6 +168,11 @@ class ModelConfig(Section):
             raise ValueError(
                 "anchor_scales needs the same number of scales on every level: the prediction "
                 "head is shared"
+            )
+        if self.anchors_per_location > MOST_ANCHORS:
+            raise ValueError(
+                f"anchor_scales and anchor_ratios make {self.anchors_per_location} anchors at "
+                f"every cell: {MOST_ANCHORS} are the most"
             )
         if self.backbone == "darknet53" and (any(self.dcn_layers) or self.backbone_width != 64):
             raise ValueError(
@@ -199,7 +221,7 @@ class DataConfig(Section):
     val_images: str = Field("", description="folder of validation images")
     val_annotations: str = Field("", description="COCO-format JSON of the validation images")
     class_names: tuple[str, ...] = Field(
-        ("object",), description="foreground classes, in label order"
+        ("object",), max_length=10_000, description="foreground classes, in label order"
     )
     label_map: dict[int | str, NonNegativeInt] | None = Field(
         None, description="category id -> 0-based label; none = matched by category name"
@@ -228,7 +250,7 @@ class DataConfig(Section):
                 f"class_names holds {shown(torn[0])}, with a line break or another control "
                 "character: rename the class"
             )
-        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        repeated = sorted(name for name, n in Counter(self.class_names).items() if n > 1)
         if repeated:
             raise ValueError(f"class_names lists {', '.join(repeated)} more than once")
         if self.label_map:
@@ -248,7 +270,7 @@ class AugmentConfig(Section):
     zoom_out: bool = Field(
         True, description="half of the images are shrunk onto a mean-coloured canvas"
     )
-    zoom_out_max: Annotated[float, Field(ge=1)] = Field(
+    zoom_out_max: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False)] = Field(
         4.0, description="largest canvas side relative to the image's"
     )
     iou_crop: bool = Field(True, description="SSD's random crop by minimum IoU")
@@ -331,10 +353,10 @@ class LossConfig(Section):
 
 
 class TrainConfig(Section):
-    batch_size: PositiveInt = Field(
+    batch_size: Batch = Field(
         8, description="images per optimiser step, over all devices and accumulated micro-batches"
     )
-    accumulate: PositiveInt = Field(
+    accumulate: Batch = Field(
         1, description="micro-batches that a batch is split into on each device"
     )
     iterations: PositiveInt = Field(800_000, description="optimiser steps")
@@ -353,7 +375,9 @@ class TrainConfig(Section):
         "steps", description="learning rate after warm-up: x lr_gamma at lr_steps, or cosine to 0"
     )
     lr_steps: tuple[PositiveInt, ...] = Field(
-        (280_000, 600_000, 700_000, 750_000), description="iterations at which the rate drops"
+        (280_000, 600_000, 700_000, 750_000),
+        max_length=1000,
+        description="iterations at which the rate drops",
     )
     lr_gamma: Fraction = Field(0.1, description="factor at each of lr_steps")
     warmup_iterations: NonNegativeInt = Field(500, description="iterations of linear warm-up")
@@ -372,7 +396,7 @@ class TrainConfig(Section):
     )
     channels_last: bool = Field(False, description="NHWC memory format")
     compile: bool = Field(False, description="torch.compile the model")
-    seed: NonNegativeInt = Field(
+    seed: Seed = Field(
         0,
         description="initial weights, data order, augmentation and subsets each have a stream "
         "drawn from it",
@@ -387,7 +411,7 @@ class TrainConfig(Section):
         description="checkpoint whose weights training starts from; heads of another class count "
         "or loss are reset",
     )
-    num_workers: NonNegativeInt = Field(4, description="loader processes")
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(4, description="loader processes")
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop", description="what a NaN or infinite loss does"
     )
@@ -442,7 +466,7 @@ class EvalConfig(Section):
         description="masks at image size: from probabilities, bilinear and cropped before, or from "
         "logits, bicubic and cropped after",
     )
-    batch_size: PositiveInt = Field(1, description="images per forward pass in evaluation")
+    batch_size: Batch = Field(1, description="images per forward pass in evaluation")
 
 
 class Config(Section):

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from data.schema import Config, Section
 from layers.names import did_you_mean
+from layers.problems import shown
 
 SECTIONS: dict[str, type[Section]] = {
     name: field.annotation
@@ -53,7 +54,7 @@ def _items(key: str, value: Any, origin: str) -> dict[str, Any]:
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{origin}: {key}: is a section of settings, got {value!r}")
+        raise ConfigError(f"{origin}: {key}: is a section of settings, got {shown(value)}")
     return {f"{key}.{field}": item for field, item in value.items()}
 
 

@@ -10,6 +10,7 @@ import yaml
 
 # YAML 1.1, which PyYAML follows, reads 1e-4 as a string, "no" as False, 010 as eight and 1:30 as
 # ninety.
+MOST_VALUES = 100_000  # in a document; the largest study here has some hundreds
 _SCALARS = {
     "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "tag:yaml.org,2002:bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -78,15 +79,40 @@ _Dumper.add_representer(
 
 def read_yaml(text: str) -> Any:
     """The value of one YAML document. ValueError with the line where it is malformed or repeats a
-    key."""
+    key, and where it holds more than MOST_VALUES values."""
+    loader = _Loader(text)  # a SafeLoader: plain data only
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain data only
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > MOST_VALUES:
+            raise ValueError(f"holds more than {MOST_VALUES} values, aliases (*name) written out")
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{place}{error.problem or error.context}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"not readable as YAML: {' '.join(str(error).split())}") from None
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node holds where every alias is written out: a text of 1 kB may name 10^9
+    of them. known: of the nodes looked at before, 0 of those that are being looked at."""
+    count = known.get(id(node))
+    if count == 0:
+        raise ValueError("holds an alias (*name) inside of what it names")
+    if count is None:
+        known[id(node)] = 0
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        elif isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        count = known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return count
 
 
 def write_yaml(value: Any) -> str:

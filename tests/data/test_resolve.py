@@ -2,6 +2,7 @@
 back."""
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -568,3 +569,52 @@ def test_a_parsed_expression_is_text_to_everybody_else():
 def test_a_mistake_in_an_expression_is_placed_without_torch():
     with pytest.raises(ConfigError, match=r"loss.mask=bce \+: .*column 6"):
         load_config("quickstart", ["loss.mask=bce +"], check_names=False)
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("model.max_size=1000000000000000000000000000000", "must be <= 8192"),
+        ("model.backbone_width=1000000000", "must be <= 1024"),
+        (f"model.anchor_ratios={[1] * 10_000}", "must hold at most 256 values"),
+        ("model.anchor_scales=[[1e300], [1], [1], [1], [1]]", "must be <= 1e+06"),
+        ("model.pixel_mean=[.nan, 0, 0]", r"pixel_mean[0]=nan: must be a finite number"),
+        ("model.pixel_std=[1e-300, 1, 1]", "must be >= 1e-06"),
+        ("augment.zoom_out_max=.inf", "must be a finite number"),
+        (f"train.iterations=1{'0' * 400}", "must be <= 1e+12"),
+        ("train.num_workers=1000000000", "must be <= 1024"),
+        ("train.seed=9223372036854775808", "must be <= 9.22337e+18"),
+    ],
+)
+def test_no_setting_is_without_bounds(override, why):
+    with pytest.raises(ConfigError, match=re.escape(why)) as told:
+        load_config("quickstart", [override], check_names=False)
+    assert len(str(told.value)) < 200
+
+
+def test_anchors_of_a_cell_are_bounded_together():
+    scales = [[*range(1, 21)]] * 5
+    with pytest.raises(ConfigError, match="make 400 anchors at every cell: 256 are the most"):
+        load_config(
+            "quickstart",
+            [f"model.anchor_scales={scales}", f"model.anchor_ratios={[*range(1, 21)]}"],
+            check_names=False,
+        )
+
+
+def bomb(levels, width=9):
+    """A text in which every line names the one before `width` times."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+def test_aliases_cannot_write_more_than_a_config_holds():
+    assert read_yaml("a: &a {b: [1, 2]}\nc: *a") == {"a": {"b": [1, 2]}, "c": {"b": [1, 2]}}
+    assert read_yaml(bomb(4))["a2"] == [[["x"]] * 9] * 9
+    assert len(bomb(10)) < 1000
+    with pytest.raises(ValueError, match="more than 100000 values"):
+        read_yaml(bomb(10))
+    with pytest.raises(ValueError, match="alias .* inside of what it names"):
+        read_yaml("a: &a [1, *a]")
+    assert read_yaml("") is None

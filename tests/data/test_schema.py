@@ -37,7 +37,7 @@ def test_class_names_as_one_string_is_refused_with_the_reason():
         (ModelConfig, {"anchor_scales": ((1,), (2,), (3,))}, "5 levels"),
         (ModelConfig, {"anchor_scales": ((1,), (2,), (3,), (4,), (5, 6))}, "same number of scales"),
         (ModelConfig, {"backbone": "darknet53", "dcn_layers": (0, 4, 6, 3)}, "belong to ResNets"),
-        (ModelConfig, {"pixel_std": (1, 0, 1)}, "greater than 0"),
+        (ModelConfig, {"pixel_std": (1, 0, 1)}, "greater than or equal to 0.000001"),
         (TrainConfig, {"lr": -1}, "greater than 0"),
         (TrainConfig, {"lr": float("nan")}, "finite|greater than 0"),
         (TrainConfig, {"lr_steps": (10, 5)}, "ascend"),

@@ -31,6 +31,9 @@ from data.yaml_text import read_yaml, write_yaml
 from layers.names import did_you_mean
 from yolact.study.folder.layout import study_file
 from yolact.study.sections import (
+    MOST_ARMS,
+    MOST_RUNS,
+    MOST_SEEDS,
     SEED_STRIDE,
     ArmEntry,
     InitRun,
@@ -131,6 +134,8 @@ class Study(Section):
         if isinstance(value, int) and not isinstance(value, bool):
             if value < 1:
                 raise ValueError("needs at least one seed")
+            if value > MOST_SEEDS:
+                raise ValueError(f"{MOST_SEEDS} seeds are the most")
             return tuple(range(value))
         if not isinstance(value, (list, tuple)):
             raise ValueError("must be a number of seeds, or a list of seeds")
@@ -170,6 +175,14 @@ class Study(Section):
             raise ValueError("arms: lists nothing to compare")
         if not self.seeds:
             raise ValueError("seeds: needs at least one seed")
+        arms = sum(entry.count for entry in self.arms)
+        if arms > MOST_ARMS:
+            raise ValueError(f"arms: makes {brief(arms)} arms, and {MOST_ARMS} are the most")
+        if arms * len(seeds) > MOST_RUNS:
+            raise ValueError(
+                f"arms: {arms} of them and {len(seeds)} seeds make {arms * len(seeds)} runs, and "
+                f"{MOST_RUNS} are the most"
+            )
         if len(set(seeds)) < len(seeds):
             raise ValueError(
                 f"seeds: {next(s for s in seeds if seeds.count(s) > 1)} is listed more than once"

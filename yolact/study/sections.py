@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from math import prod
 from typing import Annotated, Any
 
-from pydantic import Field, StrictBool, field_validator, model_validator
+from pydantic import Field, FiniteFloat, StrictBool, field_validator, model_validator
 
-from data.schema import NonNegativeInt, Positive, PositiveInt, Section
+from data.schema import Positive, PositiveInt, Section, Seed
 
 TUNE_SEED = 10_000  # far from the seeds that people report
+MOST_SEEDS, MOST_ARMS, MOST_TRIALS = 1000, 1000, 10_000
+MOST_RUNS = 20_000  # arms x seeds: each is resolved before the first is trained
 SEED_STRIDE = 1000  # between the training seeds of two arms with paired: false
 
-Seeds = tuple[NonNegativeInt, ...]
+Seeds = Annotated[tuple[Seed, ...], Field(max_length=MOST_SEEDS)]
 Settings = dict[str, Any]  # {"section.field": value}; an arm's may also hold "base"
 Grid = dict[str, list]
 
@@ -37,6 +40,8 @@ class ArmEntry(Section):
                 f"label: {self.label!r} would name every arm of the grid or zip: leave it out, or "
                 "write the arms one by one"
             )
+        if prod(map(len, self.tune.values())) > MOST_TRIALS:
+            raise ValueError(f"tune: makes more than {MOST_TRIALS} trials")
         lengths = {axis: len(values) for axis, values in self.zip.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(
@@ -46,6 +51,13 @@ class ArmEntry(Section):
         if len(self.axes) > len(set(self.axes)):
             raise ValueError(f"{next(a for a in self.axes if self.axes.count(a) > 1)} is set twice")
         return self
+
+    @property
+    def count(self) -> int:
+        """How many arms the entry makes."""
+        if self.zip:
+            return len(next(iter(self.zip.values())))
+        return prod(map(len, self.grid.values()))
 
     @property
     def axes(self) -> list[str]:
@@ -58,7 +70,7 @@ class InitRun(Section):
     base: str = Field("", description="its config; empty = the study's")
     settings: Settings = Field({}, description="settings on top of the study's")
     iterations: PositiveInt = Field(description="its length")
-    seed: NonNegativeInt = Field(0, description="its seed")
+    seed: Seed = Field(0, description="its seed")
     per_seed: StrictBool = Field(
         False,
         description="a start for each seed, trained with it: seed k of every arm starts from "
@@ -89,6 +101,12 @@ class Tune(Section):
         None, description="iterations of a trial; none = the study's budget"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self):
+        if prod(map(len, self.grid.values())) * len(self.seeds) > MOST_TRIALS:
+            raise ValueError(f"tune.grid makes more than {MOST_TRIALS} trials of an arm")
+        return self
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _listed(cls, value):
@@ -96,8 +114,8 @@ class Tune(Section):
 
 
 class Range(Section):
-    low: float
-    high: float
+    low: FiniteFloat
+    high: FiniteFloat
     log: bool = Field(False, description="uniform in the logarithm")
     step: Positive | None = Field(None, description="only low, low + step, ...")
 
@@ -120,8 +138,10 @@ class Search(Section):
     space: dict[str, Range | list] = Field(
         description="a range or a list of values for each placeholder, or for a setting by its key"
     )
-    trials: PositiveInt = Field(30, description="trials in all, over every process and every start")
-    seed: NonNegativeInt = Field(TUNE_SEED, description="seed of each training, and of the sampler")
+    trials: Annotated[PositiveInt, Field(le=MOST_TRIALS)] = Field(
+        30, description="trials in all, over every process and every start"
+    )
+    seed: Seed = Field(TUNE_SEED, description="seed of each training, and of the sampler")
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="share of the training images that trials are scored on"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from data.messages import brief
 from data.resolve import ConfigError, flatten
 from data.schema import Section
-from yolact.study.sections import InitRun, Range, Search, Tune
+from yolact.study.sections import MOST_ARMS, InitRun, Range, Search, Tune
 
 # A setting that the study itself decides, and how
 DECIDED = {
@@ -41,6 +41,8 @@ def _grid(value: Any, where: str) -> dict[str, list]:
     for axis, values in _settings(value, where, base=True).items():
         if not isinstance(values, (list, tuple)) or not values:
             raise ValueError(f"{where}: {axis} needs a list of values, got {brief(values)}")
+        if len(values) > MOST_ARMS:
+            raise ValueError(f"{where}: {axis} has {len(values)} values; {MOST_ARMS} are the most")
     return _settings(value, where, base=True)
 
 

@@ -685,3 +685,38 @@ def test_an_arm_is_resolved_once_for_all_of_its_seeds(paired, monkeypatch):
     for run in runs:
         assert run.config == config_of(made, run.arm, run.seed)
     assert len({run.config.train.seed for run in runs}) == (3 if paired else 6)
+
+
+HUNDRED = [*range(1, 101)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"seeds": 10**9}, "seeds=1000000000: 1000 seeds are the most"),
+        ({"seeds": [*range(1001)]}, "seeds: must hold at most 1000 values"),
+        (
+            {
+                "arms": {
+                    "grid": {k: HUNDRED for k in ("train.lr", "loss.mask_weight", "eval.top_k")}
+                }
+            },
+            "arms: makes 1000000 arms, and 1000 are the most",
+        ),
+        ({"arms": {"zip": {"train.lr": [*range(1001)]}}}, "train.lr has 1001 values; 1000 are the"),
+        (
+            {"arms": {"grid": {"train.lr": HUNDRED}}, "seeds": 500},
+            "100 of them and 500 seeds make 50000 runs",
+        ),
+        (
+            {"tune": {"grid": {"train.lr": HUNDRED, "loss.mask_weight": [*range(1, 102)]}}},
+            "makes more than 10000 trials",
+        ),
+        ({"budget": 10**30}, "must be <= 1e+12"),
+        ({"margin": float("inf")}, "must be a finite number"),
+        ({"search": {"space": {"train.lr": {"low": 0, "high": float("inf")}}}}, "finite number"),
+    ],
+)
+def test_no_number_of_a_study_is_without_bounds(changes, why):
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        study(**changes)
