@@ -44,8 +44,8 @@ PAIRED = ("forward", "detect", "criterion", "step")
 OWN = ("train", "inference", "loader", "evaluate", "losses", "assign", "rank_sort", "statistics")
 
 
-def program(argv: Sequence[str] | None = None) -> int:
-    """Runs the program on the words of the command line; its exit code."""
+def command_line(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The words of the command line, checked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -92,6 +92,12 @@ def program(argv: Sequence[str] | None = None) -> int:
             "--against needs a folder with the original's yolact.py, and compares on the CPU with "
             "unchanged configs"
         )
+    return args
+
+
+def program(argv: Sequence[str] | None = None) -> int:
+    """Runs the program on the words of the command line; its exit code."""
+    args = command_line(argv)
     if args.worker:
         from yolact.benchmarks.sections import run_section
 
