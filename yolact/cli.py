@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from layers.names import did_you_mean
 from layers.problems import DataWarning, printable
@@ -29,7 +30,23 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
 
 
-class Parser(argparse.ArgumentParser):
+class Arguments(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, with did-you-mean for flags."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = (
+            [word for word in message.split() if word.startswith("--")]
+            if message.startswith("unrecognized")
+            else []
+        )
+        known = [flag for action in self._actions for flag in action.option_strings]
+        hints = [did_you_mean(flag.split("=")[0], known) for flag in unknown]
+        told = printable(f"{message}{''.join(hints)}")
+        print(f"error: {told} (--help lists the flags)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class Parser(Arguments):
     """An ArgumentParser with key=value overrides anywhere, switches that also take =True and
     =False, and did-you-mean."""
 
@@ -92,17 +109,6 @@ class Parser(argparse.ArgumentParser):
                 takes = not following.startswith("-") and not _OVERRIDE.match(following)
             joined.append(f"{token}={waiting.pop(0) if takes else self._implied[token]}")
         return joined
-
-    def error(self, message: str):
-        unknown = (
-            [word for word in message.split() if word.startswith("--")]
-            if message.startswith("unrecognized")
-            else []
-        )
-        known = [flag for action in self._actions for flag in action.option_strings]
-        hints = [did_you_mean(flag.split("=")[0], known) for flag in unknown]
-        print(f"error: {message}{''.join(hints)} (--help lists the flags)", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def run(main: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace) -> int:
@@ -184,4 +190,9 @@ def one_line(error: BaseException) -> str:
 
 
 def note(text: str) -> None:
-    print(f"note: {printable(text)}", file=sys.stderr)
+    say(f"note: {text}", error=True)
+
+
+def say(text: object, *, error: bool = False) -> None:
+    """Prints one line in which names and values of files may stand, as a terminal may get it."""
+    print(printable(str(text)), file=sys.stderr if error else sys.stdout, flush=True)

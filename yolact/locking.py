@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from yolact.cli import say
 
 # of a file system without locks; EINVAL and ENODEV are some FUSE systems'
 WITHOUT_LOCKS = {
@@ -52,11 +53,10 @@ def lock_now(
 def _tell(folder: Path, error: OSError) -> None:
     if folder not in _told:
         _told.add(folder)
-        print(
+        say(
             f"warning: the file system of {folder} has no locks ({error.strerror}): see to it "
             "yourself that no two processes train one run",
-            file=sys.stderr,
-            flush=True,
+            error=True,
         )
 
 

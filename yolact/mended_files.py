@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.mend.masks import Wishes
 from data.mend.whole import mend
-from layers.problems import printable
+from yolact.cli import say
 from yolact.files import write_whole
 
 
@@ -28,6 +28,6 @@ def write_mended(files: Mapping[Path, tuple[Path, Path]], wishes: Wishes) -> Non
     mended = {path: mend(path, images, wishes) for path, (images, _) in files.items()}
     for path, (_, out) in files.items():
         write_whole(out, json.dumps(mended[path].content))
-        print(printable(f"{out} is the mended copy of {path}"))
+        say(f"{out} is the mended copy of {path}")
         for line in mended[path].notes.lines() or ["nothing had to be done"]:
-            print(f"  {printable(line)}")
+            say(f"  {line}")

@@ -38,6 +38,7 @@ from pathlib import Path
 from statistics import median
 
 from data.resolve import load_config
+from yolact.cli import Arguments, one_line, say
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRED = ("forward", "detect", "criterion", "step")
@@ -46,9 +47,7 @@ OWN = ("train", "inference", "loader", "evaluate", "losses", "assign", "rank_sor
 
 def command_line(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The words of the command line, checked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "sections",
         nargs="*",
@@ -107,7 +106,7 @@ def program(argv: Sequence[str] | None = None) -> int:
         for config in args.config.split(","):
             load_config(config, args.set, check_names=False)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {one_line(error)}", error=True)
         return 2
     return orchestrate(args)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -83,7 +83,7 @@ def main(arguments: Namespace) -> None:
 
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    parser = ArgumentParser(description=__doc__.split(":")[0] if __doc__ else None)
+    parser = cli.Arguments(description=__doc__.split(":")[0] if __doc__ else None)
     parser.add_argument("kind", choices=KINDS, help="what to list")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return cli.run(main, parser.parse_args(argv))

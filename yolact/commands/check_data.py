@@ -38,8 +38,8 @@ from data.resolve import load_config
 from data.rules import category_name
 from data.schema import Config, DataConfig
 from layers.names import unknown_name
-from layers.problems import is_line, printable
-from yolact.cli import note, run
+from layers.problems import is_line
+from yolact.cli import Arguments, note, run, say
 from yolact.mended_files import write_mended
 
 ENOUGH = 0.9  # a bound below it costs accuracy
@@ -78,7 +78,7 @@ def _mended(cfg: Config, args: argparse.Namespace) -> Config:
     write_mended(files, _wishes(args))
     copies = {f"{s.name}_annotations": str(files[s.path][1].resolve()) for s in there}
     words = " ".join(f"data.{key}={shlex.quote(path)}" for key, path in copies.items())
-    print(f"to use the copies: {printable(words)}")
+    say(f"to use the copies: {words}")
     return cfg.model_copy(update={"data": cfg.data.model_copy(update=copies)})
 
 
@@ -168,9 +168,7 @@ def _bar(stage: str) -> Callable[[int, int], None]:
 
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", nargs="?", help="name of a data set or config, or a config file")
     parser.add_argument(
         "overrides",
@@ -214,7 +212,7 @@ def program(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     if bool(arguments.dataset) == bool(arguments.annotations) or bool(
         arguments.annotations
     ) != bool(arguments.images):

@@ -9,18 +9,18 @@ one kept there). Exit code 0 when every case agrees, 1 when one does not, 2 when
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from yolact.cli import Arguments
 from yolact.testing.reference_cases import all_cases, not_offered
 
 
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Arguments(description=__doc__.split("\n")[0])
     parser.add_argument("path", type=Path, help="folder of reference numbers")
     parser.add_argument(
         "--only", default="", help="run only the cases whose name contains this text"

@@ -20,17 +20,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from layers.names import did_you_mean
-from yolact.cli import run
+from yolact.cli import Arguments, run
 
 COMMANDS = ("list", "check", "compare", "plot")
-
-
-class Arguments(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str):
-        print(f"error: {message} (--help shows the commands)", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def _read(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data.cigarettes.contact_sheet import contact_sheet
 from data.cigarettes.generate import generate
-from yolact.cli import run
+from yolact.cli import Arguments, run, say
 
 
 def _make(args: argparse.Namespace) -> int:
@@ -28,19 +28,17 @@ def _make(args: argparse.Namespace) -> int:
         zoom=args.zoom,
         workers=args.workers,
     )
-    print(f"wrote {args.train} training and {args.val} validation images to {out}")
+    say(f"wrote {args.train} training and {args.val} validation images to {out}")
     if args.contact_sheet:
         count, file = args.contact_sheet
         split = "train" if args.train else "val"
-        print(f"wrote {contact_sheet(out, file, count=int(count), split=split)}")
+        say(f"wrote {contact_sheet(out, file, count=int(count), split=split)}")
     return 0
 
 
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "out",
         metavar="OUT",

@@ -16,7 +16,7 @@ from yolact import cli
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = cli.Arguments(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument(
         "--out", type=Path, help="picture to write; default: curves.png in the (first) run's folder"
@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
 def _main(arguments: Namespace) -> None:
     from yolact.analysis.curves import draw_curves
 
-    print(draw_curves(arguments.runs, arguments.out or arguments.runs[0] / "curves.png"))
+    cli.say(draw_curves(arguments.runs, arguments.out or arguments.runs[0] / "curves.png"))
 
 
 def program(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.prepare.nuclei import prepare_nuclei
-from yolact.cli import run
+from yolact.cli import Arguments, run
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -30,9 +30,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--source",
         type=Path,

@@ -72,9 +72,9 @@ def _main(arguments: Namespace) -> int:
         _add_boundary(report)
     if arguments.keep:
         new = keep(report, arguments.keep)
-        print(f"kept {len(new)} runs in {arguments.keep / RUNS}")
+        cli.say(f"kept {len(new)} runs in {arguments.keep / RUNS}")
     out = arguments.out or (arguments.keep or report.folder) / REPORT
-    print(write_report(report, out))
+    cli.say(write_report(report, out))
     return 0
 
 

@@ -14,6 +14,7 @@ from data.resolve import list_configs, load_config
 from data.schema import Config
 from yolact.build import build_model
 from yolact.checkpoint import load_weights, read_checkpoint
+from yolact.cli import say
 from yolact.engine.distributed import pick_device
 from yolact.engine.predict import Predictor
 from yolact.run_files import BEST, CONFIG, INTERRUPT, LAST, WEIGHTS, run_of_weights
@@ -132,7 +133,7 @@ def find_config(
             f"{weights} does not say which config it belongs to: add --config=NAME, in Python "
             "load(..., config=NAME) (yolact list configs shows all)"
         )
-    print(f"config {name}, by the file name")
+    say(f"config {name}, by the file name")
     return inference_config(name, overrides)
 
 

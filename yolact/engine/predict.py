@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +18,8 @@ from tqdm import tqdm
 from data.images import DIM, DIM_FIX, IMAGE_SUFFIXES, read_upright
 from data.schema import Config
 from data.transforms import eval_transform, normalize
-from layers.problems import DataWarning, few, printable
+from layers.problems import DataWarning, few
+from yolact.cli import say
 from yolact.draw import draw_detections
 from yolact.engine.precision import AUTOCAST, autocast
 from yolact.files import writing
@@ -257,9 +257,9 @@ def predict_folder(
         )
         written.append(output / path.name)
     if skipped:
-        print(f"skipped {len(skipped)} of {len(files)} files: {few(skipped, 20)}", file=sys.stderr)
+        say(f"skipped {len(skipped)} of {len(files)} files: {few(skipped, 20)}", error=True)
     if dim:
-        what = f"{len(dim)} pictures, such as {printable(dim[0])}: each {DIM}"
+        what = f"{len(dim)} pictures, such as {dim[0]}: each {DIM}"
         warnings.warn(f"{what}: {DIM_FIX}", DataWarning, stacklevel=2)
     if not written:
         raise ValueError(

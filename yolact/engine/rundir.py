@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from yolact.checkpoint import read_checkpoint
+from yolact.cli import say
 from yolact.engine.resumable import check_resumable
 from yolact.locking import RunLock
 from yolact.run_files import (
@@ -177,7 +177,7 @@ def _newest(candidates: list[Path]) -> tuple[Path, dict]:
         others = f"; or resume from {kept[-1]}, which was kept" if kept else ""
         raise ValueError(f"{'; '.join(damaged)}{others}")
     for text in damaged:
-        print(f"warning: {text}; the other one of the run is taken", file=sys.stderr, flush=True)
+        say(f"warning: {text}; the other one of the run is taken", error=True)
     return max(found, key=lambda item: item[1]["step"])
 
 

@@ -12,7 +12,7 @@ from data.coco import CocoDataset
 from data.doctor.check import check_dataset
 from data.loader import TrainOrder
 from data.schema import Config
-from layers.problems import printable
+from yolact.cli import say
 from yolact.engine import distributed
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap, training_set, validation_set
 from yolact.engine.rundir import RunDir, find_checkpoint, home_of, named_run, new_run
@@ -184,4 +184,4 @@ def print_summary(
         f"device        {name}{f' x {ranks}' if ranks > 1 else ''}, {plan.precision}",
         *notes,
     ):
-        print(printable(line), flush=True)
+        say(line)

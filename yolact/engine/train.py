@@ -17,7 +17,7 @@ from data.loader import train_loader
 from data.schema import Config
 from data.workers import deaths_held, explain_worker_failure
 from layers.losses.criterion import Criterion
-from yolact.cli import one_line
+from yolact.cli import one_line, say
 from yolact.engine import distributed
 from yolact.engine.assignment import prototype_mask_note
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap
@@ -300,7 +300,7 @@ class Trainer:
             if idle and self.log is not None:
                 print(idle, flush=True)
             if step.problem and self.log is not None:
-                print(f"warning: step {step.step} skipped: {step.problem}", flush=True)
+                say(f"warning: step {step.step} skipped: {step.problem}")
 
     def _log_line(self) -> None:
         means = self.meter.take()
@@ -409,7 +409,7 @@ class Trainer:
             )
             return (OSError if isinstance(explained, OSError) else ValueError)(text)
         if self.log is not None:
-            print(saved, file=sys.stderr, flush=True)
+            say(saved, error=True)
         return error
 
     def _save_what_is_whole(self, alone: bool) -> str:
@@ -441,9 +441,8 @@ class Trainer:
             self._read_losses()
             self._save(INTERRUPT)
         if self.log is not None:
-            print(
+            say(
                 f"interrupted at step {self.state.step}, saved in "
-                f"{self.run_dir.path / INTERRUPT}; go on with --resume={self.run_dir.path}",
-                flush=True,
+                f"{self.run_dir.path / INTERRUPT}; go on with --resume={self.run_dir.path}"
             )
         raise Interrupted(max(distributed.gather(self.stop.signum)))

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact.cli import say
 from yolact.commands.eval.flags import as_trained, drawing, in_out, overrides
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def draw_image(arguments: Namespace, predictor: Predictor) -> None:
     source, name = in_out("--image", arguments.image, output_needed=False)
     output = Path(name or f"{Path(source).stem}_detections.png")
     found = predict_image(predictor, source, output, **drawing(arguments))
-    print(f"{len(found)} detections; the picture is {output}")
+    say(f"{len(found)} detections; the picture is {output}")
     if arguments.display_prototypes or arguments.display_lincomb:
         from yolact.engine.display import explain_image
 
@@ -31,7 +32,8 @@ def draw_image(arguments: Namespace, predictor: Predictor) -> None:
             prototypes=arguments.display_prototypes,
             lincomb=3 * arguments.display_lincomb,
         )
-        print("\n".join(map(str, written)))
+        for path in written:
+            say(path)
 
 
 def draw_folder(arguments: Namespace, predictor: Predictor) -> None:
@@ -42,7 +44,7 @@ def draw_folder(arguments: Namespace, predictor: Predictor) -> None:
     written = predict_folder(
         predictor, source, output, progress=not arguments.no_bar, **drawing(arguments)
     )
-    print(f"{len(written)} pictures in {output}")
+    say(f"{len(written)} pictures in {output}")
 
 
 def draw_data_set(arguments: Namespace, predictor: Predictor) -> None:
@@ -59,7 +61,7 @@ def draw_data_set(arguments: Namespace, predictor: Predictor) -> None:
         progress=not arguments.no_bar,
         **drawing(arguments),
     )
-    print(f"{len(written)} pictures in {arguments.display_folder}")
+    say(f"{len(written)} pictures in {arguments.display_folder}")
 
 
 def draw_video(arguments: Namespace, predictor: Predictor) -> None:
@@ -75,7 +77,7 @@ def draw_video(arguments: Namespace, predictor: Predictor) -> None:
         progress=not arguments.no_bar,
         **drawing(arguments),
     )
-    print(f"{frames} frames{f' in {output}' if output else ''}")
+    say(f"{frames} frames{f' in {output}' if output else ''}")
 
 
 def time_stages(arguments: Namespace, opened: Opened) -> None:
@@ -87,7 +89,7 @@ def time_stages(arguments: Namespace, opened: Opened) -> None:
     print(result.table())
     kept = keep_times(result, opened.weights) if as_trained(arguments) else None
     if kept is not None:
-        print(f"times in {kept}")
+        say(f"times in {kept}")
 
 
 def evaluate_model(arguments: Namespace, opened: Opened) -> None:
@@ -112,9 +114,9 @@ def evaluate_model(arguments: Namespace, opened: Opened) -> None:
     )
     print_table(arguments, result, predictor.cfg.num_classes)
     if records is not None:
-        print(f"per-image records in {records}")
+        say(f"per-image records in {records}")
     if files is not None:
-        print(f"detections in {files[0]} and {files[1]}")
+        say(f"detections in {files[0]} and {files[1]}")
 
 
 def evaluate_stored(arguments: Namespace) -> None:

@@ -3,11 +3,11 @@ trained. Imports no torch."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from data.resolve import ConfigError
+from yolact.cli import say
 from yolact.files import write_whole
 from yolact.study.arms import PlannedRun, init_run
 from yolact.study.folder.kept import kept_study
@@ -119,4 +119,4 @@ def _change(old: Any, new: Any) -> str:
 
 
 def _complain(text: str) -> None:
-    print(f"error: {text}", file=sys.stderr)
+    say(f"error: {text}", error=True)
