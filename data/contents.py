@@ -67,9 +67,7 @@ def foreign(data: bytes) -> Problem | None:
 def parse_json(path: str | Path, what: str, *, if_absent: str = "check the path") -> Any:
     """What a JSON file holds. ProblemError names the file as `what`, the position of a mistake and
     the fix (if_absent: of a missing file)."""
-    data = read_bytes(path, what, if_absent=if_absent)
-    where = f"{what} {path}"
-    text = _text(data, where)
+    text, where = read_text(path, what, if_absent=if_absent), f"{what} {path}"
     if not text.strip():
         raise ProblemError(Problem("is empty", where, "copy it again"))
     try:
@@ -90,7 +88,10 @@ def parse_json(path: str | Path, what: str, *, if_absent: str = "check the path"
     raise ProblemError(problem)
 
 
-def _text(data: bytes, where: str) -> str:
+def read_text(path: str | Path, what: str, *, if_absent: str = "check the path") -> str:
+    """The UTF-8 text in a file. ProblemError as of read_bytes(), and where it holds something
+    else."""
+    data, where = read_bytes(path, what, if_absent=if_absent), f"{what} {path}"
     known = foreign(data)
     if known is not None:
         raise ProblemError(known.at(where))

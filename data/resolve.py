@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data import config as user
+from data.contents import read_text
 from data.messages import brief, first_line, reason
 from data.schema import Config
 from data.settings import (
@@ -32,6 +33,7 @@ from data.settings import (
 )
 from data.yaml_text import read_yaml, write_yaml
 from layers.names import unknown_name
+from layers.problems import ProblemError
 
 RUN_CONFIG = "config.yaml"  # in a run's folder: what it was trained with
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
@@ -149,8 +151,10 @@ def _named(name: str) -> dict[str, Any]:
 
 def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one
+        content = read_yaml(read_text(path, "config file"))
+    except ProblemError as error:  # it names the file
+        raise ConfigError(str(error)) from None
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(

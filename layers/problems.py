@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 LONGEST = 1500  # characters of a message
+# classes of characters that turn the direction of those behind them
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = 6
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
@@ -36,8 +38,12 @@ def printable(text: str, most: int = LONGEST) -> str:
 
 def is_line(text: str) -> bool:
     """Whether a text may stand in a line of a table: no line breaks, no control characters, no
-    halves of characters."""
-    return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
+    marks that turn the direction, no halves of characters."""
+    return text.isprintable() or not any(
+        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(c) in _TURNS
+        for c in text
+    )
 
 
 def few(items: Sequence[Any], most: int = 3) -> str:

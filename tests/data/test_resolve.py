@@ -117,7 +117,8 @@ def test_loss_examples_load_with_names_checked(path):
             "base: yolact_small\nname: !!python/object/apply:os.system [echo]",
             "could not determine a constructor",
         ),
-        ("", "found nothing"),
+        ("", "is empty (0 bytes)"),
+        ("# nothing", "found nothing"),
         ("- 1", "found list"),
         ("train: {lr: 1}", "without `base: NAME`"),
     ],
@@ -618,3 +619,16 @@ def test_aliases_cannot_write_more_than_a_config_holds():
     with pytest.raises(ValueError, match="alias .* inside of what it names"):
         read_yaml("a: &a [1, *a]")
     assert read_yaml("") is None
+
+
+def test_a_file_that_is_no_config_is_named_as_what_it_is(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(ConfigError, match="is a Git LFS pointer.*: run git lfs pull"):
+        load_config(path)
+    path.write_text("<!DOCTYPE html><html>")
+    with pytest.raises(ConfigError, match="is a web page"):
+        load_config(path)
+    path.write_bytes(b"base: \xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"is not text \(byte 6\)"):
+        load_config(path)

@@ -1,6 +1,8 @@
 import pickle
 
-from layers.problems import Problem, ProblemError
+import pytest
+
+from layers.problems import Problem, ProblemError, is_line, printable
 
 NAME = "screws v1. final: new"
 
@@ -28,3 +30,20 @@ def test_an_error_carries_its_problems_between_processes():
     error = pickle.loads(pickle.dumps(ProblemError(first, second)))
     assert error.problems == (first, second)
     assert str(error) == "b a: c; d" and isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize("mark", ["\n", "\x1b[2J", "\x07", "\u2028", "\ud800", "\u202e", "\u2066"])
+def test_no_line_holds_what_moves_a_terminal(mark):
+    assert not is_line(f"a{mark}b")
+    assert printable(f"a{mark}b").isprintable() and printable(f"a{mark}b").isascii()
+
+
+def test_words_of_every_language_are_lines():
+    for text in ("bouée", "浮标", "عوامة", "می\u200cخواهم", "a b"):
+        assert is_line(text)
+    assert printable("bouée 浮标") == "bouée 浮标"
+
+
+def test_messages_have_an_end():
+    told = printable("\x1b" * 80_000)
+    assert len(told) < 10_000 and " ... " in told

@@ -53,3 +53,13 @@ def test_module_form_and_version():
         [sys.executable, "-m", "yolact", "--version"], cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, f"{yolact.__version__}\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_wrong_flag_is_one_line_that_a_terminal_may_get(name, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        console([name, "--nosuch\x1b[2J\n"])
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1 and told.startswith("error: ")
+    assert told.rstrip("\n").isprintable()
+    assert "--nosuch\\x1b[2J" in told or "are required" in told or "choose from" in told

@@ -24,11 +24,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from data.contents import read_text
 from data.messages import brief, reason
 from data.resolve import ConfigError
 from data.schema import Positive, PositiveInt, Section
 from data.yaml_text import read_yaml, write_yaml
 from layers.names import did_you_mean
+from layers.problems import ProblemError
 from yolact.study.folder.layout import study_file
 from yolact.study.sections import (
     MOST_ARMS,
@@ -240,11 +242,10 @@ def load_study(path: str | Path) -> Study:
     if path.is_dir():
         path = study_file(path)
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such study file; those that come along are in configs/sweeps"
-        ) from None
+        if_absent = "check the path; those that come along are in configs/sweeps"
+        content = read_yaml(read_text(path, "study file", if_absent=if_absent))
+    except ProblemError as error:  # it names the file
+        raise ConfigError(str(error)) from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(content, dict):

@@ -83,3 +83,14 @@ def test_requests_belong_to_a_copy(capsys):
     with pytest.raises(SystemExit, match="2"):
         program(["nuclei", "--clear_crowd"])
     assert "--clear_crowd changes a copy: give --write" in capsys.readouterr().err
+
+
+def test_changes_stand_anywhere(tmp_path, capsys):
+    for split in ("train", "val"):
+        write_set(tmp_path / split)
+    words = ["quickstart", "--fast", f"data.root={tmp_path}", "data.class_names=[thing]"]
+    for split in ("train", "val"):
+        words.append(f"data.{split}_images={split}/images")
+        words.append(f"data.{split}_annotations={split}/annotations.json")
+    assert program(words) == 0
+    assert "0 errors" in capsys.readouterr().out
