@@ -68,7 +68,7 @@ def _alike(everywhere: list, key: Any, rng: random.Random) -> None:
     scale = rng.random() < 0.5
     for holder, other in everywhere:
         if other == key and isinstance(holder, dict):
-            number = isinstance(holder[key], (int, float))
+            number = isinstance(holder[key], (int, float)) and abs(holder[key]) < 1e300
             holder[key] = holder[key] * factor if scale and number else copy.deepcopy(value)
 
 

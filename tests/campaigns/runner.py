@@ -94,14 +94,16 @@ def _batch(run: Callable[[int], tuple[str, str]], cases: range, limit: float) ->
 
 def _work(run: Callable[[int], tuple[str, str]], cases: range, writer: int) -> None:
     """The forked process: an outcome a line into the pipe."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)  # what C code says
-    for case in cases:
-        begun = time.monotonic()
-        verdict, said = run(case)
-        outcome = Outcome(case, verdict, said[:500], round(time.monotonic() - begun, 3))
-        os.write(writer, json.dumps(asdict(outcome)).encode() + b"\n")
-    os._exit(0)
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)  # what C code says
+        for case in cases:
+            begun = time.monotonic()
+            verdict, said = run(case)
+            outcome = Outcome(case, verdict, said[:500], round(time.monotonic() - begun, 3))
+            os.write(writer, json.dumps(asdict(outcome)).encode() + b"\n")
+    finally:  # it must not unwind what the other process still needs
+        os._exit(0)
 
 
 def account(
