@@ -1,32 +1,19 @@
-"""The data doors under thousands of damaged files: annotations, results and pictures.
-
-    python -m tests.campaigns.data_files                            # 2,000 mutations a door
-    python -m tests.campaigns.data_files --door check --count 200 --seed 1
-
-Every mutation follows from (door, seed, number) alone. A door must end with exit 0, 1 or 2 and one
-line that says what is wrong: no traceback, no hang, no signal. Exit 1 where one did not.
-"""
+"""Annotations, results and pictures that are damaged, at the programs that read them."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import random
 import shutil
-import tempfile
-import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from data.resolve import dump_yaml
 from tests.campaigns.mutations import damage_picture, mutated_text
-from tests.campaigns.runner import account, campaign, judged
+from tests.campaigns.runner import judged
 from yolact.testing import tiny
 
-COUNT, LIMIT = 2_000, 60.0  # mutations of a door; seconds of one
 SPLITS, INSTANCES = ("train", "val"), 120
 
 
@@ -172,39 +159,3 @@ def pictures(files: Files, here: Path, rng: random.Random) -> Callable[[], int]:
 
 
 DOORS = {door.__name__: door for door in (check, train, compare, evaluate, pictures)}
-
-
-def run_case(files: Files, door: str, seed: int, case: int) -> tuple[str, str]:
-    with tempfile.TemporaryDirectory(dir=files.root) as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = DOORS[door](files, Path(folder), random.Random(f"{door} {seed} {case}"))
-        return judged(program)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--door", nargs="+", choices=DOORS, default=[*DOORS])
-    parser.add_argument("--count", type=int, default=COUNT)
-    parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    logging.disable()
-    failed = False
-    with tempfile.TemporaryDirectory(prefix="campaign-") as root:
-        files = Files(Path(root))
-        files.train()
-        for door in arguments.door:
-            begun = time.monotonic()
-            cases = range(arguments.first, arguments.first + arguments.count)
-            run = partial(run_case, files, door, arguments.seed)
-            counts, bad = account(campaign(run, cases, LIMIT), progress=True)
-            shown = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-            print(f"{door}: {shown} ({time.monotonic() - begun:.0f} s)", flush=True)
-            failed |= bool(bad)
-    return int(failed)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

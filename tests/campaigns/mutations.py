@@ -87,6 +87,7 @@ def _near(value: Any, rng: random.Random) -> Any:
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, (int, float)):
+        value = value if abs(value) < 1e300 else 1e300  # more overflows below
         return rng.choice((str(value), value * 1.5, -value, value * 10**6, [value], value + 0.25))
     if isinstance(value, list):
         flat = [v for part in value for v in (part if isinstance(part, list) else [part])]

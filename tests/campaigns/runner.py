@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import select
 import signal
 import sys
@@ -14,15 +15,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 UNFORESEEN = 70  # as yolact.cli has it
 GOOD = ("accepted", "told")
+VERDICTS = ("told", "accepted", "untold", "traceback", "hang", "crash", "silent")
+# by the files of a campaign, a folder of its own and a random generator: what a door does
+Door = Callable[[Any, Path, random.Random], Callable[[], int]]
+
+
+class Silent(AssertionError):
+    """What was damaged was read as something else, and nothing said so."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended. verdict: 'accepted' (exit 0), 'told' (exit 1 or 2 with a message of one
-    line), 'untold' (another message), 'traceback', 'hang' or 'crash'; said: the message."""
+    """How a case ended.
+
+    verdict  'accepted' (exit 0), 'told' (exit 1 or 2 with a message of one line), 'untold' (another
+             message), 'traceback', 'hang', 'crash', or 'silent' (read as something else)
+    said     the message
+    """
 
     case: int
     verdict: str
@@ -38,6 +52,8 @@ def judged(program: Callable[[], int]) -> tuple[str, str]:
             code = program()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 2
+        except Silent as error:
+            return "silent", str(error)
         except BaseException as error:  # what a user would see as a traceback
             return "traceback", f"{type(error).__name__}: {error}"
     lines = err.getvalue().strip().splitlines()
