@@ -387,13 +387,19 @@ def reliability(report: Report) -> bytes | None:
 def curves(report: Report) -> bytes | None:
     """Losses of all arms: means over seeds, smoothed, and the range of the seeds. Mask losses are
     in units of their own, so each is divided by its first value; box and class loss are the same
-    for all arms, and so is the AP of the validations."""
-    data = {arm.label: _arm_curves(arm) for arm in report.arms if arm.runs}
+    for all arms, and so is the AP of the validations. The last panel has its difference to the
+    baseline at the same seeds."""
+    lines = {arm.label: _arm_lines(arm) for arm in report.arms if arm.runs}
+    data = {label: _over_seeds(by_seed) for label, by_seed in lines.items()}
+    for label, by_seed in lines.items():
+        if label != report.baseline:
+            data[label] |= _gain(by_seed, lines.get(report.baseline, {}))
     panels = [
         ("mask", "mask loss / its first value"),
         ("box", "box loss"),
         ("class", "class loss"),
         ("ap", "mask AP at validations"),
+        ("gain", f"its difference to {short(report.baseline)}"),
     ]
     panels = [
         (key, title)
@@ -421,15 +427,17 @@ def curves(report: Report) -> bytes | None:
                 color=colour,
                 linestyle=dashes,
                 linewidth=1.5,
-                marker="o" if key == "ap" else None,
+                marker="o" if key in ("ap", "gain") else None,
                 markersize=3,
             )
         panel.set(
             title=title,
             xlabel="images seen" if len(batches) > 1 else "iteration",
-            yscale="linear" if key == "ap" else "log",
+            yscale="linear" if key in ("ap", "gain") else "log",
         )
-        if key != "ap":
+        if key == "gain":
+            panel.axhline(0, color=BLACK, linewidth=0.8)
+        elif key != "ap":
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             panel.yaxis.set_minor_formatter(NullFormatter())
@@ -446,19 +454,39 @@ def curves(report: Report) -> bytes | None:
     return png(figure)
 
 
-def _arm_curves(arm: ArmReport) -> dict[str, tuple[np.ndarray, ...]]:
-    """{curve: (steps, mean over seeds, lowest, highest)} of one arm."""
-    runs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for run in arm.runs.values():
-        lines_of = _run_curves(run.folder, run.config.train.iterations)
-        for key, (steps, values) in lines_of.items():
-            runs.setdefault(key, []).append((steps, values))
+Line = tuple[np.ndarray, np.ndarray]  # (steps, values)
+
+
+def _arm_lines(arm: ArmReport) -> dict[int, dict[str, Line]]:
+    """{seed: {curve: line}} of one arm."""
+    return {
+        seed: _run_curves(run.folder, run.config.train.iterations)
+        for seed, run in sorted(arm.runs.items())
+    }
+
+
+def _over_seeds(by_seed: Mapping[int, Mapping[str, Line]]) -> dict[str, tuple[np.ndarray, ...]]:
+    """{curve: (steps, mean over seeds, lowest, highest)}."""
     found: dict[str, tuple[np.ndarray, ...]] = {}
-    for key, lines in runs.items():
+    for key in dict.fromkeys(key for lines in by_seed.values() for key in lines):
+        lines = [lines[key] for lines in by_seed.values() if key in lines]
         steps = lines[0][0]
         values = np.stack([np.interp(steps, *line) for line in lines])
         found[key] = (steps, values.mean(0), values.min(0), values.max(0))
     return found
+
+
+def _gain(
+    arm: Mapping[int, Mapping[str, Line]], base: Mapping[int, Mapping[str, Line]]
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """{"gain": AP of the validations less the baseline's at the same seed}; empty where they were
+    not made at the same steps."""
+    gains: dict[int, dict[str, Line]] = {}
+    for seed, lines in arm.items():
+        pair = [found["ap"] for found in (lines, base.get(seed, {})) if "ap" in found]
+        if len(pair) == 2 and np.array_equal(pair[0][0], pair[1][0]):
+            gains[seed] = {"gain": (pair[0][0], pair[0][1] - pair[1][1])}
+    return _over_seeds(gains)
 
 
 def _run_curves(folder: Path, iterations: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -292,3 +292,24 @@ def test_a_band_reaches_half_a_width_to_either_side():
     band = axes.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == (8, 12)
     figures.plt.close(axes.figure)
+
+
+def test_the_gain_is_the_difference_at_the_same_seed_and_step():
+    """Seed 0 gains 2 and 4, seed 1 loses 1 and gains 2; seed 2 is not the baseline's, and seed 3
+    was validated at other steps."""
+    steps = np.array([100.0, 200.0])
+
+    def lines(*by_seed):
+        return {seed: {"ap": (at, np.array(ap))} for seed, at, ap in by_seed}
+
+    base = lines((0, steps, [10.0, 20.0]), (1, steps, [11.0, 22.0]), (3, steps, [9.0, 9.0]))
+    arm = lines(
+        (0, steps, [12.0, 24.0]),
+        (1, steps, [10.0, 24.0]),
+        (2, steps, [90.0, 90.0]),
+        (3, steps / 2, [90.0, 90.0]),
+    )
+    at, mean, low, high = figures._gain(arm, base)["gain"]
+    assert at.tolist() == [100, 200] and mean.tolist() == [0.5, 3]
+    assert low.tolist() == [-1, 2] and high.tolist() == [2, 4]
+    assert figures._gain(arm, {}) == {} == figures._gain({5: {}}, base)
