@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -117,7 +118,7 @@ def scale_up(annotation: dict[str, Any], size: Size, scale: Scale) -> None:
     height, width = (side / _WHOLE[scale] for side in size)
 
     def in_pixels(values: list[float]) -> list[float]:
-        return [value * (height if place % 2 else width) for place, value in enumerate(values)]
+        return [_times(value, height if place % 2 else width) for place, value in enumerate(values)]
 
     box, polygons = annotation.get("bbox"), annotation.get("segmentation")
     if isinstance(box, list) and _are_numbers(box):
@@ -129,7 +130,15 @@ def scale_up(annotation: dict[str, Any], size: Size, scale: Scale) -> None:
         ]
     area = annotation.get("area")
     if isinstance(area, (int, float)):
-        annotation["area"] = area * width * height
+        annotation["area"] = _times(area, width * height)
+
+
+def _times(value: float, factor: float) -> float:
+    """The product; a whole number of hundreds of digits counts as infinite."""
+    try:
+        return value * factor
+    except OverflowError:
+        return math.inf
 
 
 def _mend_flag(item: Item, clear: bool, notes: Notes) -> None:

@@ -94,6 +94,25 @@ def check(files: Files, here: Path, rng: random.Random) -> Callable[[], int]:
     return partial(program, [str(files.config), *words, *["--fast"] * (rng.random() < 0.5)])
 
 
+def mend(files: Files, here: Path, rng: random.Random) -> Callable[[], int]:
+    """check_data.py --write of mutated annotations; a copy that is written holds no flaw."""
+    from data.annotations import read_coco, sort_content
+    from yolact.commands.check_data import program
+
+    split, out = rng.choice(SPLITS), here / "out.json"
+    (here / "a.json").write_bytes(mutated_text(files.annotations[split], rng))
+    words = ["--annotations", str(here / "a.json"), "--images", str(files.data / split), "--fast"]
+    words += rng.choice([[], ["--clear_crowd"], ["--drop_missing"], ["--scale", "percent"]])
+
+    def written() -> int:
+        code = program([*words, "--write", str(out)])
+        flaws = sort_content(read_coco(out)).flaws if out.exists() else []
+        assert not flaws, flaws[0].problem
+        return code
+
+    return written
+
+
 def train(files: Files, here: Path, rng: random.Random) -> Callable[[], int]:
     """train.py on mutated annotations, one step and a validation."""
     from yolact.commands.train import program
@@ -158,4 +177,4 @@ def pictures(files: Files, here: Path, rng: random.Random) -> Callable[[], int]:
     return partial(check_program, [str(files.config), *words])
 
 
-DOORS = {door.__name__: door for door in (check, train, compare, evaluate, pictures)}
+DOORS = {door.__name__: door for door in (check, mend, train, compare, evaluate, pictures)}

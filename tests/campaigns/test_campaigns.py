@@ -26,6 +26,10 @@ def test_damaged_files_are_told_in_one_line_or_accepted(door, capsys, monkeypatc
     assert int(found["told"]) >= SMALL[door] // 4
 
 
+def test_mended_copies_hold_no_flaw(capsys, monkeypatch):
+    assert int(row("mend", 12, capsys, monkeypatch)["accepted"]) >= 6
+
+
 def test_the_campaign_notices_what_is_read_wrongly(capsys, monkeypatch):
     monkeypatch.setattr("yolact.weights_file._check_content", lambda path: None)
     assert int(row("checkpoint_bytes", 8, capsys, monkeypatch, expected=1)["silent"])

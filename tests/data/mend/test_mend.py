@@ -79,6 +79,12 @@ def test_shares_of_an_image_cannot_be_used_unasked(tmp_path):
         mended(tmp_path, content)
 
 
+def test_numbers_of_hundreds_of_digits_are_no_coordinates(tmp_path):
+    content = made(annotation(1), annotation(2, segmentation=[[10**400, 1, 2, 3, 4, 5]]))
+    copy, _ = mended(tmp_path, content, Wishes(scale="percent"))
+    assert [a["id"] for a in copy["annotations"]] == [1]
+
+
 def test_crowd_flags(tmp_path):
     content = made(annotation(1, iscrowd="0"), annotation(2, iscrowd=1, bbox=[9, 9, 20, 20]))
     copy, lines = mended(tmp_path / "kept", content)
