@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.annotations import Id, read_table
-from data.images import read_annotated
-from data.transforms import EvalTransform, Patch, TrainTransform, View, Viewport, render_masks
+from data.draws import Viewport
+from data.images import read_reduced
+from data.transforms import EvalTransform, Patch, TrainTransform, View, render_masks
 from layers.problems import DataWarning, few
 from layers.targets import ExtraKey, Targets
 
@@ -95,9 +96,13 @@ class CocoDataset(Dataset):
 
     def load_image(self, index: int) -> np.ndarray:
         """(h,w,3) uint8 RGB, turned as its EXIF orientation says: see data/images.py."""
+        return self._read(index, 1)[0]
+
+    def _read(self, index: int, times: int) -> tuple[np.ndarray, int]:
+        """The image, read up to `times` times smaller, and how many times smaller it is."""
         height, width = self.table.size(index)
-        image = read_annotated(self.path(index), (height, width))
-        if image.shape[:2] != (height, width):
+        image, times = read_reduced(self.path(index), (height, width), times)
+        if times == 1 and image.shape[:2] != (height, width):
             swapped = (
                 "; they are swapped: the annotations were made on a turned image, or the JSON is "
                 "wrong"
@@ -109,7 +114,7 @@ class CocoDataset(Dataset):
                 f"{self.annotation_file} says {width}x{height}{swapped}: correct width and height "
                 "there, or put the image back that was annotated"
             )
-        return image
+        return image, times
 
     def patches(self, rows: list[int], height: int, width: int) -> list[Patch]:
         """Masks of the given rows of the table, rasterised in an image of height x width by
@@ -126,10 +131,9 @@ class CocoDataset(Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a data set of {len(self)}")
         index %= len(self)
-        image = self.load_image(index)
-        height, width = image.shape[:2]
+        height, width = self.table.size(index)
         rows = np.array(self.table.rows(index), np.int64)
-        view = self._view(image, torch.from_numpy(self.table.boxes[rows]), epoch, index)
+        view = self._view(torch.from_numpy(self.table.boxes[rows]), epoch, index)
         kept = rows[view.kept.numpy()]
         targets = Targets(
             boxes=view.boxes / view.boxes.new_tensor([view.size[1], view.size[0]] * 2),
@@ -145,21 +149,20 @@ class CocoDataset(Dataset):
             )
         return Sample(view.image, targets, self.table.image_ids[index], (height, width), index)
 
-    def _view(self, image: np.ndarray, boxes: Tensor, epoch: int, index: int) -> View:
-        if self.transform is None:
-            height, width = image.shape[:2]
-            pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-            return View(
-                pixels,
-                boxes,
-                torch.arange(len(boxes)),
-                Viewport.of(height, width).as_subclass(Tensor),
-                (height, width),
-            )
-        if isinstance(self.transform, EvalTransform):
+    def _view(self, boxes: Tensor, epoch: int, index: int) -> View:
+        if isinstance(self.transform, TrainTransform):
+            height, width = self.table.size(index)
+            with _own_randomness(self.seed, epoch, index), _one_thread():
+                drawn = self.transform.draw(height, width, boxes)
+                image, times = self._read(index, self.transform.reduction(drawn))
+                return self.transform.render(image, drawn, times)
+        image = self.load_image(index)
+        if self.transform is not None:
             return self.transform.view(image, boxes)
-        with _own_randomness(self.seed, epoch, index), _one_thread():
-            return self.transform(image, boxes)
+        height, width = image.shape[:2]
+        pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        whole = Viewport(0, 0, height, width)
+        return View(pixels, boxes, torch.arange(len(boxes)), whole, (height, width))
 
 
 @contextlib.contextmanager

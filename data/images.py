@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import tempfile
 import threading
 import warnings
@@ -32,7 +31,7 @@ _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*")
 # pictures of floating-point values: Radiance, PFM, OpenEXR
 _FLOATING = (b"#?RADIANCE", b"#?RGBE", b"PF\n", b"Pf\n", b"\x76\x2f\x31\x01")
-_GAP = re.compile(rb"\0{48}")  # zeros in a row that no photograph holds in its scan
+_GAP = bytes(48)  # zeros in a row that no photograph holds in its scan
 _ORIENTATION = 0x0112  # the tag in EXIF
 # EXIF orientation -> what brings the stored pixels upright
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -45,6 +44,13 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: np.rot90,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that swap height and width
+# what OpenCV adds to its flags for a smaller picture (of IMREAD_REDUCED_*, without their colour)
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 _STDERR = threading.Lock()
 
 
@@ -69,10 +75,33 @@ def read_annotated(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """(h,w,3) uint8 RGB of a picture whose annotations are of an image of size (height, width):
     turned as its EXIF orientation says, or as stored where only that has the size. ProblemError as
     of read_image(); the result may have another size, if neither has this one."""
-    data = read_bytes(path, "image", if_absent=_ABSENT)
-    image = decode_image(data, f"image {path}")
-    turned = upright(image, orientation(data))
-    return image if turned.shape[:2] != size and image.shape[:2] == size else turned
+    return read_reduced(path, size, 1)[0]
+
+
+def read_reduced(path: str | Path, size: tuple[int, int], times: int) -> tuple[np.ndarray, int]:
+    """read_annotated(), and how many times smaller it is: `times` (8, 4, 2 or 1) for a JPEG of that
+    size, whose decoder then computes fewer pixels; else 1.
+
+    A side of n pixels comes as ceil(n / times). Each pixel is about the mean of the times x times
+    that it stands for.
+    """
+    data, where = read_bytes(path, "image", if_absent=_ABSENT), f"image {path}"
+    turn = orientation(data)
+    if times > 1 and not _can_shrink(data, turn, size, times):
+        times = 1
+    image = decode_image(data, where, times)
+    turned = upright(image, turn)
+    expected = tuple(-(-side // times) for side in size)
+    as_stored = turned.shape[:2] != expected and image.shape[:2] == expected
+    return image if as_stored else turned, times
+
+
+def _can_shrink(data: bytes, turn: int, size: tuple[int, int], times: int) -> bool:
+    """Whether a JPEG of this size can be decoded `times` smaller so that its pixels lie on a grid
+    that begins at the upper left, turned as it is."""
+    if not data.startswith(_JPEG) or (turn != 1 and any(side % times for side in size)):
+        return False
+    return size in header_sizes(io.BytesIO(data))
 
 
 def orientation(data: bytes) -> int:
@@ -87,13 +116,15 @@ def orientation(data: bytes) -> int:
     return found if found in _UPRIGHT else 1
 
 
-def header_sizes(path: str | Path) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """(height, width) of a picture as stored, and turned as its EXIF orientation says, from its
-    header alone; (None, None) where that cannot be read."""
+def header_sizes(
+    source: str | Path | io.BytesIO,
+) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """(height, width) of a picture as stored, and turned as its EXIF orientation says, from the
+    header of its file or bytes alone; (None, None) where that cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as header:
+            with Image.open(source) as header:
                 width, height = header.size
                 turn = header.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow raises whatever broken data led to
@@ -116,12 +147,13 @@ def is_dim(image: np.ndarray, data: bytes) -> bool:
     return raw is not None and raw.dtype == np.uint16
 
 
-def decode_image(data: bytes, where: str) -> np.ndarray:
-    """read_image() of a file's bytes; where: what messages call it."""
+def decode_image(data: bytes, where: str, times: int = 1) -> np.ndarray:
+    """read_image() of a file's bytes; where: what messages call it; times: a JPEG is decoded so
+    many times smaller, see read_reduced()."""
     problem = foreign(data) or _content_problem(data)
     if problem is not None:
         raise ProblemError(problem.at(where))
-    image, complaint = _decoded(data)
+    image, complaint = _decoded(data, times)
     if complaint:
         fix = "copy or download it again"
         raise ProblemError(Problem(f"is damaged: {complaint}", where, fix))
@@ -144,12 +176,12 @@ def _content_problem(data: bytes) -> Problem | None:
     return None
 
 
-def _decoded(data: bytes) -> tuple[np.ndarray | None, str]:
+def _decoded(data: bytes, times: int) -> tuple[np.ndarray | None, str]:
     """The picture, and what libjpeg says of one that holds a hole: it fills holes in silence but
     for a line on stderr."""
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[times]
     scan = data.find(b"\xff\xda") if data.startswith(_JPEG) else -1
-    if scan < 0 or _GAP.search(data, scan) is None:
+    if scan < 0 or data.find(_GAP, scan) < 0:
         return _opencv(data, flags), ""
     with _STDERR, tempfile.TemporaryFile() as said:
         kept = os.dup(2)

@@ -38,7 +38,13 @@ from layers.problems import ProblemError
 RUN_CONFIG = "config.yaml"  # in a run's folder: what it was trained with
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
 # settings that are newer than runs that are kept: those are found by the hash in their names
-ADDED = ("eval.masks", "loss.mask_target", "loss.mask_stride")
+ADDED = (
+    "augment.photometric_at",
+    "augment.reduced_decode",
+    "eval.masks",
+    "loss.mask_target",
+    "loss.mask_stride",
+)
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
 
 

@@ -267,6 +267,11 @@ class AugmentConfig(Section):
     photometric: bool = Field(
         True, description="random brightness, contrast, saturation, hue and channel order"
     )
+    photometric_at: Literal["image", "network"] = Field(
+        "image",
+        description="where colours change: on the whole picture, as published, or after the resize "
+        "to network size, which costs the same for any camera",
+    )
     zoom_out: bool = Field(
         True, description="half of the images are shrunk onto a mean-coloured canvas"
     )
@@ -277,6 +282,11 @@ class AugmentConfig(Section):
     flip: bool = Field(True, description="horizontal flip with probability 0.5")
     antialias: bool = Field(
         False, description="antialias when resizing; false as the published models"
+    )
+    reduced_decode: bool = Field(
+        False,
+        description="training reads a JPEG at 1/2, 1/4 or 1/8 where its view stays at least as "
+        "large as the network's input; edges of the view move by less than an input pixel",
     )
     min_box_side: NonNegative = Field(
         1.0, description="boxes thinner than this many input pixels after augmentation are dropped"

@@ -1,10 +1,11 @@
 """From an image as stored to the network's input: YOLACT's augmentation for training, one resize
 for evaluation.
 
-torchvision.transforms.v2 moves the image and the boxes. Masks do not travel through it: a zoom-out
-would write 16 times the pixels of up to several hundred masks, to throw nearly all of them away in
-the crop and the resize that follow. A Viewport travels in their place, and says at the end which
-part of the image is in view; each mask is then sampled once, at its final size, inside its box.
+What happens to an image is drawn first, see data/draws.py. A Viewport says which part of it comes
+into view. A zoom-out would write 16 times the pixels of the image and of up to several hundred
+masks, to throw nearly all of them away in the crop and the resize that follow. So only what the
+resize reads is computed of the image, and each mask is sampled once, at its final size, inside its
+box.
 """
 
 from __future__ import annotations
@@ -16,49 +17,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
 
+from data.colours import Colours
+from data.draws import Drawn, Viewport, draw_augmentation
 from data.schema import Config
 
 # RGB; the canvas of the zoom-out for models that subtract no mean (DarkNet)
 PUBLISHED_MEAN = (123.68, 116.78, 103.94)
-
-
-class Viewport(tv_tensors.TVTensor):
-    """(5,) int64: top, left, height, width of the view in pixels of the original image, and 1 where
-    it is mirrored.
-
-    The view may reach outside the image. Padding, cropping and flipping move it; resizing leaves it
-    alone. Padding must come before cropping, as here: a view that is enlarged again after a crop
-    would show what the crop cut away.
-    """
-
-    @classmethod
-    def of(cls, height: int, width: int) -> Viewport:
-        return torch.tensor([0, 0, height, width, 0]).as_subclass(cls)
-
-
-@v2.functional.register_kernel(v2.functional.crop, Viewport)
-def _crop_viewport(view: Viewport, top: int, left: int, height: int, width: int) -> Viewport:
-    y, x, _, old_width, mirrored = view.tolist()
-    x += old_width - left - width if mirrored else left
-    return torch.tensor([y + top, x, height, width, mirrored]).as_subclass(Viewport)
-
-
-@v2.functional.register_kernel(v2.functional.pad, Viewport)
-def _pad_viewport(
-    view: Viewport, padding: list[int], fill=None, padding_mode: str = "constant"
-) -> Viewport:
-    left, top, right, bottom = padding
-    _, _, height, width, _ = view.tolist()
-    return _crop_viewport(view, -top, -left, height + top + bottom, width + left + right)
-
-
-@v2.functional.register_kernel(v2.functional.horizontal_flip, Viewport)
-def _flip_viewport(view: Viewport) -> Viewport:
-    y, x, height, width, mirrored = view.tolist()
-    return torch.tensor([y, x, height, width, 1 - mirrored]).as_subclass(Viewport)
+REDUCTIONS = (8, 4, 2)  # by which a JPEG may be decoded smaller
+SPARSE = 3  # from this reduction on, a resize skips so much that what it reads is picked out
 
 
 @dataclass
@@ -66,13 +34,13 @@ class View:
     """What a transform makes of an image and its M boxes.
 
     image (3,S,S); boxes (M',4) float32 XYXY in input pixels, inside the image; kept (M',) int64,
-    which of the M they are; viewport (5,) int64, see Viewport; size (h, w) of the image.
+    which of the M they are; viewport: the part of the image in view; size (h, w) of the image.
     """
 
     image: Tensor
     boxes: Tensor
     kept: Tensor
-    viewport: Tensor
+    viewport: Viewport
     size: tuple[int, int]
 
 
@@ -86,41 +54,151 @@ class Patch:
     left: int
 
 
+def resized_view(
+    image: np.ndarray,
+    view: Viewport,
+    size: tuple[int, int],
+    *,
+    fill: np.ndarray,
+    antialias: bool,
+    colours: Colours | None = None,
+) -> Tensor:
+    """(3,S,S) uint8: the view of an image (h,w,3) uint8, distorted by `colours` and resized
+    bilinearly to `size`; `fill` (3,) where it reaches outside.
+
+    The bits are those of distorting, padding, cropping, mirroring and resizing the whole image.
+    Where that resize skips rows or columns, they are not computed.
+    """
+    height, width = size
+    rows = _read(view.height, height, antialias)
+    columns = _read(view.width, width, antialias)
+    seen = _canvas(image, view, rows, columns, fill, colours)
+    if len(rows) < view.height:
+        narrow = _resize(seen, (len(rows), width), antialias)
+        canvas = np.empty((view.height, width, 3), np.uint8)
+        canvas[rows] = narrow.permute(1, 2, 0).numpy()
+        seen = _planes(canvas)
+    return _resize(seen, size, antialias).contiguous()
+
+
+def _read(source: int, target: int, antialias: bool) -> np.ndarray:
+    """The positions out of `source` that a resize to `target` reads; all of them where that is
+    most, or where the resize does not go by rows first and columns next."""
+    # (torch does so in integers where the processor has AVX2; elsewhere in floats, all at once)
+    two_passes = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    if antialias or source < SPARSE * target or not two_passes:
+        return np.arange(source)
+    return np.unique(_taps(source, target, 0)[:2])
+
+
+def _canvas(
+    image: np.ndarray,
+    view: Viewport,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    fill: np.ndarray,
+    colours: Colours | None,
+) -> Tensor:
+    """(3, len(rows), view.width) uint8, with channels last in memory: those rows of the view. Only
+    `columns` are sure to be set."""
+    down, across = rows + view.top, columns + view.left
+    if view.mirrored:
+        across = view.left + view.width - 1 - columns
+    from_row, from_column = _held(down, image.shape[0]), _held(across, image.shape[1])
+    part = _picked(_picked(image, down[from_row], 0), across[from_column], 1)
+    if colours is not None:
+        distorted = np.empty(part.shape, np.uint8)
+        colours.apply(_planes(part), colours.grey(_planes(image)), _planes(distorted))
+        part = distorted
+    if part.shape[:2] == (len(rows), view.width):
+        return _planes(np.ascontiguousarray(part))
+    canvas = np.empty((len(rows), view.width, 3), np.uint8)
+    if part.shape[:2] != (len(rows), len(columns)):
+        canvas.reshape(len(rows), -1)[:] = np.tile(fill, view.width)
+    canvas[from_row][:, _index(columns[from_column])] = part
+    return _planes(canvas)
+
+
+def _planes(image: np.ndarray) -> Tensor:
+    """(h,w,3) as (3,h,w), without a copy."""
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def _held(places: np.ndarray, side: int) -> slice:
+    """Which of ascending or descending places lie in 0..side."""
+    found = np.flatnonzero((places >= 0) & (places < side))
+    return slice(found[0], found[-1] + 1) if found.size else slice(0, 0)
+
+
+def _index(places: np.ndarray) -> slice | np.ndarray:
+    """Places as a slice where they follow one another."""
+    if places.size and places[-1] - places[0] + 1 == places.size:
+        return slice(places[0], places[-1] + 1)
+    return places
+
+
+def _picked(image: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+    """image (h,w,3) at places of an axis, without a copy where they follow one another."""
+    index = _index(places)
+    if isinstance(index, slice):
+        return image[index] if axis == 0 else image[:, index]
+    return image.take(index, axis)
+
+
+def _resize(image: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
+    return tv.resize(image, list(size), antialias=antialias)
+
+
 class TrainTransform:
     """Photometric distortion, zoom-out, IoU crop, flip, resize: the order of SSD and YOLACT. Draws
-    from torch's default CPU generator."""
+    from torch's default CPU generator.
+
+    Everything is drawn before a pixel is touched, and the picture then comes to network size at
+    once. With augment.photometric_at=image every pixel is what the chain of torchvision's
+    transforms makes of the whole picture; with network the colours change after the resize.
+    """
 
     def __init__(self, cfg: Config) -> None:
-        augment, self.size = cfg.augment, cfg.model.max_size
+        self.augment, self.size = cfg.augment, cfg.model.max_size
         mean = cfg.model.pixel_mean if any(cfg.model.pixel_mean) else PUBLISHED_MEAN
-        self.photometric = v2.RandomPhotometricDistort() if augment.photometric else None
-        self.zoom_out = (
-            v2.RandomZoomOut([round(c) for c in mean], side_range=(1.0, augment.zoom_out_max))
-            if augment.zoom_out
-            else None
-        )
-        self.iou_crop = v2.RandomIoUCrop() if augment.iou_crop else None
-        self.flip = v2.RandomHorizontalFlip() if augment.flip else None
-        self.resize = v2.Resize((self.size, self.size), antialias=augment.antialias)
-        self.min_side = augment.min_box_side
+        self.fill = np.array([round(c) for c in mean], np.uint8)
 
     def __call__(self, image: np.ndarray, boxes: Tensor) -> View:
         """image (h,w,3) uint8 RGB, boxes (M,4) XYXY pixels -> a View with image (3,S,S) uint8."""
         height, width = image.shape[:2]
-        canvas = (height, width)
-        sample = (
-            tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
-            tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas),
-            Viewport.of(height, width),
+        return self.render(image, self.draw(height, width, boxes))
+
+    def draw(self, height: int, width: int, boxes: Tensor) -> Drawn:
+        """What happens to a picture of height x width with boxes (M,4) XYXY pixels."""
+        return draw_augmentation(self.augment, height, width, boxes)
+
+    def reduction(self, drawn: Drawn) -> int:
+        """By how much a picture may be reduced when it is read: 8, 4 or 2 where its view keeps at
+        least S pixels a side and augment.reduced_decode allows it, else 1."""
+        if not self.augment.reduced_decode:
+            return 1
+        sides = min(drawn.viewport.height, drawn.viewport.width)
+        return next((by for by in REDUCTIONS if (sides - 2 * by) // by >= self.size), 1)
+
+    def render(self, image: np.ndarray, drawn: Drawn, reduced: int = 1) -> View:
+        """The View of a draw. image (h,w,3) uint8 RGB, `reduced` times smaller than the picture
+        that was drawn for; the view's edges then fall on its pixels, see Drawn.on_grid()."""
+        size, colours = (self.size, self.size), drawn.colours
+        drawn = drawn.on_grid(reduced) if reduced > 1 else drawn
+        view = drawn.viewport
+        at_image = colours is not None and self.augment.photometric_at == "image"
+        pixels = resized_view(
+            image,
+            view.shrunk(reduced),
+            size,
+            fill=self.fill,
+            antialias=self.augment.antialias,
+            colours=colours if at_image else None,
         )
-        for step in (self.photometric, self.zoom_out, self.iou_crop, self.flip, self.resize):
-            # Without boxes, an IoU crop tries in vain some 240 times on average before it leaves
-            # the image alone.
-            if step is not None and not (step is self.iou_crop and len(boxes) == 0):
-                sample = step(*sample)
-        pixels, moved, viewport = (item.as_subclass(Tensor) for item in sample)
-        boxes, kept = inside(moved, self.size, self.size, self.min_side)
-        return View(pixels.contiguous(), boxes, kept, viewport, (self.size, self.size))
+        if colours is not None and not at_image:
+            colours.apply(pixels, colours.grey(pixels), pixels)
+        boxes, kept = inside(drawn.placed(*size), *size, self.augment.min_box_side)
+        return View(pixels, boxes, kept, view, size)
 
 
 class EvalTransform:
@@ -150,7 +228,7 @@ class EvalTransform:
             self(image),
             scaled,
             torch.arange(len(boxes)),
-            Viewport.of(height, width).as_subclass(Tensor),
+            Viewport(0, 0, height, width),
             (self.size, self.size),
         )
 
@@ -177,7 +255,7 @@ def inside(boxes: Tensor, height: int, width: int, min_side: float) -> tuple[Ten
     return boxes[kept], kept
 
 
-def render_masks(patches: list[Patch], viewport: Tensor, size: tuple[int, int]) -> Tensor:
+def render_masks(patches: list[Patch], viewport: Viewport, size: tuple[int, int]) -> Tensor:
     """(M,h,w) bool: the masks seen through the viewport, resized bilinearly to `size`
     (align_corners=False, no antialias), >= 0.5.
 
@@ -185,7 +263,7 @@ def render_masks(patches: list[Patch], viewport: Tensor, size: tuple[int, int]) 
     own window is computed. One half counts as foreground, as where the published pipeline resizes
     uint8 masks and rounds.
     """
-    top, left, view_height, view_width, mirrored = viewport.tolist()
+    top, left, view_height, view_width, mirrored = viewport
     height, width = size
     rows, columns = _taps(view_height, height, top), _taps(view_width, width, left)
     out = np.zeros((len(patches), height, width), bool)

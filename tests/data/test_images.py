@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.coco import CocoDataset
 from data.doctor.check import check_dataset
-from data.images import orientation, read_annotated, read_image, read_upright
+from data.images import orientation, read_annotated, read_image, read_reduced, read_upright
 from data.schema import DataConfig
 from layers.problems import DataWarning
 from tests.data.sets import COCO, image_entry, write_set
@@ -147,3 +147,26 @@ def test_prediction_warns_of_dim_16_bit_pictures(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_upright(tmp_path / "bright.png")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_turned_jpeg_is_reduced_only_where_its_grid_stays(tmp_path, turn):
+    """Sides of whole blocks: each pixel is about the mean of its block. Other sides: the grid of a
+    turned picture would begin at the wrong edge, so it is read in full."""
+    for side, exact in ((64, True), (60, False)):
+        tagged(tmp_path / "a.jpg", turn, (side, 48))
+        full = read_upright(tmp_path / "a.jpg")
+        small, times = read_reduced(tmp_path / "a.jpg", full.shape[:2], 8)
+        assert times == (8 if exact or turn == 1 else 1)
+        if exact:
+            height, width = full.shape[0] // 8, full.shape[1] // 8
+            means = full.reshape(height, 8, width, 8, 3).mean((1, 3))
+            assert small.shape == means.shape and np.abs(small - means).mean() <= 4
+
+
+def test_what_cannot_be_reduced_is_read_in_full(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    for name, size in (("a.png", (48, 64)), ("a.jpg", (48, 65)), ("a.jpg", (64, 48))):
+        cv2.imwrite(str(tmp_path / name), image)
+        read, times = read_reduced(tmp_path / name, size, 4)
+        assert times == 1 and read.shape == (48, 64, 3)

@@ -436,7 +436,8 @@ def test_a_newer_setting_changes_the_hash_only_where_it_is_not_its_default(key):
     base = load("yolact_small")
     one = getattr(base, section)
     default = type(one).model_fields[field].default
-    values = [default, *(v for v in get_args(type_of(key)) if v != default)]
+    choices = (False, True) if type_of(key) is bool else get_args(type_of(key))
+    values = [default, *(v for v in choices if v != default)]
     assert len(values) > 1
     hashes = [
         config_hash(base.model_copy(update={section: one.model_copy(update={field: value})}))

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,11 +9,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from data.coco import CocoDataset
+from data.colours import Colours
+from data.draws import Viewport
+from data.images import read_reduced
 from data.schema import AugmentConfig, Config, ModelConfig
 from data.transforms import (
     Patch,
     TrainTransform,
-    Viewport,
     eval_transform,
     inside,
     normalize,
@@ -40,47 +43,173 @@ def patch_of(mask: np.ndarray) -> Patch:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_rendering_through_the_viewport_equals_moving_whole_masks(data):
-    """pad, crop, flip and resize of the whole mask by torchvision, with flips anywhere, and no
-    padding after a crop."""
+    """pad, crop, flip and resize of the whole mask by torchvision."""
     rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
     height, width = data.draw(st.integers(8, 40)), data.draw(st.integers(8, 40))
     mask = np.zeros((height, width), np.uint8)
     top, left = rng.integers(0, height - 4), rng.integers(0, width - 4)
     mask[top : top + rng.integers(3, 20), left : left + rng.integers(3, 20)] = 1
-    view, whole = Viewport.of(height, width), tv_tensors.Mask(torch.from_numpy(mask)[None])
-    steps = data.draw(st.lists(st.sampled_from(["pad", "flip"]), max_size=3))
-    steps += data.draw(st.lists(st.sampled_from(["crop", "flip"]), max_size=3))
-    for step in steps:
-        h, w = whole.shape[-2:]
-        if step == "pad":
-            arguments = [int(v) for v in rng.integers(0, 9, 4)]
-            whole, view = v2.functional.pad(whole, arguments), v2.functional.pad(view, arguments)
-        elif step == "crop":
-            box = (
-                int(rng.integers(0, h // 2 + 1)),
-                int(rng.integers(0, w // 2 + 1)),
-                max(1, h // 2),
-                max(1, w // 2),
-            )
-            whole, view = v2.functional.crop(whole, *box), v2.functional.crop(view, *box)
-        else:
-            whole, view = v2.functional.horizontal_flip(whole), v2.functional.horizontal_flip(view)
+    view, whole = Viewport(0, 0, height, width), tv_tensors.Mask(torch.from_numpy(mask)[None])
+    if data.draw(st.booleans()):
+        before, above, after, below = (int(v) for v in rng.integers(0, 9, 4))
+        whole = v2.functional.pad(whole, [before, above, after, below])
+        view = view.cut(-above, -before, *whole.shape[-2:])
+    if data.draw(st.booleans()):
+        h, w = (max(1, side // 2) for side in whole.shape[-2:])
+        box = (int(rng.integers(0, h + 1)), int(rng.integers(0, w + 1)), h, w)
+        whole, view = v2.functional.crop(whole, *box), view.cut(*box)
+    if data.draw(st.booleans()):
+        whole, view = v2.functional.horizontal_flip(whole), view._replace(mirrored=True)
     size = (data.draw(st.integers(5, 50)), data.draw(st.integers(5, 50)))
     exact = F.interpolate(
         whole.as_subclass(torch.Tensor)[None].double(), size, mode="bilinear", align_corners=False
     )[0, 0]
-    ours = render_masks([patch_of(mask)], view.as_subclass(torch.Tensor), size)[0]
+    ours = render_masks([patch_of(mask)], view, size)[0]
     sure = (exact - 0.5).abs() > 1e-5  # at exactly one half, rounding decides
     assert torch.equal(ours[sure], (exact > 0.5)[sure])
+
+
+class Chain:
+    """The published order, step by step on whole pictures by torchvision's own transforms."""
+
+    def __init__(self, cfg):
+        augment, size = cfg.augment, cfg.model.max_size
+        steps = {
+            "photometric": v2.RandomPhotometricDistort(),
+            "zoom_out": v2.RandomZoomOut([124, 117, 104], side_range=(1.0, augment.zoom_out_max)),
+            "iou_crop": v2.RandomIoUCrop(),
+            "flip": v2.RandomHorizontalFlip(),
+        }
+        self.steps = [step for name, step in steps.items() if getattr(augment, name)]
+        self.resize = v2.Resize((size, size), antialias=augment.antialias)
+
+    def __call__(self, image, boxes):
+        height, width = image.shape[:2]
+        sample = (
+            tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
+            tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
+        )
+        for step in self.steps:
+            if len(boxes) or not isinstance(step, v2.RandomIoUCrop):
+                sample = step(*sample)
+        pixels, moved = self.resize(*sample)
+        size = pixels.shape[-1]
+        return pixels, *inside(moved.as_subclass(torch.Tensor), size, size, 1.0)
+
+
+def picture(rng, height, width, boxes) -> tuple[np.ndarray, torch.Tensor]:
+    """Blots of colour with noise, a part of it grey, and boxes XYXY in pixels."""
+    blots = rng.integers(0, 256, (1 + height // 8, 1 + width // 8, 3), dtype=np.uint8)
+    image = cv2.resize(blots, (width, height)).astype(int) + rng.integers(-9, 9, (height, width, 3))
+    image[: height // 4] = image[: height // 4, :, :1]
+    corners = np.sort(rng.uniform(0, 1, (boxes, 2, 2)), 1) * [width, height]
+    return (
+        image.clip(0, 255).astype(np.uint8),
+        torch.from_numpy(corners.reshape(boxes, 4).astype(np.float32)),
+    )
+
+
+@pytest.mark.parametrize(
+    "augment", [{}, {"antialias": True}, {"photometric": False}, {"zoom_out": False}], ids=str
+)
+@pytest.mark.parametrize("shape", [(37, 300), (170, 141), (420, 500)])
+def test_a_picture_has_the_bits_that_torchvision_gives_step_by_step(augment, shape):
+    """And the generator goes on from the same number."""
+    rng = np.random.default_rng(shape)
+    transform = make(**augment)
+    chain = Chain(Config(name="t", model=ModelConfig(max_size=96), augment=transform.augment))
+    for seed in range(12):
+        image, boxes = picture(rng, *shape, seed % 5)
+        torch.manual_seed(seed)
+        expected, moved, kept = chain(image, boxes)
+        after = torch.rand(1)
+        torch.manual_seed(seed)
+        view = transform(image, boxes)
+        assert torch.equal(view.image, expected) and view.image.is_contiguous()
+        assert torch.equal(view.boxes, moved) and torch.equal(view.kept, kept)
+        assert torch.equal(torch.rand(1), after)
+
+
+def test_a_reduced_picture_gives_the_view_of_the_whole_one(tmp_path):
+    """Edges of the view lie on the grid of the reduced picture, inside the view that was drawn;
+    pixels and masks agree, and differ little from those of the whole picture."""
+    image = np.zeros((803, 1210, 3), np.uint8)
+    image[200:500, 300:801] = 255
+    mask = patch_of((image[..., 0] > 0).astype(np.uint8))
+    cv2.imwrite(str(tmp_path / "a.jpg"), image)
+    boxes, times_seen = torch.tensor([[300.0, 200, 801, 500]]), set()
+    transform = make(photometric=False, antialias=True, reduced_decode=True)
+    transform.fill[:] = 0
+    for seed in range(40):
+        torch.manual_seed(seed)
+        drawn = transform.draw(803, 1210, boxes)
+        wanted = transform.reduction(drawn)
+        read, times = read_reduced(tmp_path / "a.jpg", (803, 1210), wanted)
+        assert times == wanted and read.shape[:2] == (-(-803 // times), -(-1210 // times))
+        view, whole = transform.render(read, drawn, times), transform.render(image, drawn)
+        inner, outer = view.viewport, whole.viewport
+        assert not any(edge % times for edge in inner[:4]) and inner.mirrored == outer.mirrored
+        for start, length in ((0, 2), (1, 3)):
+            assert 0 <= inner[start] - outer[start] < times
+            end = inner[start] + inner[length] - outer[start] - outer[length]
+            assert -times < end <= 0 and inner[length] // times >= 96
+        if len(whole.kept):
+            assert (view.boxes - whole.boxes).abs().max() <= 1.2
+        drawn_mask = render_masks([mask], view.viewport, view.size)[0]
+        assert ((view.image[0] >= 128) != drawn_mask).float().mean() < 0.012
+        assert (view.image.float() - whole.image.float()).abs().mean() < 5
+        times_seen.add(times)
+    assert times_seen == {2, 4, 8}
+
+
+@pytest.mark.parametrize("turn", [-0.05, -0.013, 0.0, 0.031, 0.05])
+def test_the_hue_of_every_kind_of_colour_turns_as_torchvision_turns_it(turn):
+    levels = torch.tensor([0, 1, 2, 85, 127, 128, 170, 200, 253, 254, 255], dtype=torch.uint8)
+    colours = torch.cartesian_prod(levels, levels, levels).T.reshape(3, 11, 121)
+    out = torch.empty_like(colours)
+    Colours(None, None, None, turn, True, None).apply(colours, None, out)
+    assert torch.equal(out, v2.functional.adjust_hue(colours, turn))
+
+
+def test_colours_at_network_size_leave_the_geometry_alone():
+    """The same draws, the same boxes; a picture of one colour has the same pixels, as it has the
+    same mean grey."""
+    plain, late = make(zoom_out=False), make(zoom_out=False, photometric_at="network")
+    image = np.full((200, 300, 3), (40, 170, 90), np.uint8)
+    boxes, changed = torch.tensor([[30.0, 20, 180, 150], [200, 60, 280, 190]]), 0
+    for seed in range(12):
+        views = []
+        for transform in (plain, late):
+            torch.manual_seed(seed)
+            views.append(transform(image, boxes))
+        assert torch.equal(views[0].boxes, views[1].boxes)
+        assert views[0].viewport == views[1].viewport
+        assert (views[0].image.int() - views[1].image.int()).abs().max() <= 1
+        changed += (views[1].image[:, 0, 0] != torch.tensor([40, 170, 90])).any()
+    assert changed >= 6
+
+
+def test_a_large_picture_is_distorted_where_it_is_read_only(monkeypatch):
+    seen = []
+    apply = Colours.apply
+    monkeypatch.setattr(
+        Colours, "apply", lambda self, pixels, *a: (seen.append(pixels), apply(self, pixels, *a))
+    )
+    image, boxes = picture(np.random.default_rng(0), 900, 1200, 2)
+    for where, most in (("image", 4 * 96 * 96), ("network", 96 * 96)):
+        seen.clear()
+        torch.manual_seed(0)
+        make(photometric_at=where, zoom_out=False, iou_crop=False)(image, boxes)
+        assert [pixels.shape[1] * pixels.shape[2] <= most for pixels in seen] == [True]
 
 
 def test_one_half_counts_as_foreground():
     mask = np.zeros((4, 4), np.uint8)
     # every 2 x 2 block at the left is a quarter full, and half full in the next case
     mask[1:3, 1] = 1
-    assert not render_masks([Patch(mask, 0, 0)], torch.tensor([0, 0, 4, 4, 0]), (2, 2)).any()
+    assert not render_masks([Patch(mask, 0, 0)], Viewport(0, 0, 4, 4), (2, 2)).any()
     mask[0] = [1, 1, 0, 0]
-    assert render_masks([Patch(mask, 0, 0)], torch.tensor([0, 0, 4, 4, 0]), (2, 2))[0].tolist() == [
+    assert render_masks([Patch(mask, 0, 0)], Viewport(0, 0, 4, 4), (2, 2))[0].tolist() == [
         [True, False],
         [False, False],
     ]
@@ -131,7 +260,7 @@ def test_the_image_moves_with_the_masks():
     image[20:50, 30:80] = 255
     boxes, mask = torch.tensor([[30.0, 20, 80, 50]]), (image[..., 0] > 0).astype(np.uint8)
     transform, moved = make(photometric=False), 0
-    transform.zoom_out.fill, transform.zoom_out._fill = 0, v2.RandomZoomOut(0)._fill
+    transform.fill[:] = 0
     for seed in range(30):
         torch.manual_seed(seed)
         view = transform(image, boxes)
@@ -145,14 +274,11 @@ def test_the_image_moves_with_the_masks():
 
 def test_each_part_can_be_switched_off_and_the_rest_is_one_resize():
     transform = make(**STILL)
-    assert [transform.photometric, transform.zoom_out, transform.iou_crop, transform.flip] == [
-        None
-    ] * 4
     image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     view = transform(image, torch.tensor([[8.0, 5, 40, 25]]))
     assert torch.allclose(
         view.boxes, torch.tensor([[9.6, 9.6, 48, 48]]), atol=1e-4
-    ) and view.viewport.tolist() == [0, 0, 50, 80, 0]
+    ) and view.viewport == (0, 0, 50, 80, False)
 
 
 def test_antialias_is_a_choice():
@@ -223,7 +349,7 @@ def test_evaluation_antialiases_where_training_does():
     assert (pixels[:, :, 2:-2] - 150).abs().max() < 15
     assert torch.allclose(
         pixels,
-        train_transform(smooth).resize(torch.from_numpy(stripes).permute(2, 0, 1)).float(),
+        make(antialias=True, size=64, **STILL)(stripes, torch.zeros(0, 4)).image.float(),
         atol=1,
     )
 
