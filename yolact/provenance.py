@@ -24,6 +24,7 @@ ASIDE = (
     "data/survey.py",
     "data/cigarettes/",
     "data/doctor/",
+    "data/importing/",
     "data/prepare/",
     "yolact/__main__.py",
     "yolact/analysis/",

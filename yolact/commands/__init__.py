@@ -2,6 +2,7 @@
 
 # subcommand of `yolact` -> (module here, what it does)
 COMMANDS = {
+    "import": ("import_data", "make COCO files and a config of what an annotation tool wrote"),
     "train": ("train", "train a model, or go on with a run"),
     "eval": ("eval", "AP of a model; pictures and videos of what it finds; time per stage"),
     "quickstart": ("quickstart", "make a small set, train on it, evaluate and draw, in minutes"),
