@@ -35,9 +35,8 @@ from data.segmentation import encoded, mask_lengths
 from layers.problems import DataWarning, Problem, ProblemError, few, shown
 
 LISTS = ("images", "annotations", "categories")  # of a COCO-format file
-DOCTOR = (
-    "scripts/check_data.py shows every such case, and with --write OUT.json makes a mended copy"
-)
+MENDS = "scripts/check_data.py --write OUT.json makes a mended copy"
+DOCTOR = f"scripts/check_data.py shows every such case; {MENDS}"
 FOR_TRAINING = frozenset((*IMAGE_KEYS, *CATEGORY_KEYS, "bbox", "segmentation"))
 MOST_LEFT_OUT = 0.01  # share of annotations that may be unusable before reading stops
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from data.annotations import MOST_LEFT_OUT, SoundContent, read_coco, sort_content
+from data.annotations import MENDS, MOST_LEFT_OUT, SoundContent, read_coco, sort_content
 from data.doctor.findings import Findings
 from data.doctor.folder import check_folder
 from data.doctor.positions import check_positions
@@ -81,6 +81,8 @@ def _tell_flaws(split: Split, sound: SoundContent, found: Findings) -> None:
             problem = replace(problem, what=f"{problem.what}; {out}")
         elif kind == "outline" and len(alike) > sound.total / 2:
             problem = _boxes_only(len(alike), sound.total)
+        else:
+            problem = replace(problem, fix=f"{problem.fix} ({MENDS})")
         found.add("warning" if tolerable else "error", problem.at(str(split.path)))
 
 

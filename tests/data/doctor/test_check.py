@@ -366,3 +366,14 @@ def test_control_characters_of_files_do_not_reach_the_terminal(tmp_path, capsys)
     out = capsys.readouterr().out
     assert all(line.isprintable() and len(line) < 2000 for line in out.splitlines())
     assert "\\x1b[2J.png" in out and "a name with a line break" in out
+
+
+def test_more_flaws_than_are_left_out_name_the_cure(tmp_path):
+    """One of 200 is left out; three are an error, which names what mends them."""
+    whole = [annotation(k, bbox=[10 + k / 100, 10, 20, 20]) for k in range(200)]
+    data = two_splits(tmp_path / "few", annotations=[*whole[1:], annotation(0, bbox=None)])
+    (left_out,) = [f for f in findings(data, fast=True) if "left out" in f.problem.what]
+    assert left_out.level == "warning" and "--write" not in str(left_out)
+    broken = [annotation(k, bbox=None) for k in range(3)]
+    data = two_splits(tmp_path / "many", annotations=[*whole[3:], *broken])
+    assert "--write OUT.json makes a mended copy" in only(data, "error", fast=True)
