@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -328,6 +329,7 @@ def _loader(
 
 
 def _start_worker(_: int, plugins: Sequence[str]) -> None:
+    signal.set_wakeup_fd(-1)  # a forked process would tell its parent of its own signals
     load_plugins(plugins)  # a spawned process has not seen their extras yet
     # The workers are the parallelism, and a forked process waits for ever on its parent's thread
     # pool. (OpenCV has a pool as well: even cv2.setNumThreads blocks here. Of OpenCV, the samples

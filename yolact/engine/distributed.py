@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from torch import Tensor
 PATIENCE = timedelta(days=1)
 # ... and this long within a step, where all do the same
 STEP_PATIENCE = timedelta(minutes=10)
+TOLD_AFTER = 40.0  # seconds of a wait that are told
 LOOKS = 1e-4, 0.02  # seconds between two looks whether the others have answered, at first and later
 _control: dist.ProcessGroup | None = None
 # of gloo and NCCL, for a process that is gone
@@ -131,31 +133,41 @@ def _first_to_speak() -> bool:
         return True
 
 
-def _wait(work: Any) -> None:
-    """Waits for a collective of the control group, in short sleeps: a wait inside the collective
-    would let no signal through."""
+def _wait(work: Any, *, quietly: bool = False) -> None:
+    """Waits for a collective over gloo, in short sleeps: a wait inside the collective would let no
+    signal through. A long one is told, unless quietly."""
     pause, longest = LOOKS
+    begun, told = time.monotonic(), TOLD_AFTER
     while not work.is_completed():
         time.sleep(pause)
         pause = min(2 * pause, longest)
+        if time.monotonic() - begun > told and not quietly:
+            print(
+                f"process {rank()} of this training waits for another one since {told:.0f} s: it "
+                "is slower, or stopped",
+                file=sys.stderr,
+                flush=True,
+            )
+            told *= 2
     work.wait()
 
 
-def most(value: int) -> int:
-    """The highest `value` of any rank, on every rank."""
+def most(value: int, *, quietly: bool = False) -> int:
+    """The highest `value` of any rank, on every rank. quietly: it may take long."""
     if world_size() == 1:
         return value
     held = torch.tensor([value])
-    _wait(dist.all_reduce(held, dist.ReduceOp.MAX, group=_control, async_op=True))
+    work = dist.all_reduce(held, dist.ReduceOp.MAX, group=_control, async_op=True)
+    _wait(work, quietly=quietly)
     return int(held)
 
 
-def share(value):
-    """Rank 0's `value` (anything that pickles) on every rank."""
+def share(value, *, quietly: bool = False):
+    """Rank 0's `value` (anything that pickles) on every rank. quietly: it may take long."""
     if world_size() == 1:
         return value
     data = pickle.dumps(value) if is_main() else b""
-    held = torch.zeros(most(len(data)), dtype=torch.uint8)
+    held = torch.zeros(most(len(data), quietly=quietly), dtype=torch.uint8)
     if is_main():
         held.numpy()[:] = np.frombuffer(data, np.uint8)
     _wait(dist.broadcast(held, src=0, group=_control, async_op=True))
@@ -191,13 +203,19 @@ def first_run_by_main(action):
 
 def max_over_ranks(value: Tensor) -> Tensor:
     """Elementwise maximum over the ranks, in place, without waiting for the device."""
-    if world_size() > 1:
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return value
+    return _reduced(value, dist.ReduceOp.MAX)
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Sum over the ranks, in place, without waiting for the device."""
+    return _reduced(value, dist.ReduceOp.SUM)
+
+
+def _reduced(value: Tensor, by: Any) -> Tensor:
     if world_size() > 1:
-        dist.all_reduce(value)
+        work = dist.all_reduce(value, op=by, async_op=True)
+        if value.device.type == "cpu":
+            _wait(work)
+        else:  # the device waits, and this process goes on
+            work.wait()
     return value

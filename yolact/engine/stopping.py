@@ -16,6 +16,7 @@ import torch
 from data.workers import explain_worker_failure
 from yolact.cli import one_line
 from yolact.engine import distributed
+from yolact.engine.last_resort import LastResort
 
 # seconds in which SIGTERMs are one: schedulers signal a process and its parent, which passes it on
 ONE_REQUEST = 0.5
@@ -48,14 +49,21 @@ class StopRequest:
         self._at_once = False
         self._process = os.getpid()
         self._before: dict = {}
+        self._last_resort = LastResort(self.SIGNALS, ONE_REQUEST)
+
+    def advise(self, text: str) -> None:
+        """What is said where the process has to end without saving."""
+        self._last_resort.advice = f"; {text}"
 
     def __enter__(self) -> StopRequest:
         # Python allows handlers nowhere else
         if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
+            self._last_resort.__enter__()
         return self
 
     def __exit__(self, *_) -> None:
+        self._last_resort.__exit__()
         for s, handler in self._before.items():
             signal.signal(s, handler)
 

@@ -164,6 +164,7 @@ class Trainer:
         self.meter = Meter(state.meter)
         self.idle = IdleSteps(cfg.train.iterations - state.step)
         self.files = Saver(run, cfg, state)
+        stop.advise(f"go on with --resume={run.path}")
         self.records: list[StepRecord] = []
         self.update = Updater(state, cfg, device)
         self.batches = self._batches(sets.train)
@@ -338,7 +339,7 @@ class Trainer:
                 self._record(result, pictures, time.perf_counter() - started)
             self.log.restart_clock(state.step)
         state.train_mode()
-        finished = distributed.share(finished)
+        finished = distributed.share(finished, quietly=True)
         if finished:
             state.validated = state.step
             self._save(LAST)
