@@ -80,8 +80,9 @@ _Dumper.add_representer(
 def read_yaml(text: str) -> Any:
     """The value of one YAML document. ValueError with the line where it is malformed or repeats a
     key, and where it holds more than MOST_VALUES values."""
-    loader = _Loader(text)  # a SafeLoader: plain data only
+    loader = None
     try:
+        loader = _Loader(text)  # a SafeLoader: plain data only
         node = loader.get_single_node()
         if node is None:
             return None
@@ -95,7 +96,8 @@ def read_yaml(text: str) -> Any:
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"not readable as YAML: {' '.join(str(error).split())}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:

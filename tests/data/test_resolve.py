@@ -119,6 +119,7 @@ def test_loss_examples_load_with_names_checked(path):
         ),
         ("", "is empty (0 bytes)"),
         ("# nothing", "found nothing"),
+        ("name: a\0b", "not readable as YAML: unacceptable character #x0000"),
         ("- 1", "found list"),
         ("train: {lr: 1}", "without `base: NAME`"),
     ],
