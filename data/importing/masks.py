@@ -17,7 +17,15 @@ import numpy as np
 from PIL import Image
 
 from data.importing.listing import Listing, folder_split
-from data.importing.records import Hints, Picture, Shape, Source, mask_rle, picture_size
+from data.importing.records import (
+    Hints,
+    Picture,
+    Shape,
+    Size,
+    Source,
+    mask_rle,
+    picture_size,
+)
 from data.mend.notes import Notes
 from layers.problems import Problem, ProblemError, shown
 
@@ -75,11 +83,7 @@ def read_masks(listing: Listing, hints: Hints) -> Source:
     meaning = hints.masks or _meaning(listing, names)
     pictures, most = [], 0
     for name, image in pairs:
-        size = picture_size(listing.root / image)
-        values = mask_values(listing.root / name)
-        if values.shape != size:
-            what = f"is {values.shape[1]}x{values.shape[0]}, its image {size[1]}x{size[0]}"
-            raise ProblemError(Problem(what, f"mask {name}", "make both of one size"))
+        size, values = mask_of(listing, name, image)
         shapes = []
         for label, area in _areas(values, meaning, name, notes):
             most = max(most, label)
@@ -93,6 +97,16 @@ def read_masks(listing: Listing, hints: Hints) -> Source:
     classes = tuple(_class_name(label, meaning, hints) for label in range(1, most + 1))
     lines = [f"values of masks are read as {meaning} (--masks)", *notes.lines()]
     return Source(pictures, classes, lines)
+
+
+def mask_of(listing: Listing, name: str, image: str) -> tuple[Size, np.ndarray]:
+    """The size of an image, and mask_values() of its mask. ProblemError where they differ in
+    size."""
+    size, values = picture_size(listing.root / image), mask_values(listing.root / name)
+    if values.shape != size:
+        what = f"is {values.shape[1]}x{values.shape[0]}, its image {size[1]}x{size[0]}"
+        raise ProblemError(Problem(what, f"mask {name}", "make both of one size"))
+    return size, values
 
 
 def mask_values(path: Path) -> np.ndarray:

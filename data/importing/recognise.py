@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from data.importing.cityscapes import cityscapes_files
 from data.importing.coco import coco_files
 from data.importing.labelme import labelme_files
 from data.importing.listing import Listing
 from data.importing.masks import mask_files
+from data.importing.voc import voc_files
 from data.importing.yolo import yolo_files
 from layers.problems import Problem, ProblemError, printable
 
@@ -17,8 +19,10 @@ FORMATS: dict[str, Callable[[Listing], list[str]]] = {
     "yolo": yolo_files,
     "labelme": labelme_files,
     "masks": mask_files,
+    "voc": voc_files,
+    "cityscapes": cityscapes_files,
 }
-KNOWN = "COCO JSON, YOLO segmentation, labelme, images with masks"
+KNOWN = "COCO JSON, YOLO segmentation, labelme, images with masks, Pascal VOC masks, Cityscapes"
 
 
 def recognise(listing: Listing) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from data.importing.cityscapes import read_cityscapes
 from data.importing.coco import read_coco_set
 from data.importing.labelme import read_labelme
 from data.importing.listing import Listing
@@ -18,6 +19,7 @@ from data.importing.recognise import recognise
 from data.importing.records import Hints, Source
 from data.importing.sound import check_found
 from data.importing.split import split_pictures
+from data.importing.voc import read_voc
 from data.importing.write import Target, write_set
 from data.importing.yolo import read_yolo
 from data.prepare.archives import unpack
@@ -29,6 +31,8 @@ READERS: dict[str, Callable[[Listing, Hints], Source]] = {
     "yolo": read_yolo,
     "labelme": read_labelme,
     "masks": read_masks,
+    "voc": read_voc,
+    "cityscapes": read_cityscapes,
 }
 
 PLAIN = Hints()

@@ -2,8 +2,9 @@
 
     yolact import FOLDER_or_FILE --out DIR
 
-Takes COCO JSON (Roboflow, CVAT, Label Studio, VIA, datumaro), YOLO segmentation, labelme, and
-images with masks; a folder, a zip, or the annotation file. It looks which of them it is.
+Takes COCO JSON (Roboflow, CVAT, Label Studio, VIA, datumaro), YOLO segmentation, labelme, images
+with masks, Pascal VOC with masks, and instance PNGs as Cityscapes has them; a folder, a zip, or the
+annotation file. It looks which of them it is.
 
 DIR gets config.yaml, annotations/train.json and annotations/val.json. Images stay where they are,
 unless they come from a zip, or --copy is given. The split of the source is kept; where it has none,
