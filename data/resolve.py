@@ -2,8 +2,9 @@
 Config.
 
 Later layers win: the defaults of data/schema.py, the named config, the YAML file, the overrides. No
-data set, weights or network is touched. Importing this module imports no torch; load_config imports
-the loss and assigner registries to check names, unless told not to.
+data set, weights or network is touched, but for the count of training images that train.epochs
+needs. Importing this module imports no torch; load_config imports the loss and assigner registries
+to check names, unless told not to.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data import config as user
 from data.contents import read_text
+from data.length import images_there, with_iterations
 from data.messages import brief, first_line, reason
 from data.schema import Config
 from data.settings import (
@@ -44,7 +46,9 @@ ADDED = (
     "eval.masks",
     "loss.mask_target",
     "loss.mask_stride",
+    "train.epochs",
 )
+_ONE_LENGTH = "train.epochs and train.iterations are both given: give one of them"
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
 
 
@@ -72,17 +76,18 @@ def load_config(
     the names, parameters and plugins of losses and assigners. ConfigError for anything a user got
     wrong.
     """
-    values, origin, fixed = _source(name_or_file)
+    values, origin, fixed, own = _source(name_or_file)
     origins = dict.fromkeys(values, origin)
     sections = dict(model=model, data=data, augment=augment, assign=assign, loss=loss, train=train)
     keywords = flatten(given(dotted, dataset=dataset, eval=eval, **sections), "load_config")
     changes = _read_overrides(overrides, keywords)
     _choose_dataset(values, changes)
+    _choose_length(values, changes)
     values.update(changes)
     origins.update({key: "override" for key in changes})
     values = {key: value for key, value in values.items() if key != "dataset"}
     config = _validate(values, origins, origin)
-    config = _autoscale(config, fixed | set(changes))
+    config = _with_length(_autoscale(config, fixed | set(changes)), own | set(changes))
     if check_names:
         check_names_of(config)
     return config
@@ -125,14 +130,23 @@ def published_tables(dataset: str) -> str:
 # ------------------------------------------------------------------------------------------ sources
 
 
-def _source(name_or_file: str | Path | Mapping) -> tuple[dict[str, Any], str, set[str]]:
-    """({dotted key: value}, where it comes from, the keys that autoscale leaves alone)."""
+class _Source(NamedTuple):
+    """{dotted key: value}, where it comes from, the keys that autoscale leaves alone, and those
+    that a file sets on top of its base."""
+
+    values: dict[str, Any]
+    origin: str
+    fixed: set[str] = set()
+    own: set[str] = set()
+
+
+def _source(name_or_file: str | Path | Mapping) -> _Source:
     if isinstance(name_or_file, Mapping):
-        return flatten(dict(name_or_file), "config"), "config", set()
+        return _Source(flatten(dict(name_or_file), "config"), "config")
     text = str(name_or_file)
     for name in (text, text.removesuffix("_config")):
         if name in user.CONFIGS:
-            return _named(name), f"config {name}", set()
+            return _Source(_named(name), f"config {name}")
     path = Path(text)
     if path.is_dir() and (path / RUN_CONFIG).is_file():
         path = path / RUN_CONFIG
@@ -155,7 +169,7 @@ def _named(name: str) -> dict[str, Any]:
     return values
 
 
-def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
+def _file(path: Path) -> _Source:
     try:
         content = read_yaml(read_text(path, "config file"))
     except ProblemError as error:  # it names the file
@@ -180,7 +194,7 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
                 f"{' or '.join(missing)} section"
             )
         _choose_dataset(own, {})
-        return own, str(path), set()
+        return _Source(own, str(path))
     name = str(base).removesuffix("_config")
     if name not in user.CONFIGS:
         raise ConfigError(f"{path}: base: {unknown_name('config', name, user.CONFIGS)}")
@@ -189,7 +203,9 @@ def _file(path: Path) -> tuple[dict[str, Any], str, set[str]]:
     values.update(own)
     # A rate written beside the batch size was chosen for it.
     fixed = {key for key in _SCALED if key in own} if "train.batch_size" in own else set()
-    return values, str(path), fixed
+    if _is_set(own.get("train.epochs")) and "train.iterations" in own:
+        raise ConfigError(f"{path}: {_ONE_LENGTH}")
+    return _Source(values, str(path), fixed, set(own))
 
 
 def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -219,6 +235,18 @@ def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
         values.update(entry)
     else:
         values.update({key: value for key, value in entry.items() if key not in values})
+
+
+def _choose_length(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Iterations of `changes` replace epochs of `values`, in place."""
+    if "train.iterations" in changes:
+        if _is_set(changes.get("train.epochs")):
+            raise ConfigError(_ONE_LENGTH)
+        values.pop("train.epochs", None)
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and str(value).lower() != "none"
 
 
 # ---------------------------------------------------------------------------------------- overrides
@@ -326,6 +354,8 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
     train = config.train
     if not train.autoscale or train.batch_size == AUTOSCALE_BATCH:
         return config
+    if train.epochs is not None:  # they count images, whatever the batch
+        fixed = fixed | {"train.iterations", "train.lr_steps"}
     factor = train.batch_size / AUTOSCALE_BATCH
     scaled = {
         "lr": train.lr * factor,
@@ -336,6 +366,16 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
     return config.model_copy(
         update={"train": train.model_copy(update={**changes, "autoscale": False})}
     )
+
+
+def _with_length(config: Config, chosen: set[str]) -> Config:
+    """The config with its epochs as iterations, where its training images are there to be
+    counted."""
+    if config.train.epochs is None:
+        return config
+    names = {key.removeprefix("train.") for key in chosen if key.startswith("train.")}
+    train = with_iterations(config.train, images_there(config.data), names)
+    return config.model_copy(update={"train": train})
 
 
 def check_names_of(config: Config) -> None:

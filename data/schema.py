@@ -370,6 +370,11 @@ class TrainConfig(Section):
         1, description="micro-batches that a batch is split into on each device"
     )
     iterations: PositiveInt = Field(800_000, description="optimiser steps")
+    epochs: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = Field(
+        None,
+        description="passes over the training images, in place of iterations: load_config turns "
+        "them into iterations once, and lr_steps and warm-up follow",
+    )
     autoscale: bool = Field(
         False,
         description="lr x batch/8, iterations and lr_steps / (batch/8), as YOLACT; applied once, "

@@ -197,15 +197,10 @@ def validation_interval(config: Config, epochs: int) -> int:
     number."""
     if epochs <= 0:
         return 0
-    from data.annotations import read_coco
-    from data.rules import is_id
+    from data.length import training_images
 
     path = Path(config.data.root) / config.data.train_annotations
-    content = read_coco(path)  # checked before training
-    keys = (annotation.get("image_id") for annotation in content["annotations"])
-    annotated = {key for key in keys if is_id(key)}
-    listed = [image["id"] for image in content["images"] if is_id(image.get("id"))]
-    images = sum(config.data.keep_empty or key in annotated for key in listed)
+    images = training_images(config.data)  # checked before training
     if not images:
         raise ValueError(f"{path} has no images to train on")
     return max(1, epochs * images // config.train.batch_size)

@@ -14,6 +14,7 @@ import numpy as np
 
 from data.importing.anchors import Anchors, fit_anchors
 from data.importing.records import Picture, Shape, Size
+from data.length import with_iterations
 from data.resolve import RUN_CONFIG, load_config
 from data.segmentation import encoded, extent, pixels_of
 from data.yaml_text import write_yaml
@@ -74,7 +75,8 @@ def write_set(
     anchors = fit_anchors(sizes[0], cfg.model)
     shown = sum(bool(picture.shapes) for picture in pictures["train"]) or 1
     epochs = target.epochs or min(max(round(SEEN / shown), EPOCHS[0]), EPOCHS[1])
-    iterations = max(1, round(epochs * shown / cfg.train.batch_size))
+    length = cfg.train.model_copy(update={"epochs": float(epochs)})
+    iterations = with_iterations(length, shown).iterations
     text = write_yaml(
         {
             "base": target.base,
@@ -86,8 +88,7 @@ def write_set(
             "data.class_names": list(classes),
             "model.anchor_scales": [list(level) for level in anchors.scales],
             "model.anchor_ratios": list(anchors.ratios),
-            "train.iterations": iterations,
-            "train.warmup_iterations": min(cfg.train.warmup_iterations, iterations // 10),
+            "train.epochs": epochs,
             "train.validate_every": max(1, iterations // VALIDATIONS),
         }
     )

@@ -26,6 +26,7 @@ from data.schema import Config
 from data.settings import type_of
 from data.yaml_text import read_yaml, write_yaml
 from layers.losses import registry
+from tests.data.sets import annotation, image_entry, write_set
 from tests.pin_configs import pinned
 
 ROOT = Path(__file__).parents[2]
@@ -352,6 +353,71 @@ def test_autoscale_in_a_file_leaves_what_stands_beside_the_batch_size(tmp_path):
     assert train.lr == 6e-3
 
 
+# ------------------------------------------------------------------------------------------- epochs
+
+
+def on_images(tmp_path, count, *, empty=0):
+    """Overrides that name a set of `count` annotated images and `empty` others."""
+    images = [image_entry(key, f"{key}.png") for key in range(count + empty)]
+    annotations = [annotation(key, key) for key in range(count)]
+    write_set(tmp_path, images=images, annotations=annotations, draw=False)
+    return ["data.train_annotations=annotations.json", f"data.root={tmp_path}"]
+
+
+def test_epochs_are_turned_into_iterations_and_the_schedule_follows(tmp_path):
+    data = on_images(tmp_path, 21, empty=5)
+    train = load("yolact_base", *data, "train.epochs=40").train
+    assert train.epochs is None and train.iterations == 105  # 40 x 21 / 8
+    assert train.lr_steps == (37, 79, 92, 98)  # their shares of 800,000
+    assert train.warmup_iterations == 10
+    assert load("yolact_base", *data, "train.epochs=0.1").train.iterations == 1
+    more = load("yolact_base", *data, "train.epochs=40", "data.keep_empty=true").train
+    assert more.iterations == 130
+    long = load("yolact_small", *data, "train.epochs=4000").train
+    assert (long.iterations, long.warmup_iterations) == (10_500, 500)
+
+
+def test_autoscale_leaves_the_length_of_epochs(tmp_path):
+    data = on_images(tmp_path, 20)
+    train = load("yolact_base", *data, "train.epochs=40", "train.batch_size=16").train
+    assert (train.lr, train.iterations, train.lr_steps) == (2e-3, 50, (18, 38, 44, 47))
+    again = load(written(tmp_path, dump_yaml(load("yolact_base", *data, "train.epochs=40"))))
+    assert again.train.iterations == 100 and again.train.lr_steps == (35, 75, 88, 94)
+
+
+def test_what_is_given_beside_epochs_stays(tmp_path):
+    data = on_images(tmp_path, 20)
+    words = [*data, "train.epochs=40", "train.lr_steps=[60]", "train.warmup_iterations=50"]
+    train = load("yolact_base", *words).train
+    assert (train.iterations, train.lr_steps, train.warmup_iterations) == (100, (60,), 50)
+    path = written(tmp_path, "base: yolact_base\ntrain: {epochs: 40, lr_steps: [60]}")
+    train = load(path, *data).train
+    assert (train.iterations, train.lr_steps, train.warmup_iterations) == (100, (60,), 10)
+
+
+def test_iterations_of_the_command_line_replace_epochs_of_a_file(tmp_path):
+    data = on_images(tmp_path, 20)
+    path = written(tmp_path, "base: yolact_base\ntrain.epochs: 40")
+    assert load(path, *data).train.iterations == 100
+    train = load(path, *data, "train.iterations=7").train
+    assert (train.iterations, train.epochs) == (7, None)
+    assert train.lr_steps == load("yolact_base").train.lr_steps
+    for source, words in (
+        (path, ["train.epochs=3", "train.iterations=7"]),
+        (written(tmp_path, "base: yolact_base\ntrain: {epochs: 4, iterations: 7}"), []),
+    ):
+        with pytest.raises(ConfigError, match="both given: give one of them"):
+            load(source, *data, *words)
+    assert load("yolact_base", "train.epochs=none", "train.iterations=7").train.iterations == 7
+
+
+def test_epochs_wait_where_no_image_can_be_counted(tmp_path):
+    assert load("yolact_base", "train.epochs=40").train.epochs == 40
+    broken = on_images(tmp_path, 2)
+    (tmp_path / "annotations.json").write_text("{")
+    assert load("yolact_base", *broken, "train.epochs=40").train.epochs == 40
+
+
 # ----------------------------------------------------------------------------------- there and back
 
 TEXT = st.text(
@@ -438,6 +504,7 @@ def test_a_newer_setting_changes_the_hash_only_where_it_is_not_its_default(key):
     one = getattr(base, section)
     default = type(one).model_fields[field].default
     choices = (False, True) if type_of(key) is bool else get_args(type_of(key))
+    choices = {"train.epochs": (1.0, 2.0)}.get(key, choices)
     values = [default, *(v for v in choices if v != default)]
     assert len(values) > 1
     hashes = [

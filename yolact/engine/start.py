@@ -81,6 +81,16 @@ def check_data(cfg: Config) -> list[str]:
     return [f"warning: {f}" for f in findings if f.level == "warning"]
 
 
+def check_length(cfg: Config) -> None:
+    """ValueError where train.epochs could not be turned into iterations."""
+    if cfg.train.epochs is not None:
+        raise ValueError(
+            f"train.epochs={cfg.train.epochs:g}: there are no training images to count at "
+            f"data.train_annotations={cfg.data.train_annotations or 'none'}: correct the path, or "
+            "set train.iterations"
+        )
+
+
 def late_validation(cfg: Config) -> list[str]:
     """A note where no validation comes before the end."""
     plan = cfg.train
@@ -167,9 +177,10 @@ def print_summary(
         if ranks * plan.accumulate > 1
         else ""
     )
+    epochs = plan.iterations * plan.batch_size / len(sets.train)
     steps = (
         f"{plan.iterations} steps of {plan.batch_size} "
-        f"images{split}{f', from step {state.step}' if state.step else ''}"
+        f"images{split} ({epochs:.3g} epochs){f', from step {state.step}' if state.step else ''}"
     )
     validated = 0 if sets.val is None else len(sets.val)
     images = f"{len(sets.train)} training and {validated} validation images"

@@ -33,6 +33,7 @@ from yolact.engine.start import (
     Sets,
     changed_settings,
     check_data,
+    check_length,
     check_split,
     find_start,
     lacks_evaluation,
@@ -113,6 +114,7 @@ def train(
         notes = changed_settings(cfg, checkpoint) if checkpoint else []
         if train_set is None and val_set is None:
             notes += distributed.first_run_by_main(lambda: check_data(cfg))
+        check_length(cfg)
         notes += late_validation(cfg)
         state, loaded = build_state(cfg, device, checkpoint, model=model, criterion=criterion)
         step = state.step

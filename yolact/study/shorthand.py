@@ -16,6 +16,7 @@ DECIDED = {
     "name": "name: of the study",
     "train.seed": "seeds:",
     "train.iterations": "budget:",
+    "train.epochs": "budget:, which counts iterations",
     "train.autoscale": "lr_rule: and equal:, which replace it",
 }
 

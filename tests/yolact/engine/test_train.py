@@ -12,6 +12,7 @@ import torch
 
 from data.doctor.check import check_dataset
 from data.loader import build_dataset
+from data.resolve import load_config
 from layers.losses.criterion import Criterion
 from layers.problems import DataWarning
 from yolact.build import build_model
@@ -352,3 +353,15 @@ def test_steps_with_an_instance_are_not_idle():
     assert [i for i, text in enumerate(said) if text] == [49] and "50 steps in a row" in said[49]
     idle = IdleSteps(2)
     assert not idle.warning(step(1, 0.0, "not finite")) and not idle.warning(step(2, 0.0))
+
+
+def test_epochs_are_told_beside_steps_or_refused_where_nothing_can_be_counted(
+    data, tmp_path, capsys
+):
+    cfg = tiny.config(data, epochs=0.8)
+    with pytest.raises(ValueError, match="train.epochs=0.8: there are no training images to count"):
+        train(cfg, device="cpu", run_dir=tmp_path / "refused")
+    cfg = load_config(cfg.model_dump(), check_names=False)
+    run = train(cfg, device="cpu", run_dir=tmp_path / "run")
+    assert "2 steps of 4 images (0.8 epochs), " in capsys.readouterr().out  # of 10 images
+    assert load_config(run.path) == cfg and cfg.train.epochs is None

@@ -295,6 +295,7 @@ REFUSED = [
     ),
     (dict(arms=["bce", {"train.seed": 3}]), "arm 2: train.seed is decided by seeds:"),
     (dict(settings={"train.iterations": 3}), "settings: train.iterations is decided by budget:"),
+    (dict(settings={"train.epochs": 3}), "settings: train.epochs is decided by budget:"),
     (dict(settings={"train.autoscale": True}), "train.autoscale is decided by lr_rule: and equal:"),
     (dict(seeds=0), "needs at least one seed"),
     (dict(seeds=[1, 1]), "1 is listed more than once"),
