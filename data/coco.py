@@ -14,9 +14,10 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.annotations import Id, read_table
 from data.draws import Viewport
 from data.images import read_reduced
+from data.rules import Id
+from data.table import read_table
 from data.transforms import EvalTransform, Patch, TrainTransform, View, render_masks
 from layers.problems import DataWarning, few
 from layers.targets import ExtraKey, Targets
@@ -44,8 +45,9 @@ class CocoDataset(Dataset):
     images and masks at their original size. seed: the run's seed; what a sample draws depends on
     (seed, epoch, index) alone. mask_sizes, needs_full_masks: the sizes at which Targets carry
     masks, and whether they carry them at input size too. With neither, masks are not rasterised.
-    extras: what else they carry of the masks, as the criterion states it. Opening it, or reading a
-    sample, raises ValueError naming file, item and fix where something is wrong.
+    extras: what else they carry of the masks, as the criterion states it. cache: what is read of a
+    large annotation file is kept, and mapped the next time. Opening it, or reading a sample, raises
+    ValueError naming file, item and fix where something is wrong.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class CocoDataset(Dataset):
         mask_sizes: Sequence[tuple[int, int]] = (),
         needs_full_masks: bool = True,
         extras: Sequence[ExtraKey] = (),
+        cache: bool = True,
     ) -> None:
         self.images_dir, self.annotation_file = Path(images_dir), Path(annotation_file)
         self.class_names, self.transform, self.seed = tuple(class_names), transform, seed
@@ -68,7 +71,11 @@ class CocoDataset(Dataset):
         self.needs_full_masks = needs_full_masks
         self.extras = tuple(extras)
         self.table = read_table(
-            annotation_file, self.class_names, label_map=label_map, keep_empty=keep_empty
+            annotation_file,
+            self.class_names,
+            label_map=label_map,
+            keep_empty=keep_empty,
+            cache=cache,
         )
         if self.table.zero_area:
             warnings.warn(

@@ -3,9 +3,12 @@ every failure is one line with the fix."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +71,11 @@ def parse_json(path: str | Path, what: str, *, if_absent: str = "check the path"
     """What a JSON file holds. ProblemError names the file as `what`, the position of a mistake and
     the fix (if_absent: of a missing file)."""
     text, where = read_text(path, what, if_absent=if_absent), f"{what} {path}"
-    if not text.strip():
+    if not text or text.isspace():
         raise ProblemError(Problem("is empty", where, "copy it again"))
     try:
-        return json.loads(text)
+        with uncollected():
+            return json.loads(text)
     except json.JSONDecodeError as error:
         # an unterminated string is reported at its start
         cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
@@ -86,6 +90,19 @@ def parse_json(path: str | Path, what: str, *, if_absent: str = "check the path"
     except ValueError:  # Python reads no longer number
         problem = Problem("holds a number of thousands of digits", where, "correct it")
     raise ProblemError(problem)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which goes through all objects again and again while many are
+    made, and finds nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def read_text(path: str | Path, what: str, *, if_absent: str = "check the path") -> str:

@@ -231,6 +231,7 @@ def build_dataset(
         mask_sizes=mask_sizes,
         needs_full_masks=needs_full_masks,
         extras=extras,
+        cache=cfg.data.cache,
     )
     if len(dataset) == 0:
         dropped = " with annotations (data.keep_empty=true keeps those without)" if training else ""

@@ -43,6 +43,7 @@ AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteratio
 ADDED = (
     "augment.photometric_at",
     "augment.reduced_decode",
+    "data.cache",
     "eval.masks",
     "loss.mask_target",
     "loss.mask_stride",

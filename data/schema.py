@@ -229,6 +229,10 @@ class DataConfig(Section):
     keep_empty: bool = Field(
         False, description="keep training images without annotations as negatives"
     )
+    cache: bool = Field(
+        True,
+        description="keep what was read of annotation files of 20 MB and more, for the next start",
+    )
 
     @field_validator("class_names", mode="before")
     @classmethod

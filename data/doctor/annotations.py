@@ -4,44 +4,89 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data.annotations import MENDS, MOST_LEFT_OUT, SoundContent, read_coco, sort_content
+from data.cache import Kept, Store, file_state
 from data.doctor.findings import Findings
-from data.doctor.folder import check_folder
 from data.doctor.positions import check_positions
 from data.doctor.split import Split
+from data.doctor.usable import Limits, check_usable
 from data.rules import Id, category_labels, category_name, is_id
 from data.schema import DataConfig
+from data.table import packed, table_store
 from layers.problems import Problem, ProblemError, few, shown
 
 
-def read_split(data: DataConfig, name: str, found: Findings) -> Split | None:
-    """A split with its sound images and usable annotations; None where it cannot be read."""
-    split = Split.of(data, name)
-    if split is None:
-        found.error(
-            f"the {name} split has no images folder or no annotation file",
-            fix=f"set data.{name}_images and data.{name}_annotations",
-        )
-        return None
+@dataclass
+class Told:
+    """What the annotation file of a split alone shows: before the image folder is looked at, after
+    it, and on what can be used; all but the first None where the file cannot be read."""
+
+    first: Findings
+    then: Findings | None = None
+    usable: Findings | None = None
+
+
+def read_split(split: Split, data: DataConfig, limits: Limits, *, fast: bool) -> Told:
+    """Fills a split with the sound images and usable annotations of its file. fast: file names
+    alone, where the findings were kept; what is read of a large file is then kept, see
+    data/cache.py."""
+    more = data.label_map or ()
+    store = findings_store(split, data, limits) if fast and data.cache else None
+    if store is None:
+        return _read(split, data, limits, fast=fast)
+
+    def read() -> Kept:
+        whole = Split(split.name, split.images_dir, split.path)  # gone when this ends
+        told = _read(whole, data, limits, fast=True, table=table_store(split.path, more))
+        found = [part and part.to_lists() for part in (told.first, told.then, told.usable)]
+        names = [image["file_name"] for image in whole.images.values()]
+        return Kept({"found": found, "names": names, "sound": _is_sound(told)})
+
+    facts = store.fetch(read, worth=lambda kept: kept.facts["sound"]).facts
+    split.images = {number: {"file_name": name} for number, name in enumerate(facts["names"])}
+    return Told(*(part and Findings.of_lists(part) for part in facts["found"]))
+
+
+def findings_store(split: Split, data: DataConfig, limits: Limits) -> Store | None:
+    """Where the findings on a split's annotation file are kept; None of a small file."""
+    labels = None if data.label_map is None else [*map(repr, data.label_map.items())]
+    settings = [data.class_names, labels, data.keep_empty, limits.size, limits.least_side]
+    return Store.of(split.path, ["findings", split.name, str(split.path), settings])
+
+
+def _is_sound(told: Told) -> bool:
+    parts = told.first, told.then, told.usable
+    return not any(part is None or part.errors for part in parts)
+
+
+def _read(
+    split: Split, data: DataConfig, limits: Limits, *, fast: bool, table: Store | None = None
+) -> Told:
+    """read_split() of the file itself. table: where its arrays are kept, if it has no errors."""
+    told = Told(Findings())
+    state = None if table is None else file_state(split.path)
     try:
         content = read_coco(split.path)
     except ProblemError as error:
-        found.add("error", *error.problems)
-        return None
+        told.first.add("error", *error.problems)
+        return told
     sound = sort_content(content, more_categories=data.label_map or ())
     split.take(sound)
-    _tell_flaws(split, sound, found)
-    _check_files(split, found)
-    _check_ids(split, content["annotations"], found)
-    check_folder(split, found)
-    _check_zero_area(split, found)
-    check_positions(split, found)
-    _check_empty(split, content["annotations"], data, found)
-    _check_classes(split, data, found)
-    return split
+    _tell_flaws(split, sound, told.first)
+    _check_files(split, told.first)
+    _check_ids(split, content["annotations"], told.first)
+    told.then, told.usable = Findings(), Findings()
+    _check_zero_area(split, told.then)
+    check_positions(split, told.then)
+    _check_empty(split, content["annotations"], data, told.then)
+    _check_classes(split, data, told.then)
+    check_usable(split, limits, told.usable, fast=fast)
+    if table is not None and state is not None and _is_sound(told):
+        table.save(packed(sound), state)
+    return told
 
 
 def check_shared_files(train: Split, val: Split, found: Findings, *, fast: bool) -> None:
@@ -50,10 +95,7 @@ def check_shared_files(train: Split, val: Split, found: Findings, *, fast: bool)
 
     They do not keep a training from starting: a set is overfitted on purpose to try a model out.
     """
-    own, other = (
-        {os.path.realpath(split.file(image)) for image in split.images.values()}
-        for split in (train, val)
-    )
+    own, other = map(_real_paths, (train, val))
     both = [os.path.basename(path) for path in sorted(own & other)]
     if both:
         tell = found.warning if fast or train.path == val.path else found.error
@@ -62,6 +104,22 @@ def check_shared_files(train: Split, val: Split, found: Findings, *, fast: bool)
             f"({few(both)}), so that validation measures memory",
             fix="remove them from one of the two",
         )
+
+
+def _real_paths(split: Split) -> set[str]:
+    """os.path.realpath of every image; folders are resolved once."""
+    folders: dict[str, str] = {}
+    found = set()
+    for image in split.images.values():
+        folder, name = os.path.split(os.path.join(split.images_dir, image["file_name"]))
+        path = os.path.join(folder, name)
+        if name in ("", ".", "..") or os.path.islink(path):
+            found.add(os.path.realpath(path))
+        else:
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            found.add(os.path.join(folders[folder], name))
+    return found
 
 
 # ------------------------------------------------------------------------------------------ entries

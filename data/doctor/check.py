@@ -11,7 +11,9 @@ from typing import Any
 
 from data.doctor.annotations import check_shared_files, read_split
 from data.doctor.findings import Finding, Findings, Progress
-from data.doctor.usable import Limits, check_usable
+from data.doctor.folder import check_folder
+from data.doctor.split import Split
+from data.doctor.usable import Limits
 from data.schema import AugmentConfig, Config, DataConfig, ModelConfig
 
 SPLITS = ("train", "val")
@@ -36,11 +38,28 @@ def check_dataset(
     else:
         data = source if isinstance(source, DataConfig) else _section(source)
     found = Findings()
-    read = [split for name in splits if (split := read_split(data, name, found)) is not None]
+    limits = Limits(model.max_size, augment.min_box_side)
+    read: list[Split] = []
+    usable: list[Findings] = []
+    for name in splits:
+        split = Split.of(data, name)
+        if split is None:
+            found.error(
+                f"the {name} split has no images folder or no annotation file",
+                fix=f"set data.{name}_images and data.{name}_annotations",
+            )
+            continue
+        told = read_split(split, data, limits, fast=fast)
+        found.take(told.first)
+        if told.then is not None and told.usable is not None:
+            check_folder(split, found)
+            found.take(told.then)
+            read.append(split)
+            usable.append(told.usable)
     if len(read) == 2:
         check_shared_files(read[0], read[1], found, fast=fast)
-    for split in read:
-        check_usable(split, Limits(model.max_size, augment.min_box_side), found, fast=fast)
+    for findings in usable:
+        found.take(findings)
     if not fast:
         # torch, OpenCV and pycocotools are needed from here on
         from data.doctor.anchors import check_coverage

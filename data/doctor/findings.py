@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from layers.problems import Problem, printable
 
@@ -41,6 +41,25 @@ class Findings:
 
     def add(self, level: Level, *problems: Problem) -> None:
         self._found += [Finding(level, problem) for problem in problems]
+
+    def take(self, others: Findings) -> None:
+        """Adds what others found, in the order it was found."""
+        self._found += others._found
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self._found if finding.level == "error"]
+
+    def to_lists(self) -> list[list[str]]:
+        """Plain data, in the order it was found; of_lists() reads it."""
+        return [[f.level, f.problem.what, f.problem.where, f.problem.fix] for f in self._found]
+
+    @classmethod
+    def of_lists(cls, lists: list[list[Any]]) -> Findings:
+        found = cls()
+        for level, *problem in lists:
+            found.add(level, Problem(*problem))
+        return found
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(sorted(self._found, key=lambda finding: LEVELS.index(finding.level)))

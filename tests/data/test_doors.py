@@ -7,9 +7,9 @@ import math
 import pytest
 from pycocotools import mask as coco_mask
 
-from data.annotations import read_table
 from data.doctor.check import check_dataset
 from data.schema import DataConfig
+from data.table import read_table
 from layers.problems import DataWarning
 from tests.data.sets import SQUARE, annotation, config, image_entry, write_set
 from yolact.bound import mask_bound

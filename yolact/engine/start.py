@@ -109,7 +109,9 @@ def open_sets(
     trained = training_set(cfg, train_set, state.criterion)
     if train_set is not None and val_set is None:
         return Sets(trained, None, None)
-    val, pictures = (validation_set(cfg, val_set, masks=masks) for masks in (False, True))
+    val = validation_set(cfg, val_set, masks=False)
+    given = val if val_set is None else val_set  # a set that was read here is not read again
+    pictures = validation_set(cfg, given, masks=True)
     return Sets(trained, val, pictures)
 
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from data.annotations import read_table
 from data.importing.records import Hints
 from data.importing.run import import_set
 from data.importing.write import Target
 from data.resolve import load_config
 from data.segmentation import encoded, pixels_of
+from data.table import read_table
 from tests.data.importing import sources
 
 BASE = "yolact_plus_tiny"

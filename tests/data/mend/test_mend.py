@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.annotations import read_table
 from data.mend.ids import EntryIds, counted
 from data.mend.masks import Wishes, nested
 from data.mend.whole import mend
+from data.table import read_table
 from layers.problems import ProblemError
 from tests.data.sets import SQUARE, annotation, image_entry, write_set
 
