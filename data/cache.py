@@ -35,8 +35,9 @@ SMALLEST = 20_000_000  # bytes of a source below which reading it anew costs les
 FOLDER = ".yolact_cache"  # beside the source
 SETTLED = 2.0  # seconds after which a change of a file shows in its times, on every file system
 _MAGIC = b"yolact cache 1\n\0"
-# two numbers follow: the length of the description, and the CRC-32 of all that comes after them
-_HEAD = len(_MAGIC) + 16
+# two numbers follow: the CRC-32 of all that comes after it, and the length of the description
+_CHECKED = len(_MAGIC) + 8
+_HEAD = _CHECKED + 8
 _ALIGN = 64
 _CHUNK = 1 << 24
 Arrays = dict[str, np.ndarray]
@@ -116,7 +117,8 @@ class Store:
         head = file.read(_HEAD)
         if not head.startswith(_MAGIC):
             raise _foreign(path)
-        length, checksum = (int.from_bytes(head[i : i + 8], "little") for i in (16, 24))
+        checksum, length = (int.from_bytes(head[i : i + 8], "little") for i in (16, 24))
+        file.seek(_CHECKED)
         if len(head) < _HEAD or _checksum(file) != checksum:
             what = "is damaged, and is made anew"
             warnings.warn(str(Problem(what, f"cache file {path}")), DataWarning, stacklevel=2)
@@ -184,17 +186,16 @@ class Store:
         temporary = folder / f".{self.name}.{os.getpid()}.part"
         try:
             with open(temporary, "w+b") as file:
-                file.seek(_HEAD)
+                file.seek(_CHECKED)
+                file.write(len(text).to_bytes(8, "little"))
                 file.write(text)
                 for (_, _, _, offset), array in zip(places, kept.arrays.values()):
                     file.seek(_aligned(_HEAD + len(text)) + offset)
                     file.write(np.ascontiguousarray(array).data)
-                file.seek(_HEAD)
+                file.seek(_CHECKED)
                 checksum = _checksum(file)
                 file.seek(0)
-                file.write(
-                    _MAGIC + b"".join(n.to_bytes(8, "little") for n in (len(text), checksum))
-                )
+                file.write(_MAGIC + checksum.to_bytes(8, "little"))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, folder / self.name)

@@ -47,7 +47,8 @@ def read_split(split: Split, data: DataConfig, limits: Limits, *, fast: bool) ->
 
     facts = store.fetch(read, worth=lambda kept: kept.facts["sound"]).facts
     split.images = {number: {"file_name": name} for number, name in enumerate(facts["names"])}
-    return Told(*(part and Findings.of_lists(part) for part in facts["found"]))
+    first, *others = (None if part is None else Findings.of_lists(part) for part in facts["found"])
+    return Told(first or Findings(), *others)
 
 
 def findings_store(split: Split, data: DataConfig, limits: Limits) -> Store | None:
