@@ -27,6 +27,7 @@ SIZE = 20  # pixels of a mask's side
 SCALES = (0.3, 1.0, 3.0)  # standard deviations of ordinary logits
 SURE = 50.0  # a logit whose probability rounds to 0 or 1 even in float64
 TOLERANCE = 1e-6  # relative, in float64
+ALIKE = 1e-4  # less than this below a cosine of 1: worth comparing
 NOISE = 1e-8  # of the largest number of a loss: what is smaller is not compared
 TOTAL_STEPS = 99_991  # a length of training that no expression names as an end of its schedule
 ORDINARY, SATURATED, DEGENERATE, SOFT = (
@@ -149,8 +150,29 @@ def copies(
     )
     own = list(dict.fromkeys(own))
     pairs = (*combinations(own, 2), *((a, b) for a in own for b in rest if b not in own))
-    found = (_compare(a, prints[a], b, prints[b]) for a, b in pairs)
+    near = _near(prints)
+    found = (_compare(a, prints[a], b, prints[b]) for a, b in pairs if b in near[a])
     return [comparison for comparison in found if comparison.factor is not None]
+
+
+def _near(prints: dict[str, Print]) -> dict[str, set[str]]:
+    """{expression: those that may be proportional to it}: of the same manners, and with gradients
+    of one direction on ordinary inputs. One product finds them for all pairs.
+
+    Gradients whose rows agree to TOLERANCE of their largest numbers have a cosine above 1 -
+    (TOLERANCE * SIZE)^2, far above what is asked for.
+    """
+    alike: dict[tuple[Manner, ...], list[str]] = {}
+    for expression, one in prints.items():
+        alike.setdefault(tuple(one.manners), []).append(expression)
+    near: dict[str, set[str]] = {expression: set() for expression in prints}
+    for group in alike.values():
+        directions = torch.stack([prints[name].inputs[ORDINARY][1].flatten() for name in group])
+        directions /= directions.abs().amax(1, keepdim=True)  # no square of it overflows
+        directions /= directions.norm(dim=1, keepdim=True)
+        for i, j in (directions @ directions.T > 1 - ALIKE).nonzero().tolist():
+            near[group[i]].add(group[j])
+    return near
 
 
 def _manner(part: MaskTerm) -> Manner:
