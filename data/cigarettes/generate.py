@@ -38,6 +38,7 @@ def generate(
     seed: int = 0,
     max_instances: int = 1,
     zoom: float = 1.0,
+    clutter: float = 1.0,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -45,9 +46,10 @@ def generate(
 
     size is the side of the square images in pixels (the objects scale with it), max_instances the
     most butts in an image (their number is uniform from 1), zoom how much nearer the camera is than
-    in the real set. The files depend on seed, size, max_instances and zoom only: not on workers
-    (None = one per available CPU), and image i not on the number
-    of images. out_dir appears complete or, after an error, not at all.
+    in the real set, clutter how many sticks, stones and leaves lie about, as a share of the usual
+    number. The files depend on seed, size, max_instances, zoom and clutter only: not on workers
+    (None = one per available CPU), and image i not on the number of images. out_dir appears
+    complete or, after an error, not at all.
 
     Raises ValueError for senseless arguments and for an out_dir with other content, OSError where
     it cannot be written.
@@ -56,6 +58,11 @@ def generate(
     _check_arguments(counts, size, seed, max_instances, workers)
     if not 1 <= zoom <= NEAREST:
         raise ValueError(f"zoom={zoom}: use a number from 1 to {NEAREST}")
+    if not 0 <= clutter <= 1:
+        raise ValueError(f"clutter={clutter}: use a number from 0 to 1")
+    paint = partial(
+        _write_image, size=size, seed=seed, max_instances=max_instances, zoom=zoom, clutter=clutter
+    )
     existed = _check_folder(out_dir)
     work = out_dir / PARTIAL
     try:
@@ -66,7 +73,7 @@ def generate(
                 work / split,
                 split,
                 counts[split],
-                partial(_write_image, size=size, seed=seed, max_instances=max_instances, zoom=zoom),
+                paint,
                 seed,
                 _worker_count(workers),
                 progress,
@@ -226,10 +233,13 @@ def _write_image(
     seed: int,
     max_instances: int,
     zoom: float,
+    clutter: float,
 ) -> tuple[dict, list[dict]]:
     """Renders and writes one image; returns its JSON record and those of its objects, without ids
     that need the others."""
-    scene = render(seed, split, index, size=size, max_instances=max_instances, zoom=zoom)
+    scene = render(
+        seed, split, index, size=size, max_instances=max_instances, zoom=zoom, clutter=clutter
+    )
     name = f"{index:08d}.jpg"
     ok, data = cv2.imencode(
         ".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, scene.jpeg_quality]

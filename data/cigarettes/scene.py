@@ -81,14 +81,15 @@ def _scatter(
     light: Light,
     rng: np.random.Generator,
     scale: float,
+    clutter: float,
 ) -> None:
     """Distractors, some of them close to a butt. They are painted before the butts, so they never
-    hide one."""
+    hide one. clutter: how many, as a share of the usual number."""
     size = len(canvas)
     kinds = [
         kind
         for kind, mean in zip(DISTRACTORS, _CLUTTER[ground], strict=True)
-        for _ in range(rng.poisson(mean))
+        for _ in range(rng.poisson(clutter * mean))
     ]
     for kind in rng.permutation(kinds):
         centre = rng.uniform(0, size, 2)
@@ -149,17 +150,25 @@ class Scene:
 
 
 def render(
-    seed: int, split: str, index: int, *, size: int, max_instances: int = 1, zoom: float = 1.0
+    seed: int,
+    split: str,
+    index: int,
+    *,
+    size: int,
+    max_instances: int = 1,
+    zoom: float = 1.0,
+    clutter: float = 1.0,
 ) -> Scene:
     """Renders image `index` of a split: the same bytes for the same arguments, whatever was
-    rendered before. zoom: how much nearer the camera is than the real set's."""
+    rendered before. zoom: how much nearer the camera is than the real set's. clutter: how many
+    sticks, stones and leaves lie about, as a share of the usual number."""
     layout = image_layout(seed, split, index, size=size, max_instances=max_instances, zoom=zoom)
     rng, scale = layout.rng, zoom * size / REFERENCE_SIZE
     light = sample_light(rng)
     ground = str(rng.choice(list(_GROUND_SHARES), p=list(_GROUND_SHARES.values())))
     detail = scale * rng.uniform(0.75, 1.4)
     canvas = GROUNDS[ground](rng, size, detail, light).astype(np.float32)
-    _scatter(canvas, ground, layout.butts, light, rng, scale)
+    _scatter(canvas, ground, layout.butts, light, rng, scale, clutter)
     looks = []
     for butt in layout.butts:
         looks.append(sample_look(rng))

@@ -23,7 +23,7 @@ from data.cigarettes import shape as cigarettes_shape
 from data.cigarettes.contact_sheet import contact_sheet
 from data.cigarettes.generate import generate
 from data.cigarettes.ground import GROUNDS, Light, sample_light
-from data.cigarettes.objects import ButtLook, paint_butt
+from data.cigarettes.objects import DISTRACTORS, ButtLook, paint_butt
 from data.cigarettes.scene import image_layout, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -363,3 +363,20 @@ def test_a_nearer_camera_sees_larger_butts_that_stay_inside():
     assert longest(4) <= 0.75 * 128
     with pytest.raises(ValueError, match="zoom=5"):
         generate("unused", train=1, val=0, zoom=5)
+
+
+def test_without_clutter_butts_lie_alone(monkeypatch):
+    """The same butts on the same ground; what lies about is drawn by nobody."""
+    drawn = []
+    for kind in DISTRACTORS:
+        monkeypatch.setitem(DISTRACTORS, kind, lambda *_, kind=kind: drawn.append(kind))
+    usual = [render(0, "train", i, size=96) for i in range(4)]
+    assert len(drawn) > 8
+    drawn.clear()
+    alone = [render(0, "train", i, size=96, clutter=0) for i in range(4)]
+    assert drawn == []
+    for one, two in zip(usual, alone):
+        assert one.annotations == two.annotations and one.ground == two.ground
+    for clutter in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="clutter="):
+            generate("unused", train=1, val=0, clutter=clutter)

@@ -26,6 +26,7 @@ def _make(args: argparse.Namespace) -> int:
         seed=args.seed,
         max_instances=args.max_instances,
         zoom=args.zoom,
+        clutter=args.clutter,
         workers=args.workers,
     )
     say(f"wrote {args.train} training and {args.val} validation images to {out}")
@@ -65,6 +66,12 @@ def program(argv: Sequence[str] | None = None) -> int:
         type=float,
         default=1.0,
         help="how much nearer the camera is than in the real set, of small butts (default 1)",
+    )
+    parser.add_argument(
+        "--clutter",
+        type=float,
+        default=1.0,
+        help="how many sticks, stones and leaves lie about, from 0 to the usual 1",
     )
     parser.add_argument(
         "--workers", type=int, default=None, help="processes (default: one per CPU)"
