@@ -63,9 +63,6 @@ class Batch:
     def pin_memory(self) -> Batch:
         return self._with(self.images.pin_memory(), self.instances.pin_memory())
 
-    def share_memory(self) -> Batch:
-        return self._with(self.images.share_memory_(), self.instances.share_memory())
-
     def _with(self, images: Tensor, instances: Targets) -> Batch:
         return Batch(
             images, instances, self.counts, self.image_ids, self.original_sizes, self.indices

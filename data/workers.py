@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, _utils, get_worker_info
 
@@ -80,42 +81,47 @@ def explain_worker_failure(error: BaseException) -> ValueError | None:
 # ----------------------------------------------------------------------------------------- batches
 
 
-class Shared(Protocol):
-    """What tensors a process can hand over without copying them into a pipe."""
-
-    def share_memory(self) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Parcel:
-    """A batch as bytes, which need no shared memory; why: what was in the way of that."""
+    """A batch as bytes, which name its tensors in shared memory. Where there is no room the bytes
+    hold the tensors, and why says what was in the way."""
 
     data: bytes
-    why: str
+    why: str = ""
 
     def open(self) -> Any:
-        """The batch, with a DataWarning, the same for all batches."""
-        warnings.warn(
-            f"batches come over through pipes, which takes longer ({self.why}): make /dev/shm "
-            f"larger (docker run --shm-size=2g) and raise ulimit -n, {_FEWER}",
-            DataWarning,
-            stacklevel=2,
-        )
+        """The batch. A DataWarning, the same for all batches, where it came over without shared
+        memory."""
+        if self.why:
+            warnings.warn(
+                f"batches come over through pipes, which takes longer ({self.why}): make /dev/shm "
+                f"larger (docker run --shm-size=2g), raise ulimit -n, {_FEWER}",
+                DataWarning,
+                stacklevel=2,
+            )
         return pickle.loads(self.data)  # of our own process
 
+    def pin_memory(self) -> Any:
+        return self.open().pin_memory()
 
-def handed_over(batch: Shared) -> Any:
-    """The batch as it leaves the process that made it: in shared memory where that has room, else
-    in a Parcel. Left to PyTorch, a batch without room is lost, and waited for without end."""
+
+_no_room: list[str] = []  # why this process shares no memory any more
+
+
+def handed_over(batch: Any) -> Any:
+    """The batch as it leaves the process that made it. Left to PyTorch, one that finds no room in
+    shared memory, or no handle, is lost in a thread of a queue, and waited for without end."""
     if get_worker_info() is None:
         return batch
-    try:
-        return batch.share_memory()
-    except (RuntimeError, OSError) as error:
-        why = next((words for words in _NO_ROOM if words in str(error)), None)
-        if why is None:
-            raise
-    return Parcel(pickle.dumps(batch), f"shared memory: {why}")
+    if not _no_room:
+        try:
+            return Parcel(bytes(ForkingPickler.dumps(batch)))
+        except (RuntimeError, OSError) as error:
+            why = next((words for words in _NO_ROOM if words in str(error)), None)
+            if why is None:
+                raise
+            _no_room.append(why)  # for good: what was begun keeps handles
+    return Parcel(pickle.dumps(batch), _no_room[0])
 
 
 @dataclass
@@ -319,7 +325,13 @@ class Loader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = iter(self.loader)
+        try:
+            iterator = iter(self.loader)
+        except OSError as error:
+            raise ValueError(
+                f"loader processes cannot be started ({error.strerror or error}): they need room "
+                f"in /dev/shm, handles (ulimit -n) and processes (ulimit -u); {NO_WORKERS}"
+            ) from error
         watch = Watch(iterator, self._awaited)
         try:
             while (batch := self._next(iterator, watch)) is not None:
@@ -333,6 +345,8 @@ class Loader:
         try:
             with watch.waiting():
                 batch = self._polled(iterator, watch)
+                if isinstance(batch, Parcel):
+                    batch = batch.open()
         except Exception as error:  # a queue of a killed process breaks in many ways
             explained = watch.found or explain_worker_failure(error)
             if explained is None:
@@ -340,8 +354,6 @@ class Loader:
             raise explained from error
         if self.asked.open:
             self.asked.open.popleft()
-        if isinstance(batch, Parcel):
-            batch = batch.open()
         if isinstance(batch, Failure):
             raise ValueError(batch.message)
         return batch

@@ -96,9 +96,6 @@ class Targets:
     def pin_memory(self) -> Targets:
         return self._map(lambda t: t.pin_memory())
 
-    def share_memory(self) -> Targets:
-        return self._map(lambda t: t.share_memory_())
-
     def _map(self, move) -> Targets:
         return Targets(
             move(self.boxes),

@@ -32,7 +32,7 @@ def test_mended_copies_hold_no_flaw(capsys, monkeypatch):
 
 def test_the_campaign_notices_what_is_read_wrongly(capsys, monkeypatch):
     monkeypatch.setattr("yolact.weights_file._check_content", lambda path: None)
-    assert int(row("checkpoint_bytes", 8, capsys, monkeypatch, expected=1)["silent"])
+    assert int(row("checkpoint_bytes", 24, capsys, monkeypatch, expected=1)["silent"])
 
 
 def test_a_campaign_survives_its_own_mistakes():
