@@ -3,6 +3,7 @@ costs."""
 
 from __future__ import annotations
 
+import json
 import textwrap
 import time
 from collections.abc import Generator, Sequence
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 from data.messages import brief
 from data.schema import Config
+from layers.losses.expr import parse
 from yolact.study.arms import (
     Arm,
     PlannedRun,
@@ -26,6 +28,10 @@ from yolact.study.plan import Study
 
 TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 4
 START = 5.0  # seconds until a training has imported and read what it needs, a guess
+# settings of the training section that change no step's and no validation's time
+_FREE = {"iterations", "epochs", "autoscale", "lr", "momentum", "weight_decay", "schedule"}
+_FREE |= {"lr_steps", "lr_gamma", "warmup_iterations", "warmup_lr", "seed", "shuffle", "init_from"}
+_FREE |= {"on_nonfinite", "log_every", "validate_every", "save_every", "keep_every"}
 FOLLOWS_BATCH = {"train.batch_size", "train.lr", "train.iterations", "train.lr_steps"}
 LR_RULES = {
     "constant": "the base's, whatever the batch size",
@@ -166,15 +172,24 @@ def estimate_cost(
     trials: int = 0,
     starts: Sequence[PlannedRun] = (),
 ) -> str:
-    """Times a few steps and a few validation images of each arm, and multiplies. trials: tuning
-    runs of the whole study; starts: what runs and trials start from, alike but for their seed."""
+    """Times a few steps and a few validation images, once for all arms of one cost_key(), and
+    multiplies. trials: tuning runs of the whole study; starts: what runs and trials start from,
+    alike but for their seed."""
+    times: dict[str, tuple[float, float]] = {}
+
+    def timed(config: Config) -> tuple[float, float]:
+        key = cost_key(config)
+        if key not in times:
+            times[key] = time_run(config, device)
+        return times[key]
+
     seconds: dict[str, float] = {}
     lines = []
     width = max(len(run.arm.label) for run in runs)
     for run in runs:
         if run.arm.label in seconds:
             continue
-        step, validation, validations = time_run(run.config, device)
+        (step, validation), validations = timed(run.config), validations_of(run.config)
         steps = f"{1000 * step:7.0f} ms a step, "
         if run.shares is not None:
             step, validations, steps = 0.0, 1, f"{f'of {run.shares.arm}':>15}, "
@@ -189,7 +204,7 @@ def estimate_cost(
     parts = [f"{len(runs)} runs"]
     if starts:
         config = starts[0].config
-        step, validation, validations = time_run(config, device)
+        (step, validation), validations = timed(config), validations_of(config)
         one = START + step * config.train.iterations + validation * validations
         total += one * len(starts)
         parts.append(
@@ -204,14 +219,41 @@ def estimate_cost(
     lines.append(
         f"about {_duration(total / slots)} for {', '.join(parts)}, {slots} at a time on {device} "
         f"(from {TIMED_STEPS} steps and {TIMED_IMAGES} validation images of an untrained model: "
-        "more detections take longer)"
+        f"more detections take longer; {len(times)} timed, arms of equal cost share one)"
     )
     return "\n".join(lines)
 
 
-def time_run(config: Config, device: str) -> tuple[float, float, int]:
-    """(seconds a step, seconds a validation, number of validations) of a run, measured on the real
-    data."""
+def cost_key(config: Config) -> str:
+    """Equal for configs whose steps and validations take the same time: they differ in numbers
+    that are multiplied, in lengths and in seeds. Other numbers of a loss than fractions may count
+    what it does, and stay."""
+    content = config.model_dump(mode="json", exclude={"name": True, "train": _FREE})
+    content["model"]["pretrained"] = ""
+    for section, keys in (("loss", content["loss"]), ("train", ("clip_grad_norm", "ema_decay"))):
+        for key in keys:
+            content[section][key] = _unmeasured(content[section][key])
+    content["loss"]["mask"] = [
+        [term.name, {key: _unmeasured(value) for key, value in sorted(term.params.items())}]
+        for term in parse(config.loss.mask)
+    ]
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+def _unmeasured(value: Any) -> Any:
+    """A fraction without its size: whether it is 0 decides what is computed."""
+    return bool(value) if isinstance(value, float) else value
+
+
+def validations_of(config: Config) -> int:
+    """How often a run is validated."""
+    train = config.train
+    count = train.iterations // train.validate_every if train.validate_every else 0
+    return count + (train.validate_every == 0 or train.iterations % train.validate_every > 0)
+
+
+def time_run(config: Config, device: str) -> tuple[float, float]:
+    """(seconds a step, seconds a validation) of a run, measured on the real data."""
     import torch
 
     from data.loader import Batch, build_dataset, train_loader
@@ -254,10 +296,7 @@ def time_run(config: Config, device: str) -> tuple[float, float, int]:
         max_images=tested,
         progress=False,
     )
-    train = config.train
-    validations = train.iterations // train.validate_every if train.validate_every else 0
-    validations += train.validate_every == 0 or train.iterations % train.validate_every > 0
-    return median(times[WARM_UP:]), found.seconds / tested * images, validations
+    return median(times[WARM_UP:]), found.seconds / tested * images
 
 
 def _duration(seconds: float) -> str:

@@ -144,14 +144,14 @@ def test_a_shared_training_needs_its_start_once(study, capsys):
 
 def test_a_dry_run_counts_one_training(study, monkeypatch):
     monkeypatch.setattr(estimate, "START", 0)
-    monkeypatch.setattr(estimate, "time_run", lambda *_: (10.0, 30.0, 2))
+    monkeypatch.setattr(estimate, "time_run", lambda *_: (10.0, 30.0))
     made = load_study("s.yaml")
     arms, runs = arms_of(made), all_runs()
     words = estimate.describe_study(made, arms, runs, Path("runs"))
     assert "eval.masks=subpixel (trained as bce)" in words and words.count("trained as") == 1
     cost = estimate.estimate_cost(made, runs, device="cpu", slots=1)
     assert re.search(r"\n +fine +of bce, +30 s a validation x 1: 0.5 minutes a run", cost)
-    assert "about 4.5 minutes for 3 runs" in cost, "6 steps and 2 validations twice, and one more"
+    assert "about 3.5 minutes for 3 runs" in cost, "6 steps and a validation twice, and one more"
 
 
 def test_the_time_left_counts_one_training(study):
