@@ -48,6 +48,7 @@ ADDED = (
     "loss.mask_target",
     "loss.mask_stride",
     "train.epochs",
+    "train.patience",
 )
 _ONE_LENGTH = "train.epochs and train.iterations are both given: give one of them"
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")

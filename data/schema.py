@@ -448,6 +448,11 @@ class TrainConfig(Section):
     validate_images: NonNegativeInt = Field(
         0, description="validation images used during training; 0 = all"
     )
+    patience: NonNegativeInt = Field(
+        0,
+        description="training ends after so many validations in a row without a better mask AP; 0 "
+        "= never",
+    )
     save_every: PositiveInt = Field(1_000, description="iterations between checkpoints (last.pth)")
     keep_every: NonNegativeInt = Field(
         0, description="iterations between checkpoints that are kept for good; 0 = none"
@@ -462,6 +467,11 @@ class TrainConfig(Section):
     def _consistent(self):
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
             raise ValueError(f"lr_steps must ascend, got {list(self.lr_steps)}")
+        if self.patience and not self.validate_every:
+            raise ValueError(
+                f"patience={self.patience} counts validations, and validate_every=0 has one only, "
+                "at the end: set validate_every"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}"

@@ -63,6 +63,7 @@ class _Training(_Part):
     random: Annotated[list[dict[str, Any]], Field(min_length=1)]
     best_ap: Annotated[float, Field(ge=-1, le=1)]
     validated: Count
+    stale: Count = 0
     meter: _Meter
     pretrained: bool
 

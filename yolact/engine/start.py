@@ -81,18 +81,15 @@ def check_data(cfg: Config) -> list[str]:
     return [f"warning: {f}" for f in findings if f.level == "warning"]
 
 
-def check_length(cfg: Config) -> None:
-    """ValueError where train.epochs could not be turned into iterations."""
+def check_length(cfg: Config) -> list[str]:
+    """A note where no validation comes before the end. ValueError where train.epochs could not be
+    turned into iterations."""
     if cfg.train.epochs is not None:
         raise ValueError(
             f"train.epochs={cfg.train.epochs:g}: there are no training images to count at "
             f"data.train_annotations={cfg.data.train_annotations or 'none'}: correct the path, or "
             "set train.iterations"
         )
-
-
-def late_validation(cfg: Config) -> list[str]:
-    """A note where no validation comes before the end."""
     plan = cfg.train
     if plan.validate_every <= plan.iterations:
         return []
@@ -198,3 +195,14 @@ def print_summary(
         *notes,
     ):
         say(line)
+
+
+def tell_early_end(cfg: Config, state: TrainState, run: RunDir) -> None:
+    """Says why a training ended before its last step, where it did."""
+    plan = cfg.train
+    if state.step < plan.iterations and distributed.is_main():
+        say(
+            f"ended at step {state.step} of {plan.iterations}: no better mask AP in {state.stale} "
+            f"validations (train.patience={plan.patience}); a higher train.patience with "
+            f"--resume={run.path} goes on"
+        )

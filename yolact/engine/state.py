@@ -45,6 +45,7 @@ class TrainState:
     step        optimiser steps done
     best_ap     best mask AP so far, -1 before the first validation
     validated   step of the last finished validation
+    stale       validations since the one of best_ap
     meter       sums of the losses since the last logged line (see log.Meter)
     pretrained  whether training started from given backbone weights
     """
@@ -60,12 +61,18 @@ class TrainState:
     step: int = 0
     best_ap: float = -1.0
     validated: int = 0
+    stale: int = 0
     meter: dict = field(default_factory=dict)
 
     @property
     def best_model(self) -> Yolact:
         """The weights to validate: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    def is_stale(self, patience: int, *, more: int = 0) -> bool:
+        """Whether `patience` validations in a row, `more` that come among them, found no better
+        mask AP; never with a patience of 0."""
+        return 0 < patience <= self.stale + more
 
     def train_mode(self) -> None:
         self.model.train()
@@ -185,6 +192,7 @@ def to_checkpoint(state: TrainState, cfg: Config, *, alone: bool = False) -> dic
             "random": [random_state()] if alone else distributed.gather(random_state()),
             "best_ap": state.best_ap,
             "validated": state.validated,
+            "stale": state.stale,
             "meter": state.meter,
             "pretrained": state.pretrained,
         },
@@ -230,6 +238,7 @@ def _restore(state: TrainState, checkpoint: dict, train: TrainConfig, notes: lis
         )
     state.step, state.best_ap = checkpoint["step"], training["best_ap"]
     state.validated, state.meter = training["validated"], training["meter"]
+    state.stale = training.get("stale", 0)  # not in older checkpoints
     set_step(state.scheduler, state.step)
 
 

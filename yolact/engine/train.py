@@ -37,10 +37,10 @@ from yolact.engine.start import (
     check_split,
     find_start,
     lacks_evaluation,
-    late_validation,
     open_run,
     open_sets,
     print_summary,
+    tell_early_end,
 )
 from yolact.engine.state import (
     TrainState,
@@ -114,8 +114,7 @@ def train(
         notes = changed_settings(cfg, checkpoint) if checkpoint else []
         if train_set is None and val_set is None:
             notes += distributed.first_run_by_main(lambda: check_data(cfg))
-        check_length(cfg)
-        notes += late_validation(cfg)
+        notes += check_length(cfg)
         state, loaded = build_state(cfg, device, checkpoint, model=model, criterion=criterion)
         step = state.step
         sets = open_sets(cfg, state, train_set, val_set)
@@ -207,13 +206,15 @@ class Trainer:
             stopping = True
         if stopping:
             self._interrupted()
+        else:
+            tell_early_end(self.cfg, self.state, self.run_dir)
 
     def _steps(self) -> bool:
         """The loop. It reads the losses, and so waits for the device, only where something is due.
         True if it was asked to stop."""
         plan, state = self.cfg.train, self.state
         finished = self._look_back()  # a signal or a kill came in its way
-        while state.step < plan.iterations and finished:
+        while state.step < plan.iterations and finished and not state.is_stale(plan.patience):
             batches = self._next_batches()
             if batches is None:
                 return True
@@ -326,7 +327,9 @@ class Trainer:
         pictures; then last.pth, which notes that it is done. After the last step also per-image
         records. False if a signal broke it off; a resumed run makes up for it."""
         state, started, finished = self.state, time.perf_counter(), True
-        last = state.step == self.cfg.train.iterations
+        last = state.step == self.cfg.train.iterations or state.is_stale(
+            self.cfg.train.patience, more=1
+        )
         if self.log is not None:
             try:
                 with self.stop.at_once(), random_state_kept():
@@ -343,7 +346,7 @@ class Trainer:
         state.train_mode()
         finished = distributed.share(finished, quietly=True)
         if finished:
-            state.validated = state.step
+            state.validated, state.stale = state.step, distributed.share(state.stale)
             self._save(LAST)
         return finished
 
@@ -382,6 +385,7 @@ class Trainer:
         state = self.state
         ap = result.mask_ap
         best = ap > state.best_ap  # never where it is undefined
+        state.stale = 0 if best else state.stale + 1
         shown = f"{100 * ap:.2f}{' (best so far)' if best else ''}"
         if math.isnan(ap):
             shown = "undefined: the validation images hold no instance that counts"

@@ -8,7 +8,7 @@ from typing import Any
 
 from data.messages import brief
 from data.resolve import ConfigError, flatten
-from data.schema import Section
+from data.schema import Config, Section
 from yolact.study.sections import MOST_ARMS, InitRun, Range, Search, Tune
 
 # A setting that the study itself decides, and how
@@ -17,8 +17,21 @@ DECIDED = {
     "train.seed": "seeds:",
     "train.iterations": "budget:",
     "train.epochs": "budget:, which counts iterations",
+    "train.patience": "budget:, one length for all runs: AP of arms that ended earlier or later "
+    "would tell of the length too",
     "train.autoscale": "lr_rule: and equal:, which replace it",
 }
+
+
+def with_one_length(config: Config) -> Config:
+    """The config itself. ConfigError where its runs may end early, so that AP of arms would tell of
+    their length too."""
+    if config.train.patience:
+        raise ConfigError(
+            f"train.patience={config.train.patience} of the base ends runs early, and arms can be "
+            "compared at one length alone: choose a base without it"
+        )
+    return config
 
 
 def _settings(value: Any, where: str, *, base: bool = False) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from yolact.build import build_model
 from yolact.checkpoint import read_checkpoint
 from yolact.engine import train as module
 from yolact.engine.idle import IdleSteps
+from yolact.engine.records import read_records
 from yolact.engine.rundir import RunDir, new_run
 from yolact.engine.step import ReadStep
 from yolact.engine.train import train
@@ -127,8 +128,9 @@ def test_validation_and_best_use_the_average(data, tmp_path, monkeypatch):
         assert all(torch.equal(seen[0][k], other[k]) for k in other) is equal
 
 
-def test_best_is_replaced_only_by_a_better_one(data, tmp_path, monkeypatch):
-    scores, original = iter([0.2, 0.1, 0.3, float("nan")]), module.evaluate
+def scored(monkeypatch, *scores):
+    """Validations that find these mask APs."""
+    left, original = iter(scores), module.evaluate
 
     class Scored:
         def __init__(self, result, ap):
@@ -137,13 +139,40 @@ def test_best_is_replaced_only_by_a_better_one(data, tmp_path, monkeypatch):
         def __getattr__(self, name):
             return getattr(self.result, name)
 
-    monkeypatch.setattr(module, "evaluate", lambda *a, **k: Scored(original(*a, **k), next(scores)))
+    monkeypatch.setattr(module, "evaluate", lambda *a, **k: Scored(original(*a, **k), next(left)))
+
+
+def test_best_is_replaced_only_by_a_better_one(data, tmp_path, monkeypatch):
+    scored(monkeypatch, 0.2, 0.1, 0.3, float("nan"))
     run = train(
         tiny.config(data, iterations=4, validate_every=1), device="cpu", run_dir=tmp_path / "run"
     )
     assert [r["best"] for r in metrics(run, "validation")] == [True, False, True, False]
     assert read_checkpoint(run / "weights/best.pth")["step"] == 3
     assert read_checkpoint(run / "weights/last.pth")["training"]["best_ap"] == 0.3
+
+
+def test_patience_ends_a_training_and_a_higher_one_goes_on(data, tmp_path, monkeypatch, capsys):
+    scored(monkeypatch, 0.2, 0.1, 0.3, 0.3, float("nan"), 0.1, 0.4, 0.1)
+    cfg = tiny.config(data, iterations=8, validate_every=1, patience=2)
+    run = train(cfg, device="cpu", run_dir=tmp_path / "run")
+    assert [r["step"] for r in metrics(run, "validation")] == [1, 2, 3, 4, 5]
+    assert "ended at step 5 of 8: no better mask AP in 2 validations" in capsys.readouterr().out
+    assert read_checkpoint(run / "weights/best.pth")["step"] == 3
+    last = read_checkpoint(run / "weights/last.pth")
+    assert (last["step"], last["training"]["stale"]) == (5, 2)
+    assert read_records(run / "results/records.npz").note["step"] == 5
+    assert train(cfg, device="cpu", resume=run.path).path == run.path  # nothing is left to do
+    assert len(metrics(run, "validation")) == 5
+    more = cfg.model_copy(update={"train": cfg.train.model_copy(update={"patience": 4})})
+    train(more, device="cpu", resume=run.path)
+    assert [r["step"] for r in metrics(run, "validation")] == [*range(1, 9)]
+    assert read_checkpoint(run / "weights/best.pth")["step"] == 7
+
+
+def test_patience_needs_validations(data):
+    with pytest.raises(ValueError, match="patience=2 counts validations.*set validate_every"):
+        tiny.config(data, validate_every=0, patience=2)
 
 
 def test_init_from_counts_as_pretrained(data, tmp_path, capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data.config import CONFIGS
 from data.resolve import ConfigError, load_config
 from data.yaml_text import read_yaml
 from yolact.study import arms as arms_module
@@ -295,6 +296,7 @@ REFUSED = [
     ),
     (dict(arms=["bce", {"train.seed": 3}]), "arm 2: train.seed is decided by seeds:"),
     (dict(settings={"train.iterations": 3}), "settings: train.iterations is decided by budget:"),
+    (dict(settings={"train.patience": 3}), "train.patience is decided by budget:, one length"),
     (dict(settings={"train.epochs": 3}), "settings: train.epochs is decided by budget:"),
     (dict(settings={"train.autoscale": True}), "train.autoscale is decided by lr_rule: and equal:"),
     (dict(seeds=0), "needs at least one seed"),
@@ -723,3 +725,11 @@ HUNDRED = [*range(1, 101)]
 def test_no_number_of_a_study_is_without_bounds(changes, why):
     with pytest.raises(ConfigError, match=re.escape(why)):
         study(**changes)
+
+
+def test_a_base_whose_runs_may_end_early_is_refused(monkeypatch):
+    hasty = {**CONFIGS[BASE["base"]], "name": "hasty", "train.patience": 3}
+    monkeypatch.setitem(CONFIGS, "hasty", hasty)
+    study = read_study({**BASE, "base": "hasty"})
+    with pytest.raises(ConfigError, match="train.patience=3 of the base ends runs early"):
+        runs_of(study, arms_of(study))
