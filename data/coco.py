@@ -17,11 +17,14 @@ from torch.utils.data import Dataset
 from data.draws import Viewport
 from data.images import read_reduced
 from data.rules import Id
+from data.segmentation import extent, filled_columns, run_lengths
 from data.table import read_table
 from data.transforms import EvalTransform, Patch, TrainTransform, View, render_masks
 from layers.problems import DataWarning, few
 from layers.targets import ExtraKey, Targets
 
+# pixels of an image above which masks are filled in by column, where they are, and not as a whole
+LARGE = 1 << 20
 AUGMENTATION_STREAM = 1  # data order and augmentation draw from different streams of the run's seed
 
 
@@ -123,14 +126,24 @@ class CocoDataset(Dataset):
             )
         return image, times
 
-    def patches(self, rows: list[int], height: int, width: int) -> list[Patch]:
+    def patches(self, rows: list[int], height: int, width: int, view: Viewport) -> list[Patch]:
         """Masks of the given rows of the table, rasterised in an image of height x width by
-        pycocotools."""
+        pycocotools, as far as they are in view."""
+        encoded = [self.table.encoded_mask(row, height, width) for row in rows]
+        large = height * width > LARGE
+        runs = run_lengths([mask["counts"] for mask in encoded]) if large else [None] * len(rows)
         found = []
-        for row in rows:
-            encoded = self.table.encoded_mask(row, height, width)
-            x, y, w, h = (int(v) for v in coco_mask.toBbox(encoded))
-            found.append(Patch(coco_mask.decode(encoded)[y : y + h, x : x + w].copy(), y, x))
+        for mask, lengths in zip(encoded, runs, strict=True):
+            x, y, w, h = (int(v) for v in extent(mask))
+            top, left = max(y, view.top), max(x, view.left)
+            bottom = max(top, min(y + h, view.top + view.height))
+            right = max(left, min(x + w, view.left + view.width))
+            whole = (
+                coco_mask.decode(mask)[:, left:right]
+                if lengths is None
+                else (filled_columns(lengths, height, left, right))
+            )
+            found.append(Patch(np.ascontiguousarray(whole[top:bottom]), top, left))
         return found
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
@@ -149,7 +162,9 @@ class CocoDataset(Dataset):
         )
         if self.mask_sizes or self.needs_full_masks or self.extras:
             targets.masks = render_masks(
-                self.patches(kept.tolist(), height, width), view.viewport, view.size
+                self.patches(kept.tolist(), height, width, view.viewport),
+                view.viewport,
+                view.size,
             )
             targets = targets.reduce(
                 self.mask_sizes, keep_full=self.needs_full_masks, extras=self.extras

@@ -175,11 +175,39 @@ def rle_lengths(texts: Iterable[Any]) -> list[int]:
 
 
 def _lengths(texts: list[bytes]) -> list[int]:
-    """COCO's form (maskApi.c): 5 bits a character, 0x20 = more follow, 0x10 of the last = sign;
-    runs after the third are stored as the difference to the run two before."""
     filled = [text for text in texts if text]
     if not filled:
         return [-1] * len(texts)
+    runs, first, broken = _runs(filled)
+    totals, least = np.add.reduceat(runs, first), np.minimum.reduceat(runs, first)
+    found = iter(np.where(broken | (least < 0), -1, totals).tolist())
+    return [next(found) if text else -1 for text in texts]
+
+
+def run_lengths(texts: Sequence[bytes]) -> list[np.ndarray]:
+    """The lengths of the runs of sound compressed RLEs, background first, column by column."""
+    if not texts:
+        return []
+    runs, first, _ = _runs(texts)
+    return np.split(runs, first[1:])
+
+
+def filled_columns(lengths: np.ndarray, height: int, first: int, last: int) -> np.ndarray:
+    """(height, last - first) uint8 0/1: columns of a mask of that height by its run_lengths()."""
+    bounds = np.cumsum(lengths).clip(first * height, max(first, last) * height) - first * height
+    columns = np.zeros((max(first, last) - first) * height, np.uint8)
+    for start, stop in zip(bounds[0::2].tolist(), bounds[1::2].tolist()):
+        columns[start:stop] = 1
+    return columns.reshape(-1, height).T
+
+
+def _runs(filled: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The runs of texts that are not empty, one text after another; the place of the first of each;
+    and which are malformed.
+
+    COCO's form (maskApi.c): 5 bits a character, 0x20 = more follow, 0x10 of the last = sign; runs
+    after the third are stored as the difference to the run two before.
+    """
     codes = np.frombuffer(b"".join(filled), np.uint8).astype(np.int64) - 48
     begin = np.r_[0, np.cumsum([len(text) for text in filled])]
     more = (codes & 0x20) != 0
@@ -196,10 +224,7 @@ def _lengths(texts: list[bytes]) -> list[int]:
     signed = (codes[last] & 0x10) != 0
     values -= np.where(signed, 1 << (5 * (np.minimum(place[last], 5) + 1)), 0)
     run = np.searchsorted(first, begin[:-1])  # the first run of each text
-    runs = _undone(values, np.r_[run, first.size])
-    totals, least = np.add.reduceat(runs, run), np.minimum.reduceat(runs, run)
-    found = iter(np.where(broken | (least < 0), -1, totals).tolist())
-    return [next(found) if text else -1 for text in texts]
+    return _undone(values, np.r_[run, first.size]), run, broken
 
 
 def _undone(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:

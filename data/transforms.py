@@ -273,7 +273,8 @@ def render_masks(patches: list[Patch], viewport: Viewport, size: tuple[int, int]
         if not above.size or not before.size:
             continue
         # the border is the background around the patch
-        pixels = np.pad(patch.pixels, 1).astype(np.float32)
+        pixels = np.zeros(np.add(patch.pixels.shape, 2), np.float32)
+        pixels[1:-1, 1:-1] = patch.pixels
         lines = pixels[above] * (1 - down)[:, None] + pixels[below] * down[:, None]  # (rows, w + 2)
         seen = lines[:, before] * (1 - right) + lines[:, after] * right >= 0.5  # (rows, columns)
         if mirrored:

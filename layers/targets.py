@@ -113,11 +113,15 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
         return masks
     if masks.shape[0] == 0:
         return masks.new_zeros((0, *size), dtype=torch.bool)
-    # a few at a time: their float copies stay in the cache, which is 3 times as fast for 60 masks
-    # at 550 px
+    # a few at a time, in one buffer: their float copies stay in the cache, and no memory is asked
+    # for anew, which is several times as fast for 60 masks at 550 px
+    buffer = torch.empty((4, *masks.shape[1:]), device=masks.device)
     return torch.cat(
         [
-            F.interpolate(some[None].float(), size, mode="bilinear", align_corners=False)[0] > 0.5
+            F.interpolate(
+                buffer[: len(some)].copy_(some)[None], size, mode="bilinear", align_corners=False
+            )[0]
+            > 0.5
             for some in masks.split(4)
         ]
     )

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO as PycocotoolsCOCO
 
 from data.annotations import read_coco
 from data.coco import CocoDataset
+from data.draws import Viewport
 from data.images import read_image
 from data.segmentation import rle_length
 from data.transforms import eval_transform
@@ -332,3 +333,38 @@ def test_images_that_share_an_id_or_lack_a_size_are_refused(tmp_path):
         dataset(tmp_path, images=[{"id": 1, "file_name": "a.png", "height": 4}], draw=False)
     with pytest.raises(ValueError, match=r"image 'a.png' has width 0"):
         dataset(tmp_path, images=[image_entry(width=0)], draw=False)
+
+
+def test_masks_of_large_images_are_filled_in_where_they_are_in_view(tmp_path, monkeypatch):
+    """Filled in by column, as large images are, or decoded whole: the same pixels, which are those
+    of pycocotools, cut at the view. One polygon touches the top and the bottom, one leaves."""
+    height, width = 90, 120
+    rings = [
+        [10, 5, 60, 8, 55, 70, 12, 60],
+        [30, -5, 70, -5, 70, 95, 30, 95],
+        [100, 20, 140, 20, 140, 70, 100, 70],
+    ]
+    images, path = write_set(
+        tmp_path,
+        images=[image_entry(width=width, height=height)],
+        annotations=[annotation(n + 1, segmentation=[ring]) for n, ring in enumerate(rings)],
+    )
+    data = CocoDataset(images, path, ("thing",))
+    whole = [coco_mask.decode(data.table.encoded_mask(row, height, width)) for row in range(3)]
+    for view in (
+        Viewport(0, 0, height, width),
+        Viewport(20, 40, 30, 500),
+        Viewport(-9, -9, 15, 30),
+    ):
+        seen = np.zeros((height, width), bool)
+        seen[max(view.top, 0) : view.top + view.height, max(view.left, 0) :][
+            :, : view.left + view.width - max(view.left, 0)
+        ] = True
+        for large in (0, 1 << 20):
+            monkeypatch.setattr("data.coco.LARGE", large)
+            patches = data.patches([0, 1, 2], height, width, view)
+            for patch, mask in zip(patches, whole, strict=True):
+                placed = np.zeros((height, width), np.uint8)
+                h, w = patch.pixels.shape
+                placed[patch.top : patch.top + h, patch.left : patch.left + w] = patch.pixels
+                assert np.array_equal(placed, mask * seen)

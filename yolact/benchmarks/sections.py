@@ -24,6 +24,7 @@ from layers.targets import Targets
 from yolact import build_model
 from yolact.benchmarks.assign import assigner_times, milliseconds
 from yolact.benchmarks.inputs import ground_truth, images
+from yolact.benchmarks.pictures import sample_times
 from yolact.benchmarks.timing import peak_memory_mb, time_calls
 from yolact.build import build_criterion
 from yolact.engine.benchmark import benchmark
@@ -300,7 +301,13 @@ class Bench:
                 lambda: next(batches), self.seconds, warmup=2 * max(cfg.train.num_workers, 1) + 1
             )
             rate = cfg.train.batch_size * len(times) / sum(times)
-            return {"times": times, "detail": {"workers": cfg.train.num_workers, "images/s": rate}}
+        with tempfile.TemporaryDirectory() as folder:
+            rows = sample_times(cfg, Path(folder), criterion.mask_sizes, self.seconds)
+        return {
+            "times": times,
+            "rows": rows,
+            "detail": {"workers": cfg.train.num_workers, "images/s": rate},
+        }
 
     def evaluate(self) -> dict:
         count = 32

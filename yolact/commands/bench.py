@@ -10,7 +10,8 @@ detect      NMS, masks and re-scoring to 640x480
 criterion   losses forward and backward, two images
 step        forward, criterion, backward, optimiser, two images
 train       a real training step, stage by stage
-loader      images a second out of the training loader
+loader      images a second out of the training loader; rows: milliseconds of processor time of a
+            training sample on one thread, by the size of the picture and where colours change
 inference   a picture from file pixels to masks, by stage
 evaluate    images a second through evaluation and COCOeval
 losses      criterion with each mask loss, as a multiple of its time with bce

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.cigarettes.generate import generate
-from yolact.benchmarks import sections
+from yolact.benchmarks import pictures, sections
 from yolact.commands.bench import OWN, PAIRED, command_line, figures
 
 ROOT = Path(__file__).parents[3]
@@ -32,12 +32,19 @@ def test_every_section_runs(section, monkeypatch):
     """In this process: the program starts one for each section, to know its peak of memory. On
     small pictures, which are drawn sooner."""
     monkeypatch.setattr(sections, "generate", lambda *a, **k: generate(*a, **{**k, "size": 128}))
+    monkeypatch.setattr(pictures, "SIZES", {"96 px": (96, None), "photos": (96, (300, 200))})
     words = ["--worker", section, "--config", "yolact_small", "--seconds", "0.01"]
     result = sections.run_section(command_line([*words, "--set", *SMALL]))
     found = figures("yolact_small", section, [result], [])
     assert found["ms"] > 0 and found["peak_mb"] > 0
     if section == "assign":
         assert set(found["rows"]) >= {"max_iou", "atss(iou='gmaiou')", "brute force"}
+    if section == "loader":
+        assert found["rows"].keys() == {"96 px", "photos"}
+        assert all(
+            row.keys() == pictures.SETTINGS.keys() and min(row.values()) > 0
+            for row in found["rows"].values()
+        )
     if section == "losses":
         assert found["relative"].keys() >= {"bce", "dice", "lovasz(kind='softmax')"}
 
