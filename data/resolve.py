@@ -356,8 +356,6 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
     train = config.train
     if not train.autoscale or train.batch_size == AUTOSCALE_BATCH:
         return config
-    if train.epochs is not None:  # they count images, whatever the batch
-        fixed = fixed | {"train.iterations", "train.lr_steps"}
     factor = train.batch_size / AUTOSCALE_BATCH
     scaled = {
         "lr": train.lr * factor,

@@ -381,6 +381,9 @@ def test_autoscale_leaves_the_length_of_epochs(tmp_path):
     data = on_images(tmp_path, 20)
     train = load("yolact_base", *data, "train.epochs=40", "train.batch_size=16").train
     assert (train.lr, train.iterations, train.lr_steps) == (2e-3, 50, (18, 38, 44, 47))
+    path = written(tmp_path, "base: yolact_base\ntrain: {epochs: 40, lr_steps: [60]}", "own.yaml")
+    half = load(path, *data, "train.batch_size=16").train
+    assert (half.iterations, half.lr_steps) == (50, (30,))  # 60 of 100 as before
     again = load(written(tmp_path, dump_yaml(load("yolact_base", *data, "train.epochs=40"))))
     assert again.train.iterations == 100 and again.train.lr_steps == (35, 75, 88, 94)
 

@@ -65,7 +65,7 @@ def test_near_duplicates_stay_on_one_side(tmp_path):
     for number in (1, 2):
         frame = cv2.imread(str(source / "0.png")).astype(np.int16)
         noise = np.random.default_rng(number).integers(-1, 2, frame.shape)
-        cv2.imwrite(str(source / f"{number}.png"), np.clip(frame + noise, 0, 255))
+        cv2.imwrite(str(source / f"{number}.png"), np.clip(frame + noise, 0, 255).astype(np.uint8))
     for seed in range(4):
         names, told = split_of(source, tmp_path / f"{seed}", seed=seed, val_share=0.4)
         sides = {next(s for s in names if f"{n}.png" in names[s]) for n in range(3)}
