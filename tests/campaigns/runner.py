@@ -18,6 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data.workers import work_of
+
+LOOK = 1.0  # seconds between two looks at a case
 UNFORESEEN = 70  # as yolact.cli has it
 GOOD = ("accepted", "told")
 VERDICTS = ("told", "accepted", "untold", "traceback", "hang", "crash", "silent")
@@ -71,7 +74,7 @@ def judged(program: Callable[[], int]) -> tuple[str, str]:
 def campaign(
     run: Callable[[int], tuple[str, str]], cases: range, limit: float = 60.0
 ) -> Iterator[Outcome]:
-    """The outcome of run(case) of each case. limit: seconds of one."""
+    """The outcome of run(case) of each case. limit: seconds of one, see _Look."""
     start = cases.start
     while start < cases.stop:
         for outcome in _batch(run, range(start, cases.stop), limit):
@@ -88,24 +91,46 @@ def _batch(run: Callable[[int], tuple[str, str]], cases: range, limit: float) ->
         os.close(reader)
         _work(run, cases, writer)
     os.close(writer)
-    waiting, begun, done = b"", time.monotonic(), cases.start
+    waiting, done, look = b"", cases.start, _Look(child, limit)
     with os.fdopen(reader, "rb", buffering=0) as pipe:
         while done < cases.stop:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, begun + limit - time.monotonic()))
+            ready, _, _ = select.select([pipe], [], [], LOOK)
             part = pipe.read(1 << 16) if ready else b""
             waiting += part
             *lines, waiting = waiting.split(b"\n")
             for line in lines:
                 yield Outcome(**json.loads(line))
-                done, begun = done + 1, time.monotonic()
-            if not part:
+                done, look = done + 1, _Look(child, limit)
+            if (ready and not part) or (not ready and look.is_over()):
                 os.kill(child, signal.SIGKILL)
                 break
     _, status = os.waitpid(child, 0)
     if done < cases.stop:
         ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         verdict = "hang" if not ready else "crash"
-        yield Outcome(done, verdict, f"signal or exit {ended}", time.monotonic() - begun)
+        yield Outcome(done, verdict, f"signal or exit {ended}", look.seconds)
+
+
+class _Look:
+    """Whether a case is over its limit: in seconds of a processor, or of doing nothing. On a busy
+    machine a case may wait for its turn for as long as it likes."""
+
+    def __init__(self, pid: int, limit: float) -> None:
+        self.pid, self.limit = pid, limit
+        self.first = self.last = self._ticks()
+        self.seconds = self.idle = 0.0
+
+    def _ticks(self) -> int:
+        work = work_of(self.pid)
+        return 0 if work is None else work.ticks
+
+    def is_over(self) -> bool:
+        """To be asked every LOOK seconds."""
+        now = self._ticks()
+        self.seconds += LOOK
+        self.idle = self.idle + LOOK if now == self.last else 0.0
+        self.last = now
+        return (now - self.first) / 100 >= self.limit or self.idle >= self.limit
 
 
 def _work(run: Callable[[int], tuple[str, str]], cases: range, writer: int) -> None:

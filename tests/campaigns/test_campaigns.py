@@ -1,5 +1,7 @@
 """The campaigns, run small."""
 
+import time
+
 import pytest
 
 from tests.campaigns import __main__ as campaigns
@@ -42,6 +44,21 @@ def test_a_campaign_survives_its_own_mistakes():
         return "accepted", ""
 
     assert [one.verdict for one in campaign(run, range(3))] == ["accepted", "crash", "accepted"]
+
+
+def test_a_case_that_hangs_is_told_from_one_that_waits_for_its_turn(monkeypatch):
+    def run(case):
+        if case == 0:
+            time.sleep(0.2)
+        while case == 1:
+            pass
+        if case == 2:
+            time.sleep(100)
+        return "accepted", ""
+
+    monkeypatch.setattr("tests.campaigns.runner.LOOK", 0.05)
+    verdicts = [one.verdict for one in campaign(run, range(4), limit=0.4)]
+    assert verdicts == ["accepted", "hang", "hang", "accepted"]
 
 
 def test_a_kill_at_a_file_operation_and_one_at_random_leave_no_trace(capsys):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +26,9 @@ from torch import Tensor
 PATIENCE = timedelta(days=1)
 # ... and this long within a step, where all do the same
 STEP_PATIENCE = timedelta(minutes=10)
-TOLD_AFTER = 40.0  # seconds of a wait that are told
 LOOKS = 1e-4, 0.02  # seconds between two looks whether the others have answered, at first and later
 _control: dist.ProcessGroup | None = None
+_quiet = False
 # of gloo and NCCL, for a process that is gone
 _GONE = ("Connection closed", "Connection reset", "Broken pipe", "Connection refused", "Timed out")
 
@@ -135,21 +134,27 @@ def _first_to_speak() -> bool:
 
 def _wait(work: Any, *, quietly: bool = False) -> None:
     """Waits for a collective over gloo, in short sleeps: a wait inside the collective would let no
-    signal through. A long one is told, unless quietly."""
+    signal through. quietly: idle_note() says nothing of it."""
+    global _quiet
     pause, longest = LOOKS
-    begun, told = time.monotonic(), TOLD_AFTER
-    while not work.is_completed():
-        time.sleep(pause)
-        pause = min(2 * pause, longest)
-        if time.monotonic() - begun > told and not quietly:
-            print(
-                f"process {rank()} of this training waits for another one since {told:.0f} s: it "
-                "is slower, or stopped",
-                file=sys.stderr,
-                flush=True,
-            )
-            told *= 2
-    work.wait()
+    _quiet = quietly
+    try:
+        while not work.is_completed():
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+        work.wait()
+    finally:
+        _quiet = False
+
+
+def idle_note() -> str:
+    """What to say where this process does nothing for long; '' where that is as it should be."""
+    if world_size() == 1 or _quiet:
+        return ""
+    return (
+        f"process {rank()} of this training does nothing: it waits for another one, which is "
+        "slower or stopped, or for its data"
+    )
 
 
 def most(value: int, *, quietly: bool = False) -> int:

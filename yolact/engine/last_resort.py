@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 LOOK = 1.0  # seconds between two looks
 IDLE = 40.0  # seconds that a process which was asked to stop may do nothing
@@ -20,14 +21,21 @@ AT_ONCE = 5.0  # seconds that it has after the second request
 
 class LastResort:
     """While a with block of the main thread lasts, ends the process that was asked to stop by a
-    signal and does nothing for IDLE seconds, or was asked twice and goes on for AT_ONCE.
+    signal and does nothing for IDLE seconds, or was asked twice and goes on for AT_ONCE. Says so
+    where one that was not asked does nothing for IDLE seconds.
 
-    advice      how the message ends
+    advice      how the message at the end goes on
     one_request seconds in which SIGTERMs are one
+    idle_note   what is said of a process that does nothing, or ''
     """
 
-    def __init__(self, signals: tuple[signal.Signals, ...], one_request: float) -> None:
-        self.signals, self.one_request = signals, one_request
+    def __init__(
+        self,
+        signals: tuple[signal.Signals, ...],
+        one_request: float,
+        idle_note: Callable[[], str],
+    ) -> None:
+        self.signals, self.one_request, self.idle_note = signals, one_request, idle_note
         self.advice = ""
         self._reader: socket.socket | None = None
 
@@ -46,11 +54,11 @@ class LastResort:
             self._reader = None
 
     def _run(self, reader: socket.socket) -> None:
-        first, second, idle, used = 0.0, 0.0, 0.0, 0.0
+        first, second, idle, used = 0.0, 0.0, 0.0, time.process_time()
         signum = 0
+        reader.settimeout(LOOK)
         with reader:
             while True:
-                reader.settimeout(LOOK if signum else None)
                 try:
                     arrived = reader.recv(1)
                     if not arrived:
@@ -63,13 +71,20 @@ class LastResort:
                     if signum and late:
                         second = second or now
                     elif not signum:
-                        signum, first, used = arrived[0], now, time.process_time()
-                elif signum:
+                        signum, first = arrived[0], now
+                        idle, used = 0.0, time.process_time()
+                elif not arrived:
                     idle += LOOK
                     if time.process_time() - used >= WORK:
                         idle, used = 0.0, time.process_time()
-                    if idle >= IDLE or (second and now - second >= AT_ONCE):
+                    if signum and (idle >= IDLE or (second and now - second >= AT_ONCE)):
                         self._end(signum)
+                    if IDLE <= idle < IDLE + LOOK:
+                        self._tell(self.idle_note())
+
+    def _tell(self, text: str) -> None:
+        if text:
+            print(f"{text} (for {IDLE:.0f} s)", file=sys.stderr, flush=True)
 
     def _end(self, signum: int) -> None:
         print(

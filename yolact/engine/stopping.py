@@ -49,7 +49,7 @@ class StopRequest:
         self._at_once = False
         self._process = os.getpid()
         self._before: dict = {}
-        self._last_resort = LastResort(self.SIGNALS, ONE_REQUEST)
+        self._last_resort = LastResort(self.SIGNALS, ONE_REQUEST, distributed.idle_note)
 
     def advise(self, text: str) -> None:
         """What is said where the process has to end without saving."""

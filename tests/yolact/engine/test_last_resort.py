@@ -10,6 +10,7 @@ import time
 import pytest
 
 from yolact.engine import last_resort
+from yolact.engine.last_resort import LastResort
 from yolact.engine.stopping import StopRequest
 
 HELD = "this process is held by a call that does not come back, so it ends without saving; go on"
@@ -24,6 +25,14 @@ def _held(ready, said, idle):
         library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
         for _ in range(2):
             library.pthread_mutex_lock(mutex)  # the second time, for ever, signals or not
+
+
+def _idle(ready, said, idle):
+    sys.stderr = said.open("w")
+    last_resort.LOOK, last_resort.IDLE = 0.1, idle
+    with LastResort((), 0.5, lambda: "process 1 waits"):
+        ready.set()
+        time.sleep(3)
 
 
 def _busy(ready, said, idle):
@@ -64,3 +73,9 @@ def test_a_process_that_works_has_the_time_to_finish(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     process.join(20)
     assert process.exitcode == 7
+
+
+def test_a_process_that_does_nothing_says_so_once(tmp_path):
+    process = started(_idle, tmp_path, 1.0)
+    process.join(20)
+    assert (tmp_path / "said").read_text() == "process 1 waits (for 1 s)\n"
