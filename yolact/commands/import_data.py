@@ -26,7 +26,7 @@ from data.importing.run import READERS, import_set
 from data.importing.write import Target
 from data.resolve import RUN_CONFIG
 from layers.problems import printable
-from yolact.cli import run
+from yolact.cli import Arguments, run
 from yolact.commands import check_data
 
 BASE = "yolact_plus_small"
@@ -66,7 +66,7 @@ def _count(text: str) -> int:
 
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path, help="the annotated folder, zip or file")
