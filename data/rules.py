@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -282,6 +283,6 @@ def _flag_problem(flag: Any) -> Problem | None:
 
 
 def _area_problem(area: Any) -> Problem | None:
-    if area is None or type(area) in NUMBERS and 0 <= area < math.inf:
+    if area is None or type(area) in NUMBERS and 0 <= area <= sys.float_info.max:
         return None
     return Problem(f"has the area {shown(area)}", fix="write it in pixels, or remove the key")

@@ -115,8 +115,8 @@ def _state_of(content: Mapping[str, Any], name: str, use_ema: bool) -> dict[str,
     ]
     if others or not state:
         raise ValueError(
-            f"{name} is not a checkpoint of this project nor a state dict (it has "
-            f"{_some(others) or 'nothing'})"
+            f"{name} is not a checkpoint of this project nor a state dict: it has "
+            f"{_some(others) or 'nothing'}"
         )
     return dict(state)
 

@@ -71,6 +71,7 @@ FLAWS = [
     ({"area": "400"}, "has the area '400'"),
     ({"area": INF}, "has the area inf"),
     ({"area": -1}, "has the area -1"),
+    ({"area": 10**400}, "has the area 1000"),
     ({"segmentation": SQUARE}, "flat list of coordinates"),
     ({"segmentation": "text"}, "has no segmentation"),
     ({"segmentation": [[1, 2, 3, 4, True, 6]]}, "not a number"),

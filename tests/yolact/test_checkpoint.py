@@ -216,7 +216,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         "empty.pth": "empty .0 bytes.",
         "text.pth": "not a PyTorch",
         "list.pth": "holds a list, not a checkpoint",
-        "dict.pth": "not a checkpoint of this project nor a state dict .it has answer",
+        "dict.pth": "not a checkpoint of this project nor a state dict: it has answer",
         "code.pth": "holds code or objects",
         "code_zip.pth": "holds code or objects.*system",
         "missing.pth": "does not exist",
