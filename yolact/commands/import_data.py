@@ -66,9 +66,7 @@ def _count(text: str) -> int:
 
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
-    parser = Arguments(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the annotated folder, zip or file")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the set")
     parser.add_argument("--format", choices=READERS, help="where a folder holds several")
