@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,8 +24,11 @@ class Yolact(nn.Module):
     width / height at each scale. anchor_offset: 0.5 = centres in the middle of the cells of a map
     that the input is divided into; 0 = on multiples of the level's stride. sigmoid: class logits
     without background, each class by itself, instead of softmax over background and classes.
-    image_size: the input side that criteria assume unless told; the network takes any.
+    image_size: the input side that criteria assume unless told, and whose anchors are kept as a
+    buffer; the network takes any, and computes the anchors of another one anew.
     """
+
+    anchors: Tensor
 
     def __init__(
         self,
@@ -85,7 +90,8 @@ class Yolact(nn.Module):
         self.semantic_seg_conv = nn.Conv2d(fpn_channels, num_classes, 1) if semantic_head else None
         self.maskiou_net = MaskIoUNet(num_classes, relu=mask_iou_relu) if mask_iou_net else None
         self._frozen = False
-        self._anchors: dict[tuple, Tensor] = {}
+        # in no checkpoint: a function of the settings
+        self.register_buffer("anchors", self._make_anchors(image_size), persistent=False)
 
     @property
     def mask_iou_net(self) -> MaskIoUNet | None:
@@ -111,8 +117,7 @@ class Yolact(nn.Module):
             if self.training and self.semantic_seg_conv is not None
             else None
         )
-        shapes = tuple((p.shape[-2], p.shape[-1]) for p in pyramid)
-        anchors = self._anchors_of(shapes, images.shape[-1], images.device)
+        anchors, sizes = self.anchors_for(images.shape[-1], images.device)
         return Predictions(
             boxes,
             classes,
@@ -120,7 +125,7 @@ class Yolact(nn.Module):
             prototypes,
             anchors,
             semantic,
-            self._level_sizes(shapes),
+            sizes,
             self.sigmoid,
         )
 
@@ -129,8 +134,9 @@ class Yolact(nn.Module):
     ) -> tuple[Tensor, tuple[int, ...]]:
         """Anchors (A,4) cx,cy,w,h relative to an input of image_size pixels, and how many each
         level has, without a forward pass."""
-        shapes = self.level_shapes(image_size)
-        return self._anchors_of(shapes, image_size, torch.device(device)), self._level_sizes(shapes)
+        own = image_size == self.image_size
+        anchors = self.anchors if own else self._make_anchors(image_size)
+        return anchors.to(device), self._level_sizes(self.level_shapes(image_size))
 
     def mask_sizes(self, image_size: int) -> list[tuple[int, int]]:
         """(h,w) of the prototypes, and of the semantic map if there is one."""
@@ -169,20 +175,21 @@ class Yolact(nn.Module):
     def _level_sizes(self, shapes: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
         return level_sizes(shapes, self.anchor_scales, self.anchor_ratios)
 
-    def _anchors_of(
-        self, shapes: tuple[tuple[int, int], ...], image_size: int, device: torch.device
-    ) -> Tensor:
-        key = (shapes, image_size, device)
-        if key not in self._anchors:
-            # a tensor made in inference mode could not be used in a later training step
-            with torch.inference_mode(False):
-                self._anchors[key] = make_anchors(
-                    shapes,
-                    self.anchor_scales,
-                    self.anchor_ratios,
-                    image_size=image_size,
-                    square=self.square_anchors,
-                    offset=self.anchor_offset,
-                    strides=None if self.anchor_offset else STRIDES,
-                ).to(device)
-        return self._anchors[key]
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Yolact:
+        """What .to(), .half() and .to_empty() call. Anchors stay float32, and are never left
+        undefined."""
+        super()._apply(fn, recurse)
+        with torch.inference_mode(False):  # one made there could not be trained with
+            self.anchors = self._make_anchors(self.image_size).to(self.anchors.device)
+        return self
+
+    def _make_anchors(self, image_size: int) -> Tensor:
+        return make_anchors(
+            self.level_shapes(image_size),
+            self.anchor_scales,
+            self.anchor_ratios,
+            image_size=image_size,
+            square=self.square_anchors,
+            offset=self.anchor_offset,
+            strides=None if self.anchor_offset else STRIDES,
+        )

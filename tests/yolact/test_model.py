@@ -54,13 +54,64 @@ def test_published_anchor_counts():
     assert model.anchors_for(550)[0].shape == (19248, 4)
 
 
-def test_anchors_are_cached_and_can_be_trained_with_after_inference_mode():
-    model = small_model()
+@pytest.mark.parametrize("kept", [64, 96])
+def test_anchors_can_be_trained_with_after_inference_mode(kept):
+    model = small_model(image_size=kept)
     with torch.inference_mode():
-        inferred = model(torch.zeros(1, 3, 64, 64)).anchors
-    assert model.anchors_for(64)[0] is inferred
+        model.to("cpu")(torch.zeros(1, 3, 64, 64))
     out = model(torch.zeros(1, 3, 64, 64))
     (out.box_deltas * out.anchors).sum().backward()
+
+
+def test_anchors_of_the_own_size_are_kept_and_no_forward_pass_changes_the_model():
+    model = small_model(image_size=64).eval()
+    before = dict(vars(model))
+    assert model(torch.zeros(1, 3, 64, 64)).anchors is model.anchors
+    assert model(torch.zeros(1, 3, 96, 96)).anchors is not model.anchors
+    assert vars(model) == before
+    assert "anchors" not in model.state_dict()
+
+
+def test_anchors_stay_whole_where_weights_change_their_type_or_are_not_there_yet():
+    expected, _ = small_model().anchors_for(64)
+    assert torch.equal(small_model(image_size=64).bfloat16().anchors, expected)
+    with torch.device("meta"):
+        model = small_model(image_size=64)
+    assert model.anchors.is_meta
+    assert torch.equal(model.to_empty(device="cpu").anchors, expected)
+
+
+@pytest.mark.parametrize("kept", [64, 96])
+def test_export_has_nothing_to_warn_of(kept):
+    """Warnings are errors here. Predictions become a tuple, since export takes no other types."""
+
+    class Tuple(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = small_model(image_size=kept, dcn_layers=(0, 0, 0, 1)).eval()
+
+        def forward(self, images):
+            out = self.model(images)
+            return out.box_deltas, out.class_logits, out.mask_coeffs, out.prototypes, out.anchors
+
+    wrapped, images = Tuple(), torch.randn(1, 3, 64, 64)
+    program = torch.export.export(wrapped, (images,))
+    for found, expected in zip(program.module()(images), wrapped(images), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_model_is_compiled_once():
+    model, graphs = small_model(image_size=64).eval(), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for _ in range(3):
+        compiled(torch.randn(1, 3, 64, 64))
+    assert len(graphs) == 1
 
 
 def test_fields_and_shapes_in_both_modes():
