@@ -47,6 +47,8 @@ ADDED = (
     "eval.masks",
     "loss.mask_target",
     "loss.mask_stride",
+    "loss.mask_iou_target",
+    "loss.semantic_target",
     "train.epochs",
     "train.patience",
 )

@@ -316,6 +316,14 @@ class LossConfig(Section):
         description="of the mask target in input pixels: 4 = the prototypes; below it, mask logits "
         "are brought to its size bilinearly (1 with sampling=points(n) costs little)",
     )
+    mask_iou_target: Literal["binary", "coverage"] = Field(
+        "binary",
+        description="what the mask-IoU network learns: the IoU of masks cut at 0.5, as published, "
+        "or of probabilities with the share of each cell",
+    )
+    semantic_target: Literal["binary", "coverage"] = Field(
+        "binary", description="what the semantic map is compared with: as mask_target, at its size"
+    )
     box: CallExpression = Field(
         "smooth_l1", description="box loss of positives: smooth_l1(beta=1), giou, diou or ciou"
     )

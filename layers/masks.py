@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 RESIZE_BYTES = 128 << 20  # float pixels held at once while whole masks are resized
 BLOCK_BYTES = 4 << 20  # the same for a window of one mask; small enough to stay in cache
@@ -23,6 +24,22 @@ def assemble(prototypes: Tensor, coeffs: Tensor) -> Tensor:
     eq. 1 before the sigmoid)."""
     h, w, k = prototypes.shape
     return (coeffs @ prototypes.reshape(h * w, k).t()).view(-1, h, w)
+
+
+def assemble_batch(prototypes: Tensor, coeffs: Tensor, counts: list[int]) -> Tensor:
+    """Prototypes (B,H,W,K) and coefficients (N,K), counts[b] of them for image b -> (N,H,W) mask
+    logits, in one product."""
+    batch, h, w, k = prototypes.shape
+    padded = pad_sequence(coeffs.split(counts), batch_first=True)  # (B,most,K)
+    logits = torch.bmm(padded, prototypes.reshape(batch, h * w, k).transpose(1, 2))  # (B,most,HW)
+    most = padded.shape[1]
+    if any(count != most for count in counts):
+        own = torch.tensor(counts)
+        # rows of padding before each image
+        padding = torch.arange(batch) * most - (own.cumsum(0) - own)
+        kept = torch.arange(len(coeffs)) + padding.repeat_interleave(own, output_size=len(coeffs))
+        logits = logits.flatten(0, 1).index_select(0, kept.to(logits.device, non_blocking=True))
+    return logits.reshape(-1, h, w)
 
 
 def box_window(boxes: Tensor, size: tuple[int, int], padding: float = 1) -> Tensor:

@@ -132,6 +132,8 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
         mask_iou_min_area=loss.mask_iou_min_area,
         mask_target=loss.mask_target,
         mask_stride=loss.mask_stride,
+        mask_iou_target=loss.mask_iou_target,
+        semantic_target=loss.semantic_target,
         box_weight=loss.box_weight,
         class_weight=loss.class_weight,
         mask_weight=loss.mask_weight,

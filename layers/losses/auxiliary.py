@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layers.losses.mask import read_target
 from layers.masks import crop
 
 
@@ -18,14 +19,14 @@ def semantic_loss(
     """Binary cross-entropy of every class map, summed over images and classes, divided by h*w
     (YOLACT, section 3.3).
 
-    logits (B,C,h,w); masks (M,h,w) bool of all images with image (M,), labels (M,) 0-based; rows
-    where keep (M,) is False (crowds) are left out. A class's target is the union of its instances'
-    masks."""
+    logits (B,C,h,w); masks (M,h,w) of all images, bool or uint8 coverages (extras.coverage), with
+    image (M,), labels (M,) 0-based; rows where keep (M,) is False (crowds) are left out. A class's
+    target is the union of its instances' masks: of coverages the sum, at most 1."""
     batch, classes, h, w = logits.shape
     covered = logits.new_zeros(batch * classes + 1, h * w)  # the last row takes what is left out
     slot = torch.where(keep, image * classes + labels, batch * classes)
-    covered.index_add_(0, slot, masks.flatten(1).to(covered.dtype))
-    target = (covered[:-1] > 0).to(logits.dtype).view_as(logits)
+    covered.index_add_(0, slot, read_target(masks.flatten(1), covered.dtype))
+    target = covered[:-1].clamp(max=1).view_as(logits)
     return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / (h * w)
 
 
@@ -38,6 +39,14 @@ def mask_iou_targets(soft: Tensor, target: Tensor) -> Tensor:
         intersection = (mask & truth).sum((1, 2))
         union = (mask | truth).sum((1, 2))
         return intersection / union.clamp(min=1)
+
+
+def soft_mask_iou(soft: Tensor, target: Tensor) -> Tensor:
+    """(N,) sum of minima over sum of maxima of soft masks and ground truth, both (N,H,W) in [0,1]:
+    1 where they are equal, and 0 where both are empty."""
+    with torch.no_grad():
+        smaller, larger = torch.minimum(soft, target), torch.maximum(soft, target)
+        return smaller.sum((1, 2)) / larger.sum((1, 2)).clamp(min=1e-6)
 
 
 class MaskIoULoss:
@@ -54,12 +63,15 @@ class MaskIoULoss:
         self.min_area = min_area
 
     def __call__(self, logits: Tensor, target: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """logits (N,H,W), target (N,H,W) in {0,1}, boxes (N,4) XYXY relative, labels (N,) 0-based
-        -> sum of smooth L1 (beta 1)."""
+        """logits (N,H,W), target (N,H,W) in {0,1} or uint8 coverages, boxes (N,4) XYXY relative,
+        labels (N,) 0-based -> sum of smooth L1 (beta 1). The IoU of coverages is that of
+        soft_mask_iou."""
         soft = crop(logits.sigmoid(), boxes)
         predicted = self.net(soft[:, None]).gather(1, labels[:, None])[:, 0]  # (N,)
+        iou_of = soft_mask_iou if target.dtype == torch.uint8 else mask_iou_targets
+        truth = read_target(target, soft.dtype)
         wrong = F.smooth_l1_loss(
-            predicted, mask_iou_targets(soft, target).to(predicted.dtype), reduction="none"
+            predicted, iou_of(soft, truth).to(predicted.dtype), reduction="none"
         )
-        counted = target.sum((1, 2)) > self.min_area
+        counted = truth.sum((1, 2)) > self.min_area
         return (wrong * counted).sum()

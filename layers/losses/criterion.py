@@ -28,6 +28,7 @@ from layers.losses.classification import ClassLoss, build_class_loss, negatives_
 from layers.losses.gradients import prototype_norms
 from layers.losses.mask import PROTOTYPE_STRIDE, MaskLoss, read_target
 from layers.losses.sampling import Positives, draw_subset, find_positives
+from layers.masks import assemble_batch
 from layers.targets import ExtraKey, Targets
 
 
@@ -57,13 +58,13 @@ class _GroundTruth:
 @dataclass
 class _Instances:
     """N sampled positives: logits (N,H,W), coeffs (N,K), target (N,h,w) as MaskLoss takes it,
-    binary (N,H,W) float in {0,1}, boxes (N,4) relative, labels (N,), image (N,); extras, what the
-    mask loss takes beside them."""
+    of_iou (N,H,W) binary or coverages, boxes (N,4) relative, labels (N,), image (N,); extras, what
+    the mask loss takes beside them."""
 
     logits: Tensor
     coeffs: Tensor
     target: Tensor
-    binary: Tensor
+    of_iou: Tensor
     boxes: Tensor
     labels: Tensor
     image: Tensor
@@ -129,6 +130,9 @@ class Criterion(nn.Module):
                       published, or 'coverage', the share of each cell that the mask covers
     mask_stride       of that target, in pixels of the network's input: 4 = the prototypes' size, 1
                       = the input's
+    mask_iou_target   what the mask-IoU network learns: 'binary', the IoU of masks cut at 0.5 as
+                      published, or 'coverage', that of probabilities with the share of each cell
+    semantic_target   what a class's map is compared with: 'binary', as published, or 'coverage'
 
     ValueError where an expression is wrong, or a part does not fit the model.
 
@@ -167,6 +171,8 @@ class Criterion(nn.Module):
         mask_iou_min_area: float = 25.0,
         mask_target: str = "binary",
         mask_stride: int = PROTOTYPE_STRIDE,
+        mask_iou_target: str = "binary",
+        semantic_target: str = "binary",
         box_weight: float = 1.5,
         class_weight: float = 1.0,
         mask_weight: float = 6.125,
@@ -195,6 +201,10 @@ class Criterion(nn.Module):
         self.needs = {name: self._made_by(name) for name in self.mask_loss.needs}
         net = model.mask_iou_net
         self.mask_iou = None if net is None else MaskIoULoss(net, min_area=mask_iou_min_area)
+        self.coverage_of_iou = net is not None and mask_iou_target == "coverage"
+        self.coverage_of_classes = (
+            len(model.mask_sizes(self.image_size)) > 1 and semantic_target == "coverage"
+        )
         self.weights = {
             "box": box_weight,
             "class": class_weight,
@@ -216,8 +226,11 @@ class Criterion(nn.Module):
 
     @property
     def extras(self) -> list[ExtraKey]:
-        names = [*self.needs.values(), *([COVERAGE] if self.coverage else [])]
-        return [(name, self.target_size) for name in names]
+        keys = [(name, self.target_size) for name in self.needs.values()]
+        keys += [(COVERAGE, self.target_size)] if self.coverage else []
+        keys += [(COVERAGE, self.mask_sizes[0])] if self.coverage_of_iou else []
+        keys += [(COVERAGE, self.mask_sizes[1])] if self.coverage_of_classes else []
+        return list(dict.fromkeys(keys))
 
     def _made_by(self, need: str) -> str:
         """The extra that gives the mask loss what it needs. ValueError where there is none."""
@@ -315,7 +328,7 @@ class Criterion(nn.Module):
             self._balance(sums)
         if self.mask_iou is not None:
             sums["mask_iou"] = self.mask_iou(
-                instances.logits, instances.binary, instances.boxes, instances.labels
+                instances.logits, instances.of_iou, instances.boxes, instances.labels
             )
         losses = {
             name: self.weights[name] * value / normalizers.positives for name, value in sums.items()
@@ -323,7 +336,7 @@ class Criterion(nn.Module):
         if predictions.semantic_logits is not None:
             losses["semantic"] = (
                 self.weights["semantic"]
-                * _semantic(predictions, targets, truth)
+                * self._semantic(predictions, targets, truth)
                 / normalizers.images
             )
         return losses
@@ -351,17 +364,20 @@ class Criterion(nn.Module):
             target = carried(methodcaller("extra_at", COVERAGE, *self.target_size))
         elif self.mask_loss.stride != PROTOTYPE_STRIDE:
             target = carried(methodcaller("mask_at", *self.target_size))
+        of_iou = binary
+        if self.coverage_of_iou:
+            of_iou = carried(methodcaller("extra_at", COVERAGE, *self.mask_sizes[0]))
         extras = {"image": image, "ground_truth": of_masks}
         for need, name in self.needs.items():
             extras[need] = carried(methodcaller("extra_at", name, *self.target_size))
         # (N,K)
         coeffs = _lift(predictions.mask_coeffs).flatten(0, 1).index_select(0, sampled.rows)
-        logits = _assemble(prototypes, coeffs, sampled.counts)
+        logits = assemble_batch(prototypes, coeffs, sampled.counts)
         return _Instances(
             logits,
             coeffs,
             target,
-            binary,
+            of_iou,
             truth.boxes.flatten(0, 1)[matched].to(logits.dtype),
             truth.labels.flatten()[matched],
             image,
@@ -466,6 +482,15 @@ class Criterion(nn.Module):
             + self.mask_loss.penalty() * scale.sum()
         )
 
+    def _semantic(self, predictions, targets: Sequence, truth: _GroundTruth) -> Tensor:
+        logits = _lift(predictions.semantic_logits)
+        size = logits.shape[-2:]
+        read = ("extra_at", COVERAGE) if self.coverage_of_classes else ("mask_at",)
+        masks = torch.cat([methodcaller(*read, *size)(t) for t in targets])  # (sum M,h,w)
+        labels = torch.cat([t.labels for t in targets])
+        crowd = torch.cat([t.crowd for t in targets])
+        return semantic_loss(logits, masks, truth.image, labels, ~crowd)
+
     def _measure_gradients(
         self,
         sums: dict[str, Tensor],
@@ -560,27 +585,3 @@ def _box_pairs(
         boxes.to(deltas.dtype),
         predictions.anchors[rows % predictions.anchors.shape[0]].to(deltas.dtype),
     )
-
-
-def _assemble(prototypes: Tensor, coeffs: Tensor, counts: list[int]) -> Tensor:
-    """Prototypes (B,H,W,K) and coefficients (N,K), counts[b] of them for image b -> (N,H,W) mask
-    logits, in one product."""
-    batch, h, w, k = prototypes.shape
-    padded = pad_sequence(coeffs.split(counts), batch_first=True)  # (B,most,K)
-    logits = torch.bmm(padded, prototypes.reshape(batch, h * w, k).transpose(1, 2))  # (B,most,HW)
-    most = padded.shape[1]
-    if any(count != most for count in counts):
-        own = torch.tensor(counts)
-        # rows of padding before each image
-        padding = torch.arange(batch) * most - (own.cumsum(0) - own)
-        kept = torch.arange(len(coeffs)) + padding.repeat_interleave(own, output_size=len(coeffs))
-        logits = logits.flatten(0, 1).index_select(0, kept.to(logits.device, non_blocking=True))
-    return logits.reshape(-1, h, w)
-
-
-def _semantic(predictions, targets: Sequence, truth: _GroundTruth) -> Tensor:
-    logits = _lift(predictions.semantic_logits)
-    masks = torch.cat([t.mask_at(*logits.shape[-2:]) for t in targets])  # (sum M,h,w) bool
-    labels = torch.cat([t.labels for t in targets])
-    crowd = torch.cat([t.crowd for t in targets])
-    return semantic_loss(logits, masks, truth.image, labels, ~crowd)

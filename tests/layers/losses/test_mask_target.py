@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from layers.extras import COVERAGE, EXTRAS
 from layers.losses import registry
+from layers.losses.auxiliary import MaskIoULoss, soft_mask_iou
 from layers.losses.mask import MaskLoss
 from layers.masks import box_window, signed_distance_map
 from layers.targets import Targets
@@ -98,6 +99,47 @@ def test_nothing_but_the_mask_term_sees_the_target():
     criterion, _ = make_criterion("bce", mask_target="coverage", mask_stride=2)
     losses = mask_term(criterion, predictions, targets)
     assert {n for n in losses if not torch.equal(losses[n], published[n])} == {"mask"}
+
+
+def test_the_semantic_map_is_compared_with_the_share_of_each_cell():
+    predictions, targets = make_predictions(2), [make_targets(3), make_targets(2, seed=1)]
+    targets[0].crowd[1] = True
+    criterion, _ = make_criterion("bce", semantic_target="coverage")
+    size = MASK_SIZES[1]
+    assert (COVERAGE, size) in criterion.extras
+    logits = predictions.semantic_logits
+    truth = torch.zeros_like(logits)
+    for b, target in enumerate(targets):
+        for mask, label, crowd in zip(target.masks, target.labels, target.crowd, strict=True):
+            if not crowd:  # the union of instances, as their sum
+                truth[b, label] += F.interpolate(mask[None, None].float(), size, mode="area")[0, 0]
+    by_hand = F.binary_cross_entropy_with_logits(logits, truth.clamp(max=1), reduction="none")
+    found = mask_term(criterion, predictions, targets)["semantic"]
+    torch.testing.assert_close(found, by_hand.mean((2, 3)).sum() / 2, rtol=2e-3, atol=0)
+    published = mask_term(make_criterion("bce")[0], predictions, targets)["semantic"]
+    assert abs(found - published) > 1e-3
+
+
+def test_the_mask_iou_network_learns_the_iou_of_shares():
+    prediction = torch.tensor([[[0.0, 0.25], [0.5, 1.0]]])
+    truth = torch.tensor([[[0.0, 0.75], [0.5, 0.0]]])
+    assert soft_mask_iou(prediction, truth).item() == pytest.approx(0.75 / 2.25)
+    assert soft_mask_iou(truth, truth).item() == pytest.approx(1)
+    assert soft_mask_iou(0 * truth, 0 * truth).item() == 0
+    loss = MaskIoULoss(lambda masks: masks.new_zeros(1, 1), min_area=0)
+    whole, first = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([0])
+    shares = torch.tensor([[[51, 204]]], dtype=torch.uint8)  # of 1/5 and 4/5
+    value = loss(torch.zeros(1, 1, 2), shares, whole, first)  # probabilities of 1/2
+    assert value.item() == pytest.approx(0.5 * ((0.2 + 0.5) / (0.5 + 0.8)) ** 2)
+
+    predictions, targets = make_predictions(2), [make_targets(3), make_targets(2, seed=1)]
+    values = {}
+    for target in ("binary", "coverage"):
+        criterion, _ = make_criterion("bce", mask_iou_target=target)
+        assert criterion.extras == ([(COVERAGE, MASK_SIZES[0])] if target == "coverage" else [])
+        values[target] = mask_term(criterion, predictions, targets)
+    assert values["binary"]["mask_iou"] != values["coverage"]["mask_iou"]
+    assert all(values["binary"][k] == values["coverage"][k] for k in ("mask", "semantic", "box"))
 
 
 def test_distances_are_carried_as_their_subpixel_form():
