@@ -19,15 +19,17 @@ from yolact.study.report.cells import (
 from yolact.study.report.data import ArmReport, Report, seeds_of, shape_of
 from yolact.study.report.published import (
     ALL,
-    BASELINE,
+    BATCH,
     NOTE,
     SOME,
     Published,
     baseline,
     plain_name,
-    published,
     reference_loss,
+    table_one,
 )
+from yolact.study.report.published_coco import NAMES, published_models
+from yolact.study.report.published_coco import NOTE as COCO_NOTE
 from yolact.study.statistics.beside import mean_quality
 from yolact.study.statistics.comparison import Interval, about_the_start, baseline_label
 from yolact.study.statistics.shared import shared_iou
@@ -83,6 +85,7 @@ def tables(report: Report) -> list[Table]:
         others(report),
         beside_ap(report),
         shared_instances(report),
+        coco_models(report),
     ]
     return [table for table in found if table is not None]
 
@@ -148,23 +151,18 @@ def batch_sizes(report: Report) -> Table | None:
                     train.iterations,
                     train.iterations * train.batch_size,
                 ],
-                (0, 50, 75, 90),
+                (0, *BATCH),
             )
         )
-        theirs = published(arm.config, batch_sizes=True) if arm.published else None
-        if theirs:
-            rows.append(
-                _published_row(
-                    report,
-                    theirs,
-                    [
-                        f"published: {theirs.title}",
-                        train.batch_size,
-                        *[NONE_GIVEN] * 3,
-                    ],
-                    (0, 50, 75, 90),
-                )
+        rows += [
+            _published_row(
+                report,
+                theirs,
+                [f"published: {theirs.title}", train.batch_size, *[NONE_GIVEN] * 3],
+                (0, *BATCH),
             )
+            for theirs in table_one(arm.config)
+        ]
     rule = {
         "constant": "not scaled",
         "linear": "scaled with the batch size",
@@ -177,9 +175,7 @@ def batch_sizes(report: Report) -> Table | None:
         "iterations",
         "images seen",
         "AP",
-        "AP50",
-        "AP75",
-        "AP90",
+        *(f"AP{t}" for t in BATCH),
         *_verdict(report),
     ]
     notes = [f"At equal {report.study.equal}; learning rate {rule}.", *_published_note(rows)]
@@ -334,6 +330,37 @@ def shared_instances(report: Report) -> Table | None:
     )
 
 
+def coco_models(report: Report) -> Table | None:
+    """On COCO: the arms, and below them every published model."""
+    found = published_models(report.base.config.data.name)
+    if not found or shape_of(report.metric) != "mask":
+        return None
+    rows = [
+        Row(
+            [arm.label, fps(arm), *(ap(arm, f"mask_{name}") for name in NAMES), None, Verdict("")],
+            "baseline" if arm.comparison is None else "",
+        )
+        for arm in report.arms
+    ]
+    rows += [
+        Row(
+            [
+                f"published: {row.title}, {row.backbone}",
+                Number(row.fps, 1),
+                *(Number(row.values.get(f"mask_{name}"), 1) for name in NAMES),
+                Number(row.box_ap, 1),
+                Verdict(row.split),
+            ],
+            "published",
+            row.source,
+        )
+        for row in found
+    ]
+    titles = [metric_title(name).replace("ap", "AP") for name in NAMES]
+    header = ["model", "FPS", *titles, "box AP", "images"]
+    return Table("coco", "Beside published models", header, rows, [COCO_NOTE])
+
+
 # --------------------------------------------------------------------------------------------- rows
 
 
@@ -392,7 +419,10 @@ def _published_row(
 ) -> Row:
     values = [Number(row.by_threshold.get(t) if t else row.ap) for t in thresholds]
     against = (
-        row.name != BASELINE and report.base.published == baseline() and report.metric == "mask_ap"
+        row.ap != baseline().ap
+        and row.shape == "mask"
+        and report.base.published == baseline()
+        and report.metric == "mask_ap"
     )
     gap = Number(row.ap - baseline().ap, signed=True) if against else None
     return Row(
