@@ -2,7 +2,6 @@
 beside them."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -333,7 +332,7 @@ def printed_tables():
     were written from the paper and the README by themselves."""
     text = (ROOT / "docs" / "reference" / "survey.md").read_text()
     section = text.split("## The figures as printed")[1].split("\n## ")[0]
-    found = {}
+    found, title = {}, ""
     for part in section.split("**")[1:]:
         lines = [line for line in part.splitlines() if line.startswith("|")]
         if lines:
