@@ -30,15 +30,15 @@ FOR_TRAINING = frozenset((*IMAGE_KEYS, *CATEGORY_KEYS, "bbox", "segmentation"))
 MOST_LEFT_OUT = 0.01  # share of annotations that may be unusable before reading stops
 
 
-def read_coco(path: str | Path) -> dict[str, Any]:
-    """The COCO-format dictionary in a file. ProblemError names the file, the position of a mistake
-    and the fix."""
-    content = read_lists(path)
+def read_coco(path: str | Path, *, truth: bool = True) -> dict[str, Any]:
+    """The COCO-format dictionary in a file. truth: whether it has annotations; without, their list
+    is empty. ProblemError names the file, the position of a mistake and the fix."""
+    content = read_lists(path, truth=truth)
     check_structure(content, f"annotation file {path}")
     return content
 
 
-def read_lists(path: str | Path) -> dict[str, Any]:
+def read_lists(path: str | Path, *, truth: bool = True) -> dict[str, Any]:
     """read_coco() of a file whose lists may hold anything."""
     content = parse_json(
         path,
@@ -46,6 +46,8 @@ def read_lists(path: str | Path) -> dict[str, Any]:
         if_absent="correct the data paths of the config, or get the set; scripts/prepare_*.py "
         "say where from, and scripts/make_cigarettes.py makes the Cigarettes stand-in",
     )
+    if not truth and isinstance(content, dict):
+        content["annotations"] = []
     found = _lists_problem(content)
     if found is not None:
         raise ProblemError(found.at(f"annotation file {path}"))

@@ -44,7 +44,8 @@ class CocoDataset(Dataset):
     """Images and instances of a COCO-format file.
 
     class_names: foreground classes in label order; label_map: category id -> label, or None to
-    match categories by name. keep_empty: images without annotations stay. transform: None gives
+    match categories by name. keep_empty: images without annotations stay. has_truth: whether
+    the file holds annotations; without, it is a list of images. transform: None gives
     images and masks at their original size. seed: the run's seed; what a sample draws depends on
     (seed, epoch, index) alone. mask_sizes, needs_full_masks: the sizes at which Targets carry
     masks, and whether they carry them at input size too. With neither, masks are not rasterised.
@@ -61,6 +62,7 @@ class CocoDataset(Dataset):
         *,
         label_map: dict[Id, int] | None = None,
         keep_empty: bool = False,
+        has_truth: bool = True,
         transform: TrainTransform | EvalTransform | None = None,
         seed: int = 0,
         mask_sizes: Sequence[tuple[int, int]] = (),
@@ -73,11 +75,13 @@ class CocoDataset(Dataset):
         self.mask_sizes = [(height, width) for height, width in mask_sizes]
         self.needs_full_masks = needs_full_masks
         self.extras = tuple(extras)
+        self.has_truth = has_truth
         self.table = read_table(
             annotation_file,
             self.class_names,
             label_map=label_map,
             keep_empty=keep_empty,
+            truth=has_truth,
             cache=cache,
         )
         if self.table.zero_area:

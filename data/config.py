@@ -160,6 +160,16 @@ DATASETS: dict[str, dict[str, Any]] = {
         "class_names": COCO_CLASSES,
         "published": COCO_TABLES,
     },
+    # its ground truth is kept by COCO's server, which takes the detections that eval.py writes
+    "coco2017_testdev": {
+        "root": "data/coco",
+        "train_images": "train2017",
+        "train_annotations": "annotations/instances_train2017.json",
+        "val_images": "test2017",
+        "val_annotations": "annotations/image_info_test-dev2017.json",
+        "val_truth": False,
+        "class_names": COCO_CLASSES,
+    },
     "pascal_sbd": {
         "root": "data/sbd",
         "train_images": "img",
@@ -300,6 +310,13 @@ derive(
     name="yolact_plus_resnet50",
     model=dict(backbone="resnet50", dcn_layers=(0, 4, 6, 3), dcn_interval=1),
 )
+# The pair of yolact_plus_base for what re-scoring is worth.
+derive(
+    "yolact_plus_base",
+    name="yolact_plus_base_no_rescoring",
+    note="ablation of mask re-scoring: yolact_plus_base without the mask-IoU net",
+    model=dict(mask_iou_net=False),
+)
 
 # Anchor assigners compared at one square anchor a location, as in the ablation of mask-aware IoU
 # (docs/reference/assigners.md). Its warm-up is not from the paper: 500 iterations from a tenth of
@@ -309,6 +326,8 @@ ASSIGNERS = {  # name: (assign.name, published mask AP on COCO minival at 400, 5
     "atss_iou": ("atss", ("25.3", "29.3", "30.8")),
     "atss_maiou": ("atss(iou='maiou')", ("26.1", "30.4", "31.8")),
     "atss_gmaiou": ("atss(iou='gmaiou')", ("not known",) * 3),
+    "atss_diou": ("atss(iou='diou')", ("not known",) * 3),
+    "atss_giou": ("atss(iou='giou')", ("not known",) * 3),
 }
 _EPOCHS = coco_iterations(20, 42, 49, 52, 55, batch=32)
 for _name, (_assigner, _published) in ASSIGNERS.items():

@@ -223,6 +223,7 @@ def build_dataset(
         cfg.data.class_names,
         label_map=cfg.data.label_map,
         keep_empty=cfg.data.keep_empty or not training,
+        has_truth=training or cfg.data.val_truth,
         transform=train_transform(cfg) if training else eval_transform(cfg),
         seed=cfg.train.seed,
         mask_sizes=mask_sizes,

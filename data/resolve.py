@@ -44,6 +44,7 @@ ADDED = (
     "augment.photometric_at",
     "augment.reduced_decode",
     "data.cache",
+    "data.val_truth",
     "eval.masks",
     "loss.mask_target",
     "loss.mask_stride",

@@ -229,6 +229,11 @@ class DataConfig(Section):
     keep_empty: bool = Field(
         False, description="keep training images without annotations as negatives"
     )
+    val_truth: bool = Field(
+        True,
+        description="whether val_annotations holds annotations; false = images alone, as of a test "
+        "set whose ground truth a server keeps: evaluation writes detections and finds no AP",
+    )
     cache: bool = Field(
         True,
         description="keep what was read of annotation files of 20 MB and more, for the next start",

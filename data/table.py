@@ -78,10 +78,12 @@ def read_table(
     *,
     label_map: Mapping[Id, int] | None = None,
     keep_empty: bool = False,
+    truth: bool = True,
     cache: bool = True,
 ) -> AnnotationTable:
-    """Reads a COCO-format file. keep_empty: images without annotations stay; cache: what is read of
-    a large file is kept beside it. ProblemError names the first mistake and its fix.
+    """Reads a COCO-format file. keep_empty: images without annotations stay; truth: as of
+    read_coco(); cache: what is read of a large file is kept beside it, if it has annotations.
+    ProblemError names the first mistake and its fix.
 
     Unusable annotations are left out with a DataWarning where they are few, see
     SoundContent.check(), and with them the images that have no others. Annotations whose box has
@@ -90,11 +92,11 @@ def read_table(
     path, more = Path(path), label_map or ()
 
     def read() -> Kept:
-        sound = sort_content(read_coco(path), more_categories=more)
+        sound = sort_content(read_coco(path, truth=truth), more_categories=more)
         sound.refuse(path)
         return packed(sound)
 
-    store = table_store(path, more) if cache else None
+    store = table_store(path, more) if cache and truth else None
     kept = read() if store is None else store.fetch(read)
     if kept.facts["left_out"]:
         told = left_out_warning(path, kept.facts["left_out"], kept.facts["total"])

@@ -61,7 +61,8 @@ def load_weights(
 
     reset_heads   keep the model's own class, semantic and mask-IoU output layers where the class
                   counts differ, and its class layer where the file's has softmax logits and the
-                  model's sigmoid logits, or the reverse
+                  model's sigmoid logits, or the reverse; and leave out the file's mask-IoU
+                  net under model.mask_iou_net=false
     use_ema       read the averaged weights of one of our checkpoints
     name          what messages call a source that is no path
 
@@ -72,7 +73,7 @@ def load_weights(
     if not isinstance(source, Mapping):
         name, source = source, read_checkpoint(source)
     name = str(name)
-    state, dropped = _without_unused(_state_of(source, name, use_ema), model)
+    state, dropped = _without_unused(_state_of(source, name, use_ema), model, reset_heads)
     own = model.state_dict()
     reset = _heads_to_reset(state, own, name, reset_heads)
     if reset:
@@ -134,15 +135,20 @@ def plain_state(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return content
 
 
-def _without_unused(state: dict[str, Tensor], model: Yolact) -> tuple[dict[str, Tensor], list[str]]:
+def _without_unused(
+    state: dict[str, Tensor], model: Yolact, branches: bool
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The state without keys that are dropped, and those. branches: whether the mask-IoU net is
+    dropped too where the model has none."""
     own = set(model.state_dict())
+    optional = ("semantic_seg_conv.", "maskiou_net.")[: 1 + branches]
     levels = len(model.fpn.downsample_layers)
     dropped = []
     for key in state:
         obsolete = OBSOLETE_KEY.match(key)
         if obsolete and (obsolete[1] is None or int(obsolete[1]) >= levels):
             dropped.append(key)
-        elif key.startswith("semantic_seg_conv.") and key not in own:
+        elif key.startswith(optional) and key not in own:
             dropped.append(key)
     return {key: value for key, value in state.items() if key not in dropped}, dropped
 

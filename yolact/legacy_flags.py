@@ -115,6 +115,21 @@ EVAL = (
     ),
     _switch("cross_class_nms", on="eval.nms=cross_class"),
     _switch("no_crop", on="eval.crop=false"),
+    LegacyFlag(
+        ("run_coco_eval",),
+        help="run_coco_eval.py's job, the same as --resume: COCO's AP of the two files that "
+        "--output_coco_json wrote",
+        takes=None,
+        default=False,
+    ),
+    _replaced(
+        "gt_ann_file",
+        "the ground truth is the config's or that of --dataset; data.val_annotations=FILE names "
+        "another, from data.root on",
+        switch=False,
+        refused=True,
+    ),
+    _replaced("eval_type", "boxes and masks are both evaluated", switch=False),
     _replaced(
         "ap_data_file", "detections are kept as COCO JSON, see --output_coco_json", switch=False
     ),

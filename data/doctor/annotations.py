@@ -34,12 +34,14 @@ def read_split(split: Split, data: DataConfig, limits: Limits, *, fast: bool) ->
     alone, where the findings were kept; what is read of a large file is then kept, see
     data/cache.py."""
     more = data.label_map or ()
-    store = findings_store(split, data, limits) if fast and data.cache else None
+    keeps = fast and data.cache and split.truth
+    store = findings_store(split, data, limits) if keeps else None
     if store is None:
         return _read(split, data, limits, fast=fast)
 
     def read() -> Kept:
-        whole = Split(split.name, split.images_dir, split.path)  # gone when this ends
+        # gone when this ends
+        whole = Split(split.name, split.images_dir, split.path, truth=split.truth)
         told = _read(whole, data, limits, fast=True, table=table_store(split.path, more))
         found = [part and part.to_lists() for part in (told.first, told.then, told.usable)]
         names = [image["file_name"] for image in whole.images.values()]
@@ -70,7 +72,7 @@ def _read(
     told = Told(Findings())
     state = None if table is None else file_state(split.path)
     try:
-        content = read_coco(split.path)
+        content = read_coco(split.path, truth=split.truth)
     except ProblemError as error:
         told.first.add("error", *error.problems)
         return told
@@ -80,6 +82,8 @@ def _read(
     _check_files(split, told.first)
     _check_ids(split, content["annotations"], told.first)
     told.then, told.usable = Findings(), Findings()
+    if not split.truth:
+        return told
     _check_zero_area(split, told.then)
     check_positions(split, told.then)
     _check_empty(split, content["annotations"], data, told.then)

@@ -25,6 +25,7 @@ class Split:
     zero_area: list[dict[str, Any]] = field(default_factory=list)  # left out of annotations
     unusable: int = 0  # annotations of the file that cannot be read
     missing: set[str] = field(default_factory=set)  # file names that the image folder lacks
+    truth: bool = True  # whether the file holds annotations
 
     @classmethod
     def of(cls, data: DataConfig, name: str) -> Split | None:
@@ -32,7 +33,8 @@ class Split:
         images, annotations = getattr(data, f"{name}_images"), getattr(data, f"{name}_annotations")
         if not images or not annotations:
             return None
-        return cls(name, Path(data.root) / images, Path(data.root) / annotations)
+        truth = name != "val" or data.val_truth
+        return cls(name, Path(data.root) / images, Path(data.root) / annotations, truth=truth)
 
     def take(self, sound: SoundContent) -> None:
         """Fills the split."""

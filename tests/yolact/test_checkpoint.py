@@ -121,6 +121,22 @@ def test_another_class_count_needs_consent_and_is_reported():
     assert "not loaded, kept as initialised: prediction_layers.0.conf_layer.weight" in str(report)
 
 
+def test_a_start_leaves_out_branches_that_the_model_has_not_and_names_them():
+    donor = small(seed=1)
+    model = small()
+    model.maskiou_net = model.semantic_seg_conv = None
+    with pytest.raises(ValueError, match="unknown to the model: maskiou_net"):
+        load_weights(model, donor.state_dict())
+    report = load_weights(model, donor.state_dict(), reset_heads=True)
+    branches = ("maskiou_net.", "semantic_seg_conv.")
+    assert set(report.dropped) == {k for k in donor.state_dict() if k.startswith(branches)}
+    assert "unused in the file: semantic_seg_conv.weight, " in str(report)
+    assert same(model, donor, model.state_dict())
+    other = dict(donor.state_dict()) | {"carafe.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match="unknown to the model: carafe"):
+        load_weights(model, other, reset_heads=True)
+
+
 def test_equal_class_counts_load_the_heads_even_if_a_reset_is_allowed():
     model = small()
     assert not load_weights(model, small(seed=1).state_dict(), reset_heads=True).reset

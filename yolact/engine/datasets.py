@@ -64,6 +64,7 @@ class OwnItems:
         self.needs_full_masks = needs_full_masks
         self.annotation_file = getattr(source, "annotation_file", None)
         self.category_of_label = getattr(source, "category_of_label", {})
+        self.has_truth = self.annotation_file is not None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -132,5 +133,5 @@ def _prepared(cfg: Config, given: DataSet | None, split: str, **masks) -> CocoDa
 
 
 def finds_ap(dataset: CocoDataset | OwnItems | None) -> bool:
-    """Whether AP can be found on a validation set: it names a COCO annotation file."""
-    return dataset is not None and dataset.annotation_file is not None
+    """Whether AP can be found on a validation set: it names a COCO file with annotations."""
+    return dataset is not None and dataset.has_truth

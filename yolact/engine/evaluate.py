@@ -158,6 +158,7 @@ def evaluate(
     """
     if dataset is None:
         dataset = build_dataset(cfg, split, mask_sizes=[], needs_full_masks=False)
+    _needs_truth(dataset)
     if results_dir is not None:
         result_files = Path(results_dir) / BOX_FILE, Path(results_dir) / MASK_FILE
     for path in (*(result_files or ()), *([Path(records_file)] if records_file else ())):
@@ -194,6 +195,36 @@ def evaluate(
     )
 
 
+def write_detections(
+    model: Yolact,
+    cfg: Config,
+    *,
+    device: torch.device | str,
+    result_files: tuple[Path, Path],
+    precision: str = "float32",
+    max_images: int = 0,
+    progress: bool = True,
+) -> int:
+    """Detections on the validation images as COCO results in (box file, mask file), whole or not at
+    all: what an evaluation server takes of a set whose ground truth it keeps. Returns the number of
+    images; max_images and errors as of evaluate()."""
+    dataset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=False)
+    for path in result_files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    image_ids, boxes, masks = collect_results(
+        model,
+        cfg,
+        dataset,
+        device=device,
+        precision=precision,
+        max_images=max_images,
+        progress=progress,
+    )
+    some = image_ids if len(image_ids) < len(dataset) else None
+    write_results(*result_files, boxes, masks, some)
+    return len(image_ids)
+
+
 def evaluate_files(
     cfg: Config,
     box_file: str | Path,
@@ -209,6 +240,7 @@ def evaluate_files(
     cut off or of another data set.
     """
     dataset = build_dataset(cfg, split)
+    _needs_truth(dataset)
     started = time.perf_counter()
     image_ids = dataset.image_ids
     if images_file(box_file).exists():
@@ -382,13 +414,25 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def coco_ground_truth(dataset: CocoDataset | OwnItems, cfg: Config) -> dict:
-    """The annotation file's content; with label_map, its classes instead of the file's categories,
-    under the ids that results carry."""
+def _needs_truth(dataset: CocoDataset | OwnItems) -> None:
+    """ValueError where AP cannot be found on a data set."""
     if dataset.annotation_file is None:
         raise ValueError(
             "COCO's AP needs the data set's annotation file: give the data set an annotation_file"
         )
+    if not dataset.has_truth:
+        raise ValueError(
+            f"{dataset.annotation_file} lists images without annotations (data.val_truth=false), "
+            "so there is no AP: write the detections with eval.py, for the server that keeps the "
+            "ground truth"
+        )
+
+
+def coco_ground_truth(dataset: CocoDataset | OwnItems, cfg: Config) -> dict:
+    """The annotation file's content; with label_map, its classes instead of the file's categories,
+    under the ids that results carry."""
+    _needs_truth(dataset)
+    assert dataset.annotation_file is not None, "it has the ground truth"
     label_map, category_of_label = cfg.data.label_map, dataset.category_of_label
     sound = read_sound(dataset.annotation_file, more_categories=label_map or ())
     content = {

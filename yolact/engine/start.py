@@ -34,8 +34,8 @@ class Sets:
             return ["note: no validation: a train_set was given, and no val_set"]
         if not finds_ap(self.val):
             return [
-                "note: the validation set names no annotation_file: there will be pictures, but no "
-                "AP and no best.pth"
+                "note: the validation set has no ground truth (no annotation_file, or "
+                "data.val_truth=false): there will be pictures, but no AP and no best.pth"
             ]
         return []
 

@@ -34,7 +34,7 @@ YOLACT_EVAL_FLAGS = (
     "display_scores display shuffle ap_data_file resume max_images output_coco_json bbox_det_file "
     "mask_det_file config output_web_json web_det_path no_bar display_lincomb benchmark no_sort "
     "seed mask_proto_debug no_crop image images video video_multiframe score_threshold dataset "
-    "detect display_fps emulate_playback"
+    "detect display_fps emulate_playback run_coco_eval gt_ann_file eval_type"
 ).split()
 
 

@@ -118,3 +118,34 @@ def test_times_of_a_runs_last_weights_are_kept_for_reports(weights, tmp_path):
         found["fps"] == pytest.approx(1000 / found["median_ms"]["total"])
         and found["p95_ms"]["total"] >= found["median_ms"]["total"]
     )
+
+
+def test_a_set_without_ground_truth_writes_detections_for_its_server(weights, capsys):
+    """A list of images, as COCO's image_info files are: the results are those of the same images
+    with annotations, and AP is refused in one line."""
+    place = weights.parent
+    names = [place / f"{name}.json" for name in ("b1", "m1", "b2", "m2")]
+    assert run(weights, "--output_coco_json", *files(*names[:2])) == 0
+    path = next(p for p in place.rglob("*.json") if '"annotations"' in p.read_text())
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    listed = path.with_name("image_info.json")
+    listed.write_text(json.dumps(content))
+    alone = f"data.val_annotations={listed.relative_to(place)}"
+    assert run(weights, alone) == 2
+    assert "has no list of annotations" in capsys.readouterr().err
+    assert run(weights, alone, "data.val_truth=false", *files(*names[2:])) == 0
+    said = capsys.readouterr().out
+    assert "detections on 3 images" in said and "no AP" in said and "mask |" not in said
+    for ours, known in zip(names[2:], names[:2], strict=True):
+        assert json.loads(ours.read_text()) == json.loads(known.read_text()) != []
+    for flag in ("--resume", "--run_coco_eval"):
+        assert run(weights, alone, "data.val_truth=false", flag, *files(*names[2:])) == 2
+        assert "there is no AP" in capsys.readouterr().err
+        assert run(weights, flag, *files(*names[:2])) == 0
+        assert "mask |" in capsys.readouterr().out
+    assert run(weights, "--gt_ann_file=x.json") == 2
+
+
+def files(boxes, masks):
+    return f"--bbox_det_file={boxes}", f"--mask_det_file={masks}"

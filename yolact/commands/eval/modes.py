@@ -100,6 +100,8 @@ def evaluate_model(arguments: Namespace, opened: Opened) -> None:
         (arguments.bbox_det_file, arguments.mask_det_file) if arguments.output_coco_json else None
     )
     predictor = opened.predictor
+    if not predictor.cfg.data.val_truth:
+        return detections_for_server(arguments, predictor)
     records = place_of(opened.weights) if as_trained(arguments) else None
     result = evaluate(
         predictor.model,
@@ -117,6 +119,24 @@ def evaluate_model(arguments: Namespace, opened: Opened) -> None:
         say(f"per-image records in {records}")
     if files is not None:
         say(f"detections in {files[0]} and {files[1]}")
+
+
+def detections_for_server(arguments: Namespace, predictor: Predictor) -> None:
+    """Of a data set without ground truth: COCO results, whether or not --output_coco_json asks."""
+    from yolact.engine.evaluate import write_detections
+
+    files = arguments.bbox_det_file, arguments.mask_det_file
+    images = write_detections(
+        predictor.model,
+        predictor.cfg,
+        device=predictor.device,
+        precision=arguments.precision,
+        max_images=max(0, arguments.max_images),
+        result_files=files,
+        progress=not arguments.no_bar,
+    )
+    say(f"detections on {images} images in {files[0]} and {files[1]}; the data set has no ground ")
+    say("truth, so there is no AP: its server takes a zip of either file")
 
 
 def evaluate_stored(arguments: Namespace) -> None:
