@@ -22,7 +22,7 @@ BATCH = (50, 75, 90, 95)  # of the batch sizes: the paper's, and AP90
 BASELINE = "bce"
 # parameters that tell forms of one loss apart, not losses
 _FORMS = {"outside", "region", "rescale", "delta"}
-_DELTAS = {2.0: "huber_delta2", 3.0: "huber_delta3"}  # rows of their own in the paper
+_DELTAS = {"2": "huber_delta2", "3": "huber_delta3"}  # rows of their own in the paper
 _REMARKS = {
     "mse": "MSE by its formula, BCE by its committed config",
     "bce": "BCE at batch 8, though the text says 16",
@@ -93,7 +93,8 @@ def _key(loss: str) -> frozenset:
     if not all(set(term.params) <= _FORMS for term in terms):
         return frozenset()
     if len(terms) == 1 and plain_name(terms[0]) == "huber":
-        name = _DELTAS.get(terms[0].params.get("delta"), "huber")
+        delta = terms[0].params.get("delta")
+        name = _DELTAS.get(f"{delta:g}" if isinstance(delta, (int, float)) else "", "huber")
         return frozenset([(name, terms[0].coefficient)])
     return frozenset((plain_name(term), term.coefficient) for term in terms)
 

@@ -98,12 +98,14 @@ _ABLATION = {"max_iou": "max IoU", "atss_iou": "ATSS, IoU", "atss_maiou": "ATSS,
 def _models() -> list[PublishedModel]:
     names = [f"mask_{name}" for name in NAMES]
     rows = [
-        PublishedModel(*words, "test-dev", source, dict(zip(names, values, strict=True)), fps)
-        for *words, source, fps, values in _TEST_DEV
+        PublishedModel(
+            title, backbone, preset, "test-dev", source, dict(zip(names, values, strict=True)), fps
+        )
+        for title, backbone, preset, source, fps, values in _TEST_DEV
     ]
     rows += [
-        PublishedModel(*words, split, source, {"mask_ap": ap}, None, box)
-        for *words, source, split, ap, box in _AP_ALONE
+        PublishedModel(title, backbone, preset, split, source, {"mask_ap": ap}, None, box)
+        for title, backbone, preset, source, split, ap, box in _AP_ALONE
     ]
     rows += [
         PublishedModel(
