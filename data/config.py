@@ -148,8 +148,6 @@ def cigarettes_layout(root: str) -> dict[str, Any]:
 # directory. "published" alone is no setting: it names the printed tables that a report shows beside
 # runs on the set.
 
-COCO_TABLES = "COCO"
-
 DATASETS: dict[str, dict[str, Any]] = {
     "coco2017": {
         "root": "data/coco",
@@ -158,7 +156,7 @@ DATASETS: dict[str, dict[str, Any]] = {
         "val_images": "val2017",
         "val_annotations": "annotations/instances_val2017.json",
         "class_names": COCO_CLASSES,
-        "published": COCO_TABLES,
+        "published": "COCO",
     },
     # its ground truth is kept by COCO's server, which takes the detections that eval.py writes
     "coco2017_testdev": {

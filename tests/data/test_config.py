@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from data.config import COCO_TABLES, CONFIGS, DATASETS, NOTES, derive
+from data.config import CONFIGS, DATASETS, NOTES, derive
 from data.doctor.check import check_dataset
 from data.resolve import config_hash, load_config, published_tables
 from data.settings import SECTIONS
@@ -212,7 +212,7 @@ def test_every_data_set_is_a_valid_section(name):
 
 def test_the_tables_of_a_data_set_are_told_but_are_no_setting(monkeypatch):
     assert published_tables("cigarettes") == published_tables("cigarettes_standin") == TABLES
-    assert published_tables("coco2017") == COCO_TABLES
+    assert published_tables("coco2017") == "COCO"
     assert published_tables("nuclei") == published_tables("a set of my own") == ""
     monkeypatch.setitem(DATASETS, "mine", {**DATASETS["nuclei"], "published": "Table 3"})
     config = load("yolact_small", "dataset=mine")
