@@ -16,6 +16,9 @@ it needs to see it names in `needs`:
     negatives   per image, how many negatives to choose (list of int on the host), from
                 loss.ohem_ratio and loss.ohem_min_negatives
     quality     (P,) IoU of each positive's predicted box with its ground truth, detached
+    mask_quality
+                (P,) IoU of each positive's mask, cut at 0.5 in the matched box, with its ground
+                truth at prototype size, detached
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from torch import Tensor
 
 from layers.losses.expr import Call
 from layers.losses.rank_sort import rank_sort_loss
+from layers.losses.terms.soft import quality_focal
 from layers.records import Bound, Chosen, Fn, Record, Registry
 
 NO_LOGIT = -1e4  # p rounds to 0: neither value nor gradient
@@ -171,6 +175,38 @@ def rank_sort(
     )
     ranking, sorting = rank_sort_loss(flat, targets, positives=len(rows), delta=delta)
     return (ranking + sorting) * len(rows)
+
+
+@class_loss(
+    "quality_focal",
+    "sigmoid",
+    "cross-entropy with the IoU of a positive's mask as its target, those near it weighted down",
+    needs=("quality", "mask_quality"),
+    bounds={"beta": Bound("[1, inf)", "below 1 its slope is infinite at p = y")},
+    source="Generalized Focal Loss (Li et al., NeurIPS 2020), quality focal loss, equation 5",
+)
+def quality_focal_of_classes(
+    logits: Tensor,
+    rows: Tensor,
+    labels: Tensor,
+    background: Tensor,
+    *,
+    quality: Tensor,
+    mask_quality: Tensor,
+    beta: float = 2.0,
+    of: Literal["mask", "box"] = "mask",
+) -> Tensor:
+    """|p - y|^beta BCE(p, y) over every class of every anchor that is not ignored: y is the quality
+    for the class of a positive, and 0 for all others. Scores then rank masks by how good they are,
+    without a network that re-scores them.
+
+    of     the quality: IoU of the mask, or of the box as the paper has it
+    beta   >= 1; the paper takes 2"""
+    right, ignored = _right_and_ignored(logits, rows, labels, background)
+    others = logits.flatten().masked_fill(ignored.index_fill_(0, right, True), NO_LOGIT)
+    wanted = (mask_quality if of == "mask" else quality).to(logits.dtype).clamp(0, 1)
+    chosen = logits.flatten().index_select(0, right)
+    return _focused(others, beta).sum() + quality_focal(chosen, wanted, beta=beta).sum()
 
 
 def _right_and_ignored(

@@ -21,14 +21,14 @@ from torch.nn.utils.rnn import pad_sequence
 from layers.assign import BACKGROUND, Assigner, Assignment, build_assigner
 from layers.boxes import area, corners
 from layers.extras import COVERAGE, EXTRAS
-from layers.losses.auxiliary import MaskIoULoss, semantic_loss
+from layers.losses.auxiliary import MaskIoULoss, mask_iou_targets, semantic_loss
 from layers.losses.balance import factor_to, top_probability
 from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
 from layers.losses.classification import ClassLoss, build_class_loss, negatives_wanted
 from layers.losses.gradients import prototype_norms
 from layers.losses.mask import PROTOTYPE_STRIDE, MaskLoss, read_target
 from layers.losses.sampling import Positives, draw_subset, find_positives
-from layers.masks import assemble_batch
+from layers.masks import assemble_batch, crop
 from layers.targets import ExtraKey, Targets
 
 
@@ -313,7 +313,7 @@ class Criterion(nn.Module):
         instances = self._instances(predictions, targets, truth, assignment, sampled)
         sums = {
             "box": self._box(predictions, truth, assignment, positives.rows),
-            "class": self._class(predictions, truth, assignment, positives),
+            "class": self._class(predictions, targets, truth, assignment, positives),
             "mask": self._mask(
                 instances,
                 self._certainty(predictions, sampled.rows),
@@ -415,7 +415,12 @@ class Criterion(nn.Module):
         }
 
     def _class(
-        self, predictions, truth: _GroundTruth, assignment: Assignment, positives: Positives
+        self,
+        predictions,
+        targets: Sequence,
+        truth: _GroundTruth,
+        assignment: Assignment,
+        positives: Positives,
     ) -> Tensor:
         logits = _lift(predictions.class_logits)
         labels = truth.labels.flatten()[_matched(truth, assignment, positives.rows)]  # (P,)
@@ -431,9 +436,28 @@ class Criterion(nn.Module):
             extras["quality"] = predicted_iou(
                 *_box_pairs(predictions, truth, assignment, positives.rows), self.image_size
             )
+        if "mask_quality" in self.class_loss.needs:
+            extras["mask_quality"] = self._mask_quality(
+                predictions, targets, truth, assignment, positives
+            )
         return self.class_loss(
             logits, positives.rows, labels, assignment.gt_index == BACKGROUND, **extras
         )
+
+    @torch.no_grad()
+    def _mask_quality(
+        self,
+        predictions,
+        targets: Sequence,
+        truth: _GroundTruth,
+        assignment: Assignment,
+        positives: Positives,
+    ) -> Tensor:
+        """(P,) IoU of every positive's mask with its ground truth, whether or not it is among those
+        that train a mask."""
+        made = self._instances(predictions, targets, truth, assignment, positives)
+        soft = crop(made.logits.sigmoid(), made.boxes)
+        return mask_iou_targets(soft, read_target(made.of_iou, soft.dtype))
 
     def _mask(
         self,

@@ -1,5 +1,6 @@
-"""Losses about where the boundary runs: two that read distances to the ground truth's boundary, and
-one that compares soft contours.
+"""Losses about where the boundary runs: two that read distances to the ground truth's boundary,
+one that compares soft contours, one that weighs the overlap by the length of the boundary, and one
+that looks inside the cells which the boundary cuts.
 
 `distance` (N,H,W) is the signed map of signed_distance_map, in prototype pixels, computed once per
 ground truth where data is loaded; where targets are coverages, that of subpixel_distance.
@@ -7,6 +8,7 @@ ground truth where data is loaded; where targets are coverages, that of subpixel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +21,8 @@ from layers.losses.terms.stable import absolute_error, cross_max, error, mean, r
 from layers.masks import signed_distance_map
 from layers.records import Bound
 
+PARTS = 4  # sub-pixels a side of a prototype pixel: pixels of the network's input
+MOST_ALPHA = 0.8  # of boundary_dou, as the authors recommend
 EROSIONS = 10  # patches of errors count no deeper, as in the published code of the erosion form
 
 
@@ -135,6 +139,76 @@ def boundary_agreement(
         error = error + (ours - theirs).square().sum((1, 2))
         total = total + (ours.square() + theirs.square()).sum((1, 2))
     return ratio(error, total + smooth)
+
+
+@region_loss(
+    "boundary_dou",
+    "errors over errors and what is right, the latter weighted by the share of boundary pixels",
+    bounds={"smooth": Bound("[0, inf)")},
+    soft="proper",
+    source="Boundary difference over union loss for medical image segmentation (Sun, Luo and Li, "
+    "MICCAI 2023)",
+)
+def boundary_dou(logits: Tensor, target: Tensor, weight: Tensor, *, smooth: float = 1e-5) -> Tensor:
+    """E / (E + (1 - alpha) I + smooth), with E = sum w (p - g)^2, I = sum w p g and
+    alpha = min(1 - 2 C/S, 0.8).
+
+    C of the S object pixels have one of their four neighbours outside the object: 1 - alpha is
+    twice the share of the boundary, so that a large object costs as much for errors along its
+    boundary as a small one. alpha = -1 is a loss of Dice's kind. C and S are of g > 0.5, in the
+    region; the map's and the region's edge are outside.
+
+    smooth   >= 0, in pixels. The authors' code adds it to the numerator too, which costs 1e-5 / S
+             at a perfect mask"""
+    errors = (weight * error(logits, target).square()).sum((1, 2))
+    right = (weight * logits.sigmoid() * target).sum((1, 2))
+    inside = (weight * target > 0.5).to(logits.dtype)
+    wide = F.pad(1 - inside, (1, 1, 1, 1), value=1.0)
+    border = inside * cross_max(wide)[:, 1:-1, 1:-1]
+    share = ratio(border.sum((1, 2)), inside.sum((1, 2)))
+    rest = (2 * share).clamp(min=1 - MOST_ALPHA)  # 1 - alpha
+    return ratio(errors, errors + rest * right + smooth)
+
+
+@region_loss(
+    "subpixel_bce",
+    "cross-entropy; in cells that the boundary cuts, of the mean probability of their sub-pixels",
+    soft="not proper",
+    source="this project's; the expected coverage under the bilinear interpolation of "
+    "eval.masks=subpixel's kind",
+)
+def subpixel_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the region of -g log P - (1-g) log(1-P). In a cell with 0 < g < 1,
+    P = mean over its 4 x 4 sub-pixels s of sigmoid(z_s), z the logits enlarged bilinearly; in all
+    others, and where a neighbour is not in the region, P = sigmoid(logit).
+
+    So a share of one half may be learnt as a sharp edge through the cell, where bce asks for a
+    logit of 0. It is least where P, not p, is the target, so it is "not proper" by this project's
+    word. Where targets are 0 and 1 it is bce, and says nothing new: it is meant for
+    loss.mask_target=coverage. Counting the cells waits for the device once a step."""
+    value = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    near_edge = F.max_pool2d((weight <= 0).to(logits.dtype), 3, 1, 1) > 0
+    place = ((target > 0) & (target < 1) & ~near_edge).nonzero(as_tuple=True)  # (n,) each
+    share, parts = target[place], _subpixels(logits, place)
+    number = math.log(parts.shape[1])
+    log_p, log_rest = (F.logsigmoid(side).logsumexp(1) - number for side in (parts, -parts))
+    return mean(value.index_put(place, -share * log_p - (1 - share) * log_rest), weight)
+
+
+def _subpixels(logits: Tensor, place: tuple[Tensor, ...]) -> Tensor:
+    """(n,16) logits of the sub-pixels of n cells, each a mean of the cell and its neighbours with
+    the weights of bilinear interpolation (align_corners=False). The map's edge is repeated."""
+    instance, row, column = place
+    wide = F.pad(logits[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]  # (N,H+2,W+2)
+    offset = torch.arange(3, device=logits.device)
+    around = wide[
+        instance[:, None, None],
+        row[:, None, None] + offset[:, None],
+        column[:, None, None] + offset,
+    ]  # (n,3,3)
+    middle = (torch.arange(PARTS, dtype=logits.dtype, device=logits.device) + 0.5) / PARTS - 0.5
+    shares = torch.stack((-middle, 1 - middle.abs(), middle)).clamp(min=0)  # (3,4)
+    return torch.einsum("nij,ia,jb->nab", around, shares, shares).flatten(1)
 
 
 def _steps(
