@@ -4,6 +4,7 @@ YOLACT++. Each returns a sum (0-d)."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,20 @@ def mask_iou_targets(soft: Tensor, target: Tensor) -> Tensor:
         intersection = (mask & truth).sum((1, 2))
         union = (mask | truth).sum((1, 2))
         return intersection / union.clamp(min=1)
+
+
+class HasMasks(Protocol):
+    """logits (N,H,W), of_iou (N,H,W) binary or uint8 coverages, boxes (N,4) XYXY relative."""
+
+    logits: Tensor
+    of_iou: Tensor
+    boxes: Tensor
+
+
+def mask_quality(instances: HasMasks) -> Tensor:
+    """(N,) IoU of masks, cropped to their boxes and cut at 0.5, with the ground truth."""
+    soft = crop(instances.logits.sigmoid(), instances.boxes)
+    return mask_iou_targets(soft, read_target(instances.of_iou, soft.dtype))
 
 
 def soft_mask_iou(soft: Tensor, target: Tensor) -> Tensor:

@@ -92,6 +92,21 @@ def build_class_loss(expression: str | Call | Chosen[Record]) -> ClassLoss:
     return ClassLoss(CLASS_LOSSES.read(expression))
 
 
+def class_loss_for(chosen: str | ClassLoss | None, sigmoid: bool) -> ClassLoss:
+    """The class loss that was chosen, or the default of a head's kind. ValueError where the loss
+    reads the other kind of logits."""
+    if chosen is None:
+        chosen = "focal" if sigmoid else "ohem"
+    loss = build_class_loss(chosen) if isinstance(chosen, str) else chosen
+    if loss.sigmoid != sigmoid:
+        kinds = {True: "sigmoid logits without background", False: "softmax logits with background"}
+        raise ValueError(
+            f"the class loss reads {kinds[loss.sigmoid]} and the model gives {kinds[sigmoid]}: "
+            "choose another class loss, or build the model for this one (loss.classification)"
+        )
+    return loss
+
+
 def negatives_wanted(positives: list[int], anchors: int, *, ratio: float, least: int) -> list[int]:
     """Hard negatives per image: `ratio` per positive, at least `least`, never all anchors."""
     return [min(max(int(ratio * count), least), anchors - 1) for count in positives]

@@ -21,14 +21,14 @@ from torch.nn.utils.rnn import pad_sequence
 from layers.assign import BACKGROUND, Assigner, Assignment, build_assigner
 from layers.boxes import area, corners
 from layers.extras import COVERAGE, EXTRAS
-from layers.losses.auxiliary import MaskIoULoss, mask_iou_targets, semantic_loss
+from layers.losses.auxiliary import MaskIoULoss, mask_quality, semantic_loss
 from layers.losses.balance import factor_to, top_probability
 from layers.losses.box import BoxLoss, build_box_loss, predicted_iou
-from layers.losses.classification import ClassLoss, build_class_loss, negatives_wanted
+from layers.losses.classification import ClassLoss, class_loss_for, negatives_wanted
 from layers.losses.gradients import prototype_norms
 from layers.losses.mask import PROTOTYPE_STRIDE, MaskLoss, read_target
 from layers.losses.sampling import Positives, draw_subset, find_positives
-from layers.masks import assemble_batch, crop
+from layers.masks import assemble_batch
 from layers.targets import ExtraKey, Targets
 
 
@@ -190,7 +190,7 @@ class Criterion(nn.Module):
         self.mask_sizes = [(height, width) for height, width in model.mask_sizes(self.image_size)]
         self.assigner = build_assigner(assigner) if isinstance(assigner, str) else assigner
         self.box_loss = build_box_loss(box) if isinstance(box, str) else box
-        self.class_loss = _class_loss(classification, model.sigmoid)
+        self.class_loss = class_loss_for(classification, model.sigmoid)
         self.mask_loss = MaskLoss(mask, stride=mask_stride) if isinstance(mask, str) else mask
         self.coverage = mask_target == "coverage"
         self.target_size = self.mask_sizes[0]
@@ -437,27 +437,14 @@ class Criterion(nn.Module):
                 *_box_pairs(predictions, truth, assignment, positives.rows), self.image_size
             )
         if "mask_quality" in self.class_loss.needs:
-            extras["mask_quality"] = self._mask_quality(
-                predictions, targets, truth, assignment, positives
-            )
+            # of every positive, whether or not it is among those that train a mask
+            with torch.no_grad():
+                extras["mask_quality"] = mask_quality(
+                    self._instances(predictions, targets, truth, assignment, positives)
+                )
         return self.class_loss(
             logits, positives.rows, labels, assignment.gt_index == BACKGROUND, **extras
         )
-
-    @torch.no_grad()
-    def _mask_quality(
-        self,
-        predictions,
-        targets: Sequence,
-        truth: _GroundTruth,
-        assignment: Assignment,
-        positives: Positives,
-    ) -> Tensor:
-        """(P,) IoU of every positive's mask with its ground truth, whether or not it is among those
-        that train a mask."""
-        made = self._instances(predictions, targets, truth, assignment, positives)
-        soft = crop(made.logits.sigmoid(), made.boxes)
-        return mask_iou_targets(soft, read_target(made.of_iou, soft.dtype))
 
     def _mask(
         self,
@@ -546,19 +533,6 @@ class Criterion(nn.Module):
                 label: row * _detached(weights[label]) ** 2
                 for label, row in zip(sums, norms, strict=True)
             }
-
-
-def _class_loss(chosen: str | ClassLoss | None, sigmoid: bool) -> ClassLoss:
-    if chosen is None:
-        chosen = "focal" if sigmoid else "ohem"
-    loss = build_class_loss(chosen) if isinstance(chosen, str) else chosen
-    if loss.sigmoid != sigmoid:
-        kinds = {True: "sigmoid logits without background", False: "softmax logits with background"}
-        raise ValueError(
-            f"the class loss reads {kinds[loss.sigmoid]} and the model gives {kinds[sigmoid]}: "
-            "choose another class loss, or build the model for this one (loss.classification)"
-        )
-    return loss
 
 
 def _collate(targets: Sequence) -> _GroundTruth:
