@@ -26,6 +26,7 @@ from data.schema import Config
 # RGB; the canvas of the zoom-out for models that subtract no mean (DarkNet)
 PUBLISHED_MEAN = (123.68, 116.78, 103.94)
 REDUCTIONS = (8, 4, 2)  # by which a JPEG may be decoded smaller
+FLOATS_AT_ONCE = 256 << 20  # bytes of a picture as floats, in evaluation
 SPARSE = 3  # from this reduction on, a resize skips so much that what it reads is picked out
 
 
@@ -209,8 +210,17 @@ class EvalTransform:
         self.size, self.antialias = size, antialias
 
     def __call__(self, image: np.ndarray) -> Tensor:
-        """image (h,w,3) uint8 RGB -> (3,S,S) float32, 0..255."""
-        pixels = torch.from_numpy(image).permute(2, 0, 1).float()
+        """image (h,w,3) uint8 RGB -> (3,S,S) float32, 0..255.
+
+        Channels of pictures whose floats exceed FLOATS_AT_ONCE are resized one by one. That differs
+        from all at once by rounding alone.
+        """
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        if 4 * pixels.numel() <= FLOATS_AT_ONCE:
+            return self._resized(pixels.float())
+        return torch.cat([self._resized(channel.float()) for channel in pixels.split(1)])
+
+    def _resized(self, pixels: Tensor) -> Tensor:
         return F.interpolate(
             pixels[None],
             (self.size, self.size),

@@ -8,6 +8,8 @@ any resolution.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 RESIZE_BYTES = 128 << 20  # float pixels held at once while whole masks are resized
 BLOCK_BYTES = 4 << 20  # the same for a window of one mask; small enough to stay in cache
+# the next n masks of a stack: the row and column of their window in the image, and its pixels
+# (n,rows,columns) bool; everything outside it is False
+Window: TypeAlias = tuple[int, int, Tensor]
 BAND = 24  # source rows that one product of bicubic weights brings to the image
 
 
@@ -100,22 +105,7 @@ def resize_to_image(
     reach are computed; the rest is False either way. At most RESIZE_BYTES of float pixels exist at
     a time (but at least one mask), whatever N and the size.
     """
-    n, (h, w) = masks.shape[0], size
-    out = torch.zeros((n, h, w), dtype=torch.bool, device=masks.device)
-    if n == 0:
-        return out
-    masks = masks.float()
-    if boxes is not None and masks.device.type == "cpu":
-        return _resize_windows(masks, boxes, padding, out)
-    step = max(1, RESIZE_BYTES // (4 * h * w))
-    for first in range(0, n, step):
-        part = slice(first, first + step)
-        torch.gt(
-            F.interpolate(masks[None, part], size, mode="bilinear", align_corners=False)[0],
-            0.5,
-            out=out[part],
-        )
-    return out
+    return _stack(image_windows(masks, size, boxes=boxes, padding=padding), masks, size)
 
 
 @torch.no_grad()
@@ -129,14 +119,48 @@ def resize_logits(
     pixels of the image is False, and only windows of the boxes are computed. The memory is bounded
     as in resize_to_image.
     """
-    n, (h, w) = logits.shape[0], size
-    out = torch.zeros((n, h, w), dtype=torch.bool, device=logits.device)
+    return _stack(logit_windows(logits, size, boxes=boxes, padding=padding), logits, size)
+
+
+def image_windows(
+    masks: Tensor, size: tuple[int, int], *, boxes: Tensor | None = None, padding: float = 1
+) -> Iterator[Window]:
+    """resize_to_image() in parts, in the order of the masks: the stack is never made."""
+    masks = masks.float()
+    if boxes is not None and masks.device.type == "cpu":
+        return _resize_windows(masks, boxes, padding, size)
+    return _resize_whole(masks, size)
+
+
+def logit_windows(
+    logits: Tensor, size: tuple[int, int], *, boxes: Tensor | None = None, padding: float = 1
+) -> Iterator[Window]:
+    """resize_logits() in parts, in the order of the masks: the stack is never made."""
     logits = logits.float()
     if boxes is None:
-        boxes = logits.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(n, 4)
+        boxes = logits.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(logits.shape[0], 4)
     fill = _cubic_windows if logits.device.type == "cpu" else _cubic_whole
-    fill(logits, boxes, padding, out)
+    return fill(logits, boxes, padding, size)
+
+
+def _stack(windows: Iterator[Window], masks: Tensor, size: tuple[int, int]) -> Tensor:
+    out = torch.zeros((masks.shape[0], *size), dtype=torch.bool, device=masks.device)
+    first = 0
+    for top, left, part in windows:
+        n, rows, columns = part.shape
+        out[first : first + n, top : top + rows, left : left + columns] = part
+        first += n
     return out
+
+
+def _resize_whole(masks: Tensor, size: tuple[int, int]) -> Iterator[Window]:
+    """By whole masks: few large steps, as a GPU wants them."""
+    for part in masks.split(_at_once(size)) if len(masks) else ():
+        yield 0, 0, F.interpolate(part[None], size, mode="bilinear", align_corners=False)[0] > 0.5
+
+
+def _at_once(size: tuple[int, int]) -> int:
+    return max(1, RESIZE_BYTES // (4 * size[0] * size[1]))
 
 
 def _inside(start: Tensor, end: Tensor, size: int, padding: float) -> Tensor:
@@ -148,16 +172,18 @@ def _inside(start: Tensor, end: Tensor, size: int, padding: float) -> Tensor:
     return (pixel >= low[:, None]) & (pixel < high[:, None])
 
 
-def _resize_windows(masks: Tensor, boxes: Tensor, padding: float, out: Tensor) -> Tensor:
-    """Fills out (N,h,w), all False, with the > 0.5 pixels of masks (N,H,W) that are 0 outside their
-    boxes."""
-    h, w = out.shape[1:]
+def _resize_windows(
+    masks: Tensor, boxes: Tensor, padding: float, size: tuple[int, int]
+) -> Iterator[Window]:
+    """The > 0.5 pixels of masks (N,H,W) that are 0 outside their boxes, a window a mask."""
+    h, w = size
     rows = _AxisResize(_inside(boxes[:, 1], boxes[:, 3], masks.shape[1], padding), h)
     columns = _AxisResize(_inside(boxes[:, 0], boxes[:, 2], masks.shape[2], padding), w)
     for n, (y_from, y_to, x_from, x_to) in enumerate(
         zip(rows.start, rows.stop, columns.start, columns.stop, strict=True)
     ):
-        if x_from >= x_to:
+        if x_from >= x_to or y_from >= y_to:
+            yield 0, 0, _nothing(masks)
             continue
         across = slice(x_from, x_to)
         source_rows = masks[n, rows.source[n]]  # (rows, W)
@@ -168,6 +194,7 @@ def _resize_windows(masks: Tensor, boxes: Tensor, padding: float, out: Tensor) -
             source_rows.index_select(1, right),
             columns.weight[across],
         )
+        window = torch.empty((1, y_to - y_from, x_to - x_from), dtype=torch.bool)
         step = max(1, BLOCK_BYTES // (4 * (x_to - x_from)))
         for first in range(y_from, y_to, step):
             down = slice(first, min(first + step, y_to))
@@ -178,8 +205,13 @@ def _resize_windows(masks: Tensor, boxes: Tensor, padding: float, out: Tensor) -
             block = torch.lerp(
                 wide.index_select(0, top), wide.index_select(0, bottom), rows.weight[down, None]
             )
-            torch.gt(block, 0.5, out=out[n, down, across])
-    return out
+            torch.gt(block, 0.5, out=window[0, down.start - y_from : down.stop - y_from])
+        yield y_from, x_from, window
+
+
+def _nothing(masks: Tensor) -> Tensor:
+    """The window of a mask without pixels."""
+    return masks.new_zeros((1, 0, 0), dtype=torch.bool)
 
 
 class _AxisResize:
@@ -210,20 +242,22 @@ class _AxisResize:
         self.source = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
 
 
-def _cubic_whole(logits: Tensor, boxes: Tensor, padding: float, out: Tensor) -> None:
+def _cubic_whole(
+    logits: Tensor, boxes: Tensor, padding: float, size: tuple[int, int]
+) -> Iterator[Window]:
     """What _cubic_windows does, by whole masks: few large steps, as a GPU wants them."""
-    n, h, w = out.shape
-    step = max(1, RESIZE_BYTES // (4 * h * w))
-    for first in range(0, n, step):
-        part = slice(first, first + step)
-        torch.gt(F.interpolate(logits[None, part], (h, w), mode="bicubic")[0], 0, out=out[part])
-        out[part] &= box_window(boxes[part], (h, w), padding)
+    step = _at_once(size)
+    for part, their in zip(logits.split(step), boxes.split(step)) if len(logits) else ():
+        found = F.interpolate(part[None], size, mode="bicubic")[0] > 0
+        yield 0, 0, found.logical_and_(box_window(their, size, padding))
 
 
-def _cubic_windows(logits: Tensor, boxes: Tensor, padding: float, out: Tensor) -> None:
-    """Fills out (N,h,w), all False, with the > 0 pixels of bicubic logits (N,H,W) inside their
-    boxes, grown by `padding` pixels of out."""
-    h, w = out.shape[1:]
+def _cubic_windows(
+    logits: Tensor, boxes: Tensor, padding: float, size: tuple[int, int]
+) -> Iterator[Window]:
+    """The > 0 pixels of bicubic logits (N,H,W) inside their boxes, grown by `padding` pixels of the
+    image, a window a mask."""
+    h, w = size
     rows = _CubicAxis(_inside(boxes[:, 1], boxes[:, 3], h, padding), logits.shape[1])
     columns = _CubicAxis(_inside(boxes[:, 0], boxes[:, 2], w, padding), logits.shape[2])
     band = math.ceil(BAND * h / logits.shape[1])
@@ -231,11 +265,13 @@ def _cubic_windows(logits: Tensor, boxes: Tensor, padding: float, out: Tensor) -
         zip(rows.start, rows.stop, columns.start, columns.stop, strict=True)
     ):
         if x_from >= x_to or y_from >= y_to:
+            yield 0, 0, _nothing(logits)
             continue
         across, read = slice(x_from, x_to), columns.source(x_from, x_to)
         high = rows.source(y_from, y_to)
         # (source rows, x)
         wide = logits[n, high, read] @ columns.weights[across, read].t()
+        window = torch.empty((1, y_to - y_from, x_to - x_from), dtype=torch.bool)
         step = max(1, min(band, BLOCK_BYTES // (4 * (x_to - x_from))))
         for first in range(y_from, y_to, step):
             down = slice(first, min(first + step, y_to))
@@ -243,7 +279,8 @@ def _cubic_windows(logits: Tensor, boxes: Tensor, padding: float, out: Tensor) -
             block = (
                 rows.weights[down, read] @ wide[read.start - high.start : read.stop - high.start]
             )
-            torch.gt(block, 0, out=out[n, down, across])
+            torch.gt(block, 0, out=window[0, down.start - y_from : down.stop - y_from])
+        yield y_from, x_from, window
 
 
 class _CubicAxis:

@@ -21,7 +21,7 @@ from layers.problems import DataWarning, printable
 UNFORESEEN = 70  # exit code, EX_SOFTWARE of sysexits.h
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1", "on"), ("no", "false", "f", "n", "0", "off")
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
-_SETTING = re.compile(r"([a-z_]+\.[a-z_]+|dataset|name)=")
+SETTING = re.compile(r"([a-z_]+\.[a-z_]+|dataset|name)=")
 
 
 def boolean(text: str) -> bool:
@@ -83,10 +83,8 @@ class Parser(Arguments):
         for action in self._actions:  # a flag of several words takes the overrides behind it along
             words = getattr(arguments, action.dest, None)
             if action.nargs == "+" and words:
-                setattr(
-                    arguments, action.dest, [word for word in words if not _SETTING.match(word)]
-                )
-                arguments.overrides = [*arguments.overrides, *filter(_SETTING.match, words)]
+                setattr(arguments, action.dest, [word for word in words if not SETTING.match(word)])
+                arguments.overrides = [*arguments.overrides, *filter(SETTING.match, words)]
         for text in arguments.overrides:
             if not _OVERRIDE.match(text):
                 self.error(f"{text!r} is neither a flag nor key=value")

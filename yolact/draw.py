@@ -10,7 +10,7 @@ from __future__ import annotations
 import colorsys
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -45,6 +45,7 @@ _PALETTE = (
 _CROWD = (150, 150, 150)
 # with one class, more instances than this carry no name: repeating it would hide the picture
 _NAMED_OF_ONE_CLASS = 10
+_FILLED_AT_ONCE = 1 << 20  # pixels of a mask blended at a time
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
 
@@ -71,8 +72,10 @@ def draw_detections(
     labels: bool = True,
     scores: bool = True,
     alpha: float = 0.4,
+    in_place: bool = False,
 ) -> np.ndarray:
-    """A copy of the image with its detections, best mask scores on top.
+    """A copy of the image with its detections, best mask scores on top; with in_place, the image
+    itself.
 
     Colours tell classes apart, or instances where there is one class. score_threshold (on mask
     scores) and top_k choose what is drawn.
@@ -89,9 +92,10 @@ def draw_detections(
     return _overlay(
         image,
         instances,
-        [detections.masks[i] for i in order.tolist()] if masks else None,
+        (detections.runs.window(i) for i in reversed(order.tolist())) if masks else None,
         boxes,
         alpha,
+        in_place=in_place,
     )
 
 
@@ -118,12 +122,12 @@ def draw_targets(
         else max(targets.reduced.values(), key=lambda m: m.shape[-1], default=None)
     )
     masks = None
-    # (M,S,S) bool -> (M,H,W) bool, one at a time: floats of all at once could be gigabytes
+    # (M,S,S) bool -> (h,w) bool, one at a time: floats of all at once could be gigabytes
     if carried is not None:
-        masks = [
-            torch.from_numpy(cv2.resize(mask.numpy().astype(np.float32), (width, height)) > 0.5)
-            for mask in carried
-        ]
+        masks = (
+            (0, 0, cv2.resize(mask.numpy().astype(np.float32), (width, height)) > 0.5)
+            for mask in carried.flip(0)
+        )
     return _overlay(image, instances, masks, True, alpha)
 
 
@@ -146,24 +150,27 @@ class _Instance:
 def _overlay(
     image: np.ndarray,
     instances: list[_Instance],
-    masks: list[Tensor] | None,
+    masks: Iterable[tuple[int, int, np.ndarray]] | None,
     boxes: bool,
     alpha: float,
+    *,
+    in_place: bool = False,
 ) -> np.ndarray:
-    """Instances come best first; fills, then outlines, then labels, so that no fill hides an
-    outline and no outline a label."""
+    """Instances come best first, and their masks, each (top, left, pixels), best last. Fills, then
+    outlines, then labels, so that no fill hides an outline and no outline a label."""
     assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8, (
         f"expected (H,W,3) uint8, got {image.shape} {image.dtype}"
     )
-    canvas = np.ascontiguousarray(image).copy()
+    canvas = np.ascontiguousarray(image)
+    canvas = canvas if in_place else canvas.copy()
     line = max(1, round(_scale(canvas) / 320))
     upwards = instances[::-1]
     outlines = (
         [
-            _fill(canvas, mask.cpu().numpy(), item.colour, alpha)
-            for mask, item in zip(masks[::-1], upwards)
+            _fill(canvas, *mask, item.colour, alpha)
+            for mask, item in zip(masks, upwards, strict=True)
         ]
-        if masks
+        if masks is not None
         else []
     )
     for contours, item in zip(outlines, upwards):
@@ -183,22 +190,30 @@ def _scale(canvas: np.ndarray) -> float:
 
 
 def _fill(
-    canvas: np.ndarray, mask: np.ndarray, rgb: tuple[int, int, int], alpha: float
+    canvas: np.ndarray,
+    top: int,
+    left: int,
+    mask: np.ndarray,
+    rgb: tuple[int, int, int],
+    alpha: float,
 ) -> Sequence[np.ndarray]:
-    """Blends the colour into the canvas where the mask is set (work inside the mask's extent only);
-    returns its contours."""
+    """Blends the colour into the canvas where the mask, whose corner lies at (top, left), is set
+    (work inside the mask's extent only); returns its contours."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return []
-    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    inside = np.ascontiguousarray(mask[window]).view(np.uint8)
-    region = canvas[window]
+    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left = top + int(rows[0]), left + int(columns[0])
+    inside = np.ascontiguousarray(mask).view(np.uint8)
+    region = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
     # (256,3): what each value of each channel becomes
     levels = np.arange(256)[:, None] * (1 - alpha) + np.array(rgb) * alpha
-    cv2.copyTo(cv2.LUT(region, levels.round().astype(np.uint8)[None]), inside, region)
-    return cv2.findContours(
-        inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(int(columns[0]), int(rows[0]))
-    )[0]
+    table = levels.round().astype(np.uint8)[None]
+    step = max(1, _FILLED_AT_ONCE // inside.shape[1])
+    for first in range(0, len(inside), step):
+        rows_of = slice(first, first + step)
+        cv2.copyTo(cv2.LUT(region[rows_of], table), inside[rows_of], region[rows_of])
+    return cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))[0]
 
 
 # ---------------------------------------------------------------- labels
@@ -413,9 +428,7 @@ def display_lincomb(
         height, width = image.shape[:2]
         relative = _pixels(box * torch.tensor([width, height, width, height]))
         tiles.append(
-            _overlay(
-                image, [_Instance(relative, colour(0), "")], [torch.from_numpy(mask)], True, 0.5
-            )
+            _overlay(image, [_Instance(relative, colour(0), "")], [(0, 0, mask)], True, 0.5)
         )
         captions.append("mask")
     return gallery(_stretched(tiles, size), columns=4, cell=size, captions=captions)

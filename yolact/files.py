@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -33,3 +37,28 @@ def write_whole(path: Path, text: str) -> None:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write (h,w,3) uint8 RGB or (h,w,4) RGBA, whole or not at all. ValueError for an unknown
+    suffix, OSError where it cannot be written."""
+    import cv2  # slow to import, as is what follows
+
+    from data.images import IMAGE_SUFFIXES
+
+    path = Path(path)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ValueError(
+            f"{path}: cannot write a picture of type {path.suffix or '(none)'!r}: use one of "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    order = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, order))
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(data.tobytes())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -6,10 +6,10 @@ D detections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from torch import Tensor
 
 from layers.targets import Targets
 from yolact.files import writing
-from yolact.rle import encode_masks
+from yolact.rle import MaskRuns
+
+if TYPE_CHECKING:
+    import supervision
 
 __all__ = ["Detections", "Predictions", "Targets"]
 
@@ -52,7 +55,6 @@ class Predictions:
         )
 
 
-@dataclass
 class Detections:
     """Final detections of one image of h x w pixels, by falling score.
 
@@ -61,7 +63,8 @@ class Detections:
     scores       (D,) class score; ranks box AP
     mask_scores  (D,) scores x predicted mask IoU, or scores where the model has no re-scoring;
                  ranks mask AP and pictures
-    masks        (D,h,w) bool
+    masks        (D,h,w) bool, made at each access: D x h x w bytes
+    runs         the masks as they are kept, by their runs: runs.mask(i) is one of them
     class_names  what labels are called; empty where the maker did not know
     image        (h,w,3) uint8 RGB that they were found in, where it was kept
 
@@ -70,29 +73,57 @@ class Detections:
         found.draw()                    # the picture with masks, boxes and labels
         found.to_coco(image_id=7)       # COCO results
         found.save_masks("masks.png")   # 0 = ground, 1 = the best, 2 = the next ...
+        found.to_supervision()          # supervision.Detections
     """
 
-    boxes: Tensor
-    labels: Tensor
-    scores: Tensor
-    mask_scores: Tensor
-    masks: Tensor
-    class_names: tuple[str, ...] = ()
-    image: np.ndarray | None = field(default=None, repr=False, compare=False)
+    def __init__(
+        self,
+        boxes: Tensor,
+        labels: Tensor,
+        scores: Tensor,
+        mask_scores: Tensor,
+        masks: Tensor | MaskRuns,
+        class_names: tuple[str, ...] = (),
+        image: np.ndarray | None = None,
+    ) -> None:
+        self.boxes, self.labels, self.scores, self.mask_scores = boxes, labels, scores, mask_scores
+        self.runs = masks if isinstance(masks, MaskRuns) else MaskRuns.of(masks)
+        self.class_names, self.image = class_names, image
+
+    @property
+    def masks(self) -> Tensor:
+        """(D,h,w) bool on the device of the boxes. It is made anew each time, so that changes to
+        it are lost; of large images, take one mask at a time: runs.mask(i)."""
+        return self.runs.stack(self.boxes.device)
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
+    def __repr__(self) -> str:
+        height, width = self.runs.size
+        return f"Detections({len(self)} in {width}x{height})"
+
     def select(self, index: Tensor) -> Detections:
         """Those that `index` picks: (D,) bool, or their numbers in any order."""
-        return self._map(lambda values: values[index])
+        return self._map(lambda values: values[index], self.runs.select(index))
 
     def to(self, device: torch.device | str) -> Detections:
-        return self._map(lambda values: values.to(device))
+        return self._map(lambda values: values.to(device), self.runs)
 
-    def _map(self, change) -> Detections:
-        names = ("boxes", "labels", "scores", "mask_scores", "masks")
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
+    def _map(self, change: Callable[[Tensor], Tensor], runs: MaskRuns) -> Detections:
+        return Detections(
+            change(self.boxes),
+            change(self.labels),
+            change(self.scores),
+            change(self.mask_scores),
+            runs,
+            self.class_names,
+            self.image,
+        )
+
+    def ranked(self) -> list[int]:
+        """Numbers of the detections by falling mask score: the order of pictures and mask files."""
+        return self.mask_scores.argsort(descending=True, stable=True).tolist()
 
     def draw(
         self,
@@ -143,7 +174,7 @@ class Detections:
             categories = {label: label + 1 for label in set(self.labels.tolist())}
         elif not all(named := [label in categories for label in self.labels.tolist()]):
             found = self.select(torch.tensor(named, device=self.labels.device))
-        shapes: list[Any] = encode_masks(found.masks) if kind == "mask" else found._xywh()
+        shapes: list[Any] = found.runs.to_coco() if kind == "mask" else found._xywh()
         scores = found.mask_scores if kind == "mask" else found.scores
         name = "segmentation" if kind == "mask" else "bbox"
         return [
@@ -167,10 +198,12 @@ class Detections:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path}: masks are kept without loss: name a .png file")
-        numbers = np.zeros(tuple(self.masks.shape[1:]), np.uint16)  # (h,w)
-        order = self.mask_scores.argsort(descending=True, stable=True).tolist()
+        numbers = np.zeros(self.runs.size, np.uint16)  # (h,w)
+        order = self.ranked()
         for rank in range(len(order), 0, -1):  # the best comes last, over all others
-            numbers[self.masks[order[rank - 1]].cpu().numpy()] = rank
+            top, left, pixels = self.runs.window(order[rank - 1])
+            rows, columns = pixels.shape
+            numbers[top : top + rows, left : left + columns][pixels] = rank
         _, data = cv2.imencode(".png", numbers)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,3 +211,25 @@ class Detections:
             partial.write_bytes(data.tobytes())
             partial.replace(path)
         return path
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as supervision.Detections, for its annotators and tools: confidence is the mask
+        score; data holds class_name, and score, the class score. Makes the stack of masks.
+
+        ValueError where the package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ValueError(
+                f"to_supervision() needs the package supervision ({error}): pip install supervision"
+            ) from error
+        labels = self.labels.cpu().numpy()
+        names = [self.class_names[i] if self.class_names else str(i) for i in labels.tolist()]
+        return supervision.Detections(
+            xyxy=self.boxes.cpu().numpy(),
+            mask=self.runs.stack().numpy(),
+            confidence=self.mask_scores.cpu().numpy(),
+            class_id=labels,
+            data={"class_name": np.array(names), "score": self.scores.cpu().numpy()},
+        )

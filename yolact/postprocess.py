@@ -14,10 +14,11 @@ from layers.boxes import decode, to_pixels
 from layers.nms import cross_class_fast_nms, fast_nms, traditional_nms
 from yolact.finite import DIVERGED, Diverged, not_finite
 from yolact.outputs import Detections, Predictions
+from yolact.rle import MaskRuns
 
 NMS = {"fast": fast_nms, "cross_class": cross_class_fast_nms, "traditional": traditional_nms}
 # how masks are brought to the image: from (D,H,W) probabilities, or from logits
-RESIZE = {"published": mask_ops.resize_to_image, "subpixel": mask_ops.resize_logits}
+WINDOWS = {"published": mask_ops.image_windows, "subpixel": mask_ops.logit_windows}
 PROTOTYPE_STRIDE = 4
 RESCORED_AT_ONCE = 64  # masks in one pass of the mask-IoU net
 
@@ -66,8 +67,8 @@ def detect(
     All arithmetic is in float32, whatever the type of the predictions and under autocast. Raises
     ValueError for an unknown `nms` or `masks`, and for another number of sizes than images.
     """
-    if masks not in RESIZE:
-        raise ValueError(f"masks={masks!r} is not one of {', '.join(RESIZE)}")
+    if masks not in WINDOWS:
+        raise ValueError(f"masks={masks!r} is not one of {', '.join(WINDOWS)}")
     if len(image_sizes) != predictions.box_deltas.shape[0]:
         raise ValueError(
             f"{len(image_sizes)} image sizes for a batch of {predictions.box_deltas.shape[0]} "
@@ -170,10 +171,9 @@ def paste(
 ) -> Detections:
     """Third stage: everything in pixels of the original image of size (h,w). crop and masks: as the
     maps (D,H,W) were made."""
-    full_masks = RESIZE[masks](maps, size, boxes=kept.boxes if crop else None)
-    return Detections(
-        to_pixels(kept.boxes, size), kept.labels, kept.scores, mask_scores, full_masks
-    )
+    windows = WINDOWS[masks](maps, size, boxes=kept.boxes if crop else None)
+    runs = MaskRuns.collect(windows, size)
+    return Detections(to_pixels(kept.boxes, size), kept.labels, kept.scores, mask_scores, runs)
 
 
 def predicted_mask_iou(mask_iou_net: nn.Module, masks: Tensor, labels: Tensor) -> Tensor:

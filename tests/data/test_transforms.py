@@ -14,6 +14,7 @@ from data.draws import Viewport
 from data.images import read_reduced
 from data.schema import AugmentConfig, Config, ModelConfig
 from data.transforms import (
+    EvalTransform,
     Patch,
     TrainTransform,
     eval_transform,
@@ -333,6 +334,19 @@ def test_evaluation_keeps_float_pixels_and_every_box():
     assert pixels.dtype == torch.float32 and torch.equal(pixels, expected)
     view = transform.view(image, torch.tensor([[0.0, 0, 0.1, 0.1], [40, 20, 60, 40]]))
     assert view.kept.tolist() == [0, 1] and view.boxes.max() == 64
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_large_pictures_are_resized_a_channel_at_a_time(monkeypatch, antialias):
+    image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    transform = EvalTransform(32, antialias)
+    whole, seen = transform(image), []
+    monkeypatch.setattr("data.transforms.FLOATS_AT_ONCE", 4 * 90 * 70)
+    resized = EvalTransform._resized
+    monkeypatch.setattr(
+        EvalTransform, "_resized", lambda s, x: seen.append(len(x)) or resized(s, x)
+    )
+    assert torch.allclose(transform(image), whole, atol=1e-4) and seen == [1, 1, 1]
 
 
 def test_evaluation_antialiases_where_training_does():

@@ -168,8 +168,7 @@ def test_nothing_to_draw():
         *(torch.zeros(s, dtype=torch.bool) for s in (0, (0, 32, 32))),
     )
     assert (draw_targets(grey(), none, CLASSES) == 128).all()
-    hidden = detections([(10, 10, 20, 20)])
-    hidden.masks[:] = False
+    hidden = detections([(10, 10, 10, 20)])  # a mask without pixels
     draw_detections(grey(), hidden, CLASSES)  # an empty mask has no outline
 
 

@@ -1,6 +1,7 @@
 """What Detections offer: COCO results, a PNG of masks, drawings."""
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -103,3 +104,29 @@ def test_drawing_takes_the_kept_picture_or_another(found):
 def test_a_selection_keeps_names_and_picture(found):
     chosen = found.select(found.labels == 1).to("cpu")
     assert len(chosen) == 2 and chosen.class_names == ("cat", "dog") and chosen.image is found.image
+
+
+def test_masks_are_kept_by_runs_and_come_back_alike(found):
+    masks = found.masks
+    assert masks.shape == (3, 20, 30) and masks.dtype == torch.bool
+    assert found.runs.areas() == [100, 120, 21] == masks.sum((1, 2)).tolist()
+    assert torch.equal(torch.from_numpy(found.runs.mask(2)), masks[2])
+    top, left, pixels = found.runs.window(2)
+    assert (top, left, pixels.shape) == (1, 22, (3, 7)) and pixels.all()
+    assert torch.equal(found.select(torch.tensor([2, 0])).masks, masks[[2, 0]])
+    assert repr(found) == "Detections(3 in 30x20)"
+
+
+def test_supervision_gets_the_same(found):
+    supervision = pytest.importorskip("supervision")
+    given = found.to_supervision()
+    assert isinstance(given, supervision.Detections) and len(given) == 3
+    assert (given.xyxy == found.boxes.numpy()).all() and (given.area == [100, 120, 21]).all()
+    assert given.data["class_name"].tolist() == ["dog", "cat", "dog"]
+    assert given.confidence.tolist() == pytest.approx([0.6, 0.7, 0.1])
+
+
+def test_without_supervision_a_line_says_what_to_install(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ValueError, match="pip install supervision"):
+        found.to_supervision()

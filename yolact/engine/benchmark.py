@@ -39,7 +39,7 @@ class BenchmarkResult:
     forward     normalise and run the network
     nms         decode boxes, suppress
     masks       assemble, crop, re-score
-    paste       resize to the picture, threshold
+    paste       resize to the picture, threshold, encode
     """
 
     median_ms: dict[str, float]

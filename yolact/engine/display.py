@@ -17,7 +17,8 @@ from yolact.draw import (
     draw_targets,
     side_by_side,
 )
-from yolact.engine.predict import Predictor, write_image
+from yolact.engine.predict import Predictor
+from yolact.files import write_image
 
 
 def explain_image(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,8 +19,9 @@ from data.transforms import eval_transform, normalize
 from layers.problems import DataWarning, few
 from yolact.cli import say
 from yolact.draw import draw_detections
+from yolact.engine.found import FoundFiles
 from yolact.engine.precision import AUTOCAST, autocast
-from yolact.files import writing
+from yolact.files import write_image
 from yolact.finite import refuse_diverged
 from yolact.model import Yolact
 from yolact.outputs import Detections, Predictions
@@ -85,10 +84,10 @@ class Predictor:
         images = [p if isinstance(p, np.ndarray) else read_upright(Path(p)) for p in picture]
         if not images:
             return []
-        return [
-            replace(found, class_names=self.class_names, image=image)
-            for found, image in zip(self.batch(images), images)
-        ]
+        detections = self.batch(images)
+        for found, image in zip(detections, images):
+            found.class_names, found.image = self.class_names, image
+        return detections
 
     def batch(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections of each (h,w,3) uint8 RGB image, from one forward pass. The images may differ
@@ -150,92 +149,85 @@ class Predictor:
         )
 
 
-def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write (h,w,3) uint8 RGB, whole or not at all. ValueError for an unknown suffix, OSError where
-    it cannot be written."""
-    path = Path(path)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(
-            f"{path}: cannot write a picture of type {path.suffix or '(none)'!r}: use one of "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    _, data = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data.tobytes())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
 def predict_image(
     predictor: Predictor,
     source: str | Path,
-    output: str | Path,
+    output: str | Path | None,
     *,
     score_threshold: float = 0.15,
     top_k: int = 15,
+    files: FoundFiles | None = None,
     **drawing,
 ) -> Detections:
-    """Draw the detections of a picture into a file.
+    """Draw the detections of a picture into a file; None draws nothing.
 
     score_threshold and top_k choose what is drawn, of all that is returned; further keywords go to
-    draw_detections.
+    draw_detections. files gets the detections too, and what it leaves is drawn.
     """
     image = read_upright(source)
-    detections = predictor(image)
-    write_image(
+    return _predict_pixels(
+        predictor,
+        Path(source).name,
+        image,
         output,
-        draw_detections(
-            image,
-            detections,
-            predictor.cfg.data.class_names,
-            score_threshold=score_threshold,
-            top_k=top_k,
-            **drawing,
-        ),
+        files=files,
+        score_threshold=score_threshold,
+        top_k=top_k,
+        **drawing,
     )
+
+
+def _predict_pixels(
+    predictor: Predictor,
+    name: str,
+    image: np.ndarray,
+    output: str | Path | None,
+    *,
+    files: FoundFiles | None = None,
+    **drawing,
+) -> Detections:
+    (detections,) = predictor.batch([image])
+    detections.class_names = predictor.class_names
+    if files is not None:
+        detections = files.add(name, image, detections)
+    if output is not None:  # into the picture: a copy of a large one is felt
+        names = predictor.class_names
+        write_image(output, draw_detections(image, detections, names, in_place=True, **drawing))
     return detections
 
 
 def predict_folder(
     predictor: Predictor,
     source: str | Path,
-    output: str | Path,
+    output: str | Path | None,
     *,
     score_threshold: float = 0.15,
     top_k: int = 15,
     progress: bool = True,
-    **drawing,
+    **options,
 ) -> list[Path]:
-    """Draw every picture of a folder into another, under its own name; returns the written paths.
+    """Draw every picture of a folder into another, under its own name; returns the pictures that
+    were read. The rest is as of predict_image.
 
     Files that are no pictures, or that cannot be read, are skipped and named on stderr. ValueError
     where the folder does not exist, holds no readable picture, or is the output folder itself.
     """
-    source, output = Path(source), Path(output)
+    source, output = Path(source), None if output is None else Path(output)
     if not source.is_dir():
         raise ValueError(
             f"{source}: this image folder does not exist: check the path"
             if not source.exists()
             else f"{source} is not a folder: use --image for a single picture"
         )
-    if output.resolve() == source.resolve():
+    if output is not None and output.resolve() == source.resolve():
         raise ValueError(
             f"{output}: the pictures would overwrite their originals: give another output folder"
         )
-    files = sorted(path for path in source.iterdir() if path.is_file())
-    skipped = [
-        f"{path.name} (no picture)" for path in files if path.suffix.lower() not in IMAGE_SUFFIXES
-    ]
-    written, dim = [], []
-    for path in tqdm(
-        [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES],
-        unit="image",
-        disable=not progress,
-    ):
+    listed = sorted(path for path in source.iterdir() if path.is_file())
+    pictures = [path for path in listed if path.suffix.lower() in IMAGE_SUFFIXES]
+    skipped = [f"{path.name} (no picture)" for path in listed if path not in pictures]
+    read, dim = [], []
+    for path in tqdm(pictures, unit="image", disable=not progress):
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", DataWarning)
@@ -244,25 +236,23 @@ def predict_folder(
             skipped.append(f"{path.name} ({error})")
             continue
         dim += [path.name] * any(issubclass(one.category, DataWarning) for one in caught)
-        write_image(
-            output / path.name,
-            draw_detections(
-                image,
-                predictor(image),
-                predictor.cfg.data.class_names,
-                score_threshold=score_threshold,
-                top_k=top_k,
-                **drawing,
-            ),
+        _predict_pixels(
+            predictor,
+            path.name,
+            image,
+            None if output is None else output / path.name,
+            score_threshold=score_threshold,
+            top_k=top_k,
+            **options,
         )
-        written.append(output / path.name)
+        read.append(path)
     if skipped:
-        say(f"skipped {len(skipped)} of {len(files)} files: {few(skipped, 20)}", error=True)
+        say(f"skipped {len(skipped)} of {len(listed)} files: {few(skipped, 20)}", error=True)
     if dim:
         what = f"{len(dim)} pictures, such as {dim[0]}: each {DIM}"
         warnings.warn(f"{what}: {DIM_FIX}", DataWarning, stacklevel=2)
-    if not written:
+    if not read:
         raise ValueError(
             f"{source}: holds no picture that can be read ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
-    return written
+    return read

@@ -25,7 +25,6 @@ from yolact.engine.evaluate import EvalResult, evaluate
 from yolact.engine.idle import IdleSteps
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
-from yolact.engine.predict import write_image
 from yolact.engine.run import Run
 from yolact.engine.rundir import RunDir
 from yolact.engine.saving import Saver
@@ -56,6 +55,7 @@ from yolact.engine.stopping import (
     Together,
     as_mistake,
 )
+from yolact.files import write_image
 from yolact.finite import diverged_weights
 from yolact.locking import RunLock
 from yolact.model import Yolact

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from yolact.draw import draw_detections
+from yolact.engine.found import FoundFiles
 from yolact.engine.predict import Predictor
 
 VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -28,26 +29,36 @@ def predict_video(
     batch_size: int = 1,
     show_fps: bool = False,
     progress: bool = True,
+    files: FoundFiles | None = None,
+    draw: bool = True,
     **drawing,
 ) -> int:
     """Draw the detections of a video into another, or into a window where output is None; returns
-    the number of frames.
+    the number of frames. draw=False does neither.
 
-    source is a file, or a camera's number. Several frames make one forward pass with batch_size >
-    1. Ctrl-C (and q in the window) ends the video there and keeps what is written. ValueError names
-    a source or a codec that cannot be opened.
+    source is a file, or a camera's number. files gets the detections of each frame too, under the
+    name SOURCE#FRAME, and what it leaves is drawn. Several frames make one forward pass with
+    batch_size > 1. Ctrl-C (and q in the window) ends the video there and keeps what is written.
+    ValueError names a source or a codec that cannot be opened.
     """
-    window = _Window() if output is None else None
+    window = _Window() if draw and output is None else None
     capture = _open_video(source)
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if 1 <= fps <= 240 else 30.0
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    sink = window or _VideoFile(Path(str(output)), fps)
+    sink = window or (_VideoFile(Path(str(output)), fps) if draw else _Nowhere())
+    name = Path(str(source))
     frames, started = 0, time.perf_counter()
     try:
         with tqdm(total=total if total > 0 else None, unit="frame", disable=not progress) as bar:
             for batch in _batches(capture, batch_size):
                 for frame, found in zip(batch, predictor.batch(batch)):
+                    frames += 1
+                    if files is not None:
+                        stem = f"{name.stem}_{frames:06d}"
+                        found = files.add(f"{name.name}#{frames}", frame, found, stem=stem)
+                    if not draw:
+                        continue
                     drawn = draw_detections(
                         frame,
                         found,
@@ -56,7 +67,6 @@ def predict_video(
                         top_k=top_k,
                         **drawing,
                     )
-                    frames += 1
                     if show_fps:
                         _write_fps(drawn, frames / (time.perf_counter() - started))
                     sink.write(drawn)
@@ -173,6 +183,21 @@ class _VideoFile:
         if self.writer is not None:
             self.writer.release()
         self.partial.unlink(missing_ok=True)
+
+
+class _Nowhere:
+    """Where frames are not drawn."""
+
+    closed = False
+
+    def write(self, frame: np.ndarray) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def discard(self) -> None:
+        pass
 
 
 class _Window:

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from yolact.engine.evaluate import write_results
-from yolact.engine.predict import write_image
-from yolact.files import writing
+from yolact.files import write_image, writing
 
 
 def full_disk(*_, **__):

@@ -14,8 +14,8 @@ from yolact.engine.predict import (
     predict_folder,
     predict_image,
     read_upright,
-    write_image,
 )
+from yolact.files import write_image
 
 SQUARES = [[(16, 32, 80, 0), (120, 100, 100, 1)], [(8, 8, 64, 1)]]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact import cli, legacy_flags
+from yolact.commands.eval.found_flags import FILES, SCORE, TOP_K, add_found_flags
 from yolact.run_files import BOX_DETECTIONS, MASK_DETECTIONS
 
 DESCRIPTION = """Box and mask AP of a model on its validation set, or pictures of what it finds.
@@ -17,7 +18,8 @@ AP table, COCO's numbers; time per stage:
   python eval.py --trained_model=yolact_base_54_800000.pth --benchmark
 Pictures, also --images=in_folder:out_folder; videos, also --video=0 for camera 0, in a window:
   python eval.py --trained_model=WEIGHTS.pth --image=in.jpg:out.jpg
-  python eval.py --trained_model=WEIGHTS.pth --video=in.mp4:out.mp4"""
+  python eval.py --trained_model=WEIGHTS.pth --video=in.mp4:out.mp4
+Beside the pictures, what is found as data: --json FILE, --masks DIR, --crops DIR, --csv FILE."""
 
 
 def parser() -> cli.Parser:
@@ -94,14 +96,7 @@ def _what(flags: cli.Parser) -> None:
 
 
 def _detection(flags: cli.Parser) -> None:
-    flags.add_argument(
-        "--score_threshold",
-        type=float,
-        help="pictures show detections from this score on (default 0.15)",
-    )
-    flags.add_argument(
-        "--top_k", type=int, help="pictures show at most this many detections (default 15)"
-    )
+    add_found_flags(flags, "--score_threshold")
     for part in ("masks", "bboxes", "text", "scores"):
         flags.switch(
             f"--display_{part}",
@@ -139,6 +134,9 @@ def check_flags(arguments: Namespace) -> None:
                 f"--{name} chooses what pictures show; for the detections behind AP and timing set "
                 f"eval.{name}="
             )
+    for name in (*FILES, "classes"):
+        if getattr(arguments, name) and not {"image", "images", "video"} & set(modes):
+            raise ValueError(f"--{name} needs --image, --images or --video")
     for name in ("display_prototypes", "display_lincomb"):
         if getattr(arguments, name) and modes not in (["image"], ["display"]):
             raise ValueError(f"--{name} needs --image=IN:OUT or --display")
@@ -173,8 +171,10 @@ def in_out(flag: str, given: list[str], *, output_needed: bool) -> tuple[str, st
 def drawing(arguments: Namespace) -> dict[str, Any]:
     """Keywords of the predict functions."""
     return {
-        "score_threshold": 0.15 if arguments.score_threshold is None else arguments.score_threshold,
-        "top_k": 15 if arguments.top_k is None else arguments.top_k,
+        "score_threshold": SCORE
+        if arguments.score_threshold is None
+        else arguments.score_threshold,
+        "top_k": TOP_K if arguments.top_k is None else arguments.top_k,
         "masks": arguments.display_masks and not arguments.detect,
         "boxes": arguments.display_bboxes,
         "labels": arguments.display_text,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from yolact.cli import say
 from yolact.commands.eval.flags import as_trained, drawing, in_out, overrides
+from yolact.commands.eval.found_flags import wanted
 
 if TYPE_CHECKING:
     from yolact.engine.evaluate import EvalResult
+    from yolact.engine.found import FoundFiles
     from yolact.engine.load import Opened
     from yolact.engine.predict import Predictor
 
@@ -20,8 +22,9 @@ def draw_image(arguments: Namespace, predictor: Predictor) -> None:
 
     source, name = in_out("--image", arguments.image, output_needed=False)
     output = Path(name or f"{Path(source).stem}_detections.png")
-    found = predict_image(predictor, source, output, **drawing(arguments))
-    say(f"{len(found)} detections; the picture is {output}")
+    with _files(arguments, predictor, Path(source).parent) as files:
+        predict_image(predictor, source, output, files=files, **drawing(arguments))
+    _say_found(files, f"the picture is {output}")
     if arguments.display_prototypes or arguments.display_lincomb:
         from yolact.engine.display import explain_image
 
@@ -41,10 +44,10 @@ def draw_folder(arguments: Namespace, predictor: Predictor) -> None:
 
     source, output = in_out("--images", arguments.images, output_needed=True)
     assert output is not None, "in_out refuses that"
-    written = predict_folder(
-        predictor, source, output, progress=not arguments.no_bar, **drawing(arguments)
-    )
-    say(f"{len(written)} pictures in {output}")
+    with _files(arguments, predictor, Path(source), Path(output)) as files:
+        options = {**drawing(arguments), "progress": not arguments.no_bar, "files": files}
+        read = predict_folder(predictor, source, output, **options)
+    _say_found(files, f"{len(read)} pictures in {output}")
 
 
 def draw_data_set(arguments: Namespace, predictor: Predictor) -> None:
@@ -68,16 +71,33 @@ def draw_video(arguments: Namespace, predictor: Predictor) -> None:
     from yolact.engine.video import predict_video
 
     source, output = in_out("--video", arguments.video, output_needed=False)
-    frames = predict_video(
-        predictor,
-        source,
-        output,
-        batch_size=max(1, arguments.video_multiframe),
-        show_fps=arguments.display_fps,
-        progress=not arguments.no_bar,
-        **drawing(arguments),
-    )
-    say(f"{frames} frames{f' in {output}' if output else ''}")
+    with _files(arguments, predictor, Path(source).parent) as files:
+        frames = predict_video(
+            predictor,
+            source,
+            output,
+            batch_size=max(1, arguments.video_multiframe),
+            show_fps=arguments.display_fps,
+            progress=not arguments.no_bar,
+            files=files,
+            **drawing(arguments),
+        )
+    _say_found(files, f"{frames} frames{f' in {output}' if output else ''}")
+
+
+def _files(
+    arguments: Namespace, predictor: Predictor, source: Path, out: Path | None = None
+) -> FoundFiles:
+    from yolact.engine.found import FoundFiles
+
+    chosen = wanted(arguments, arguments.score_threshold)
+    chosen.refuse_clashes([source], out)
+    return FoundFiles(chosen, predictor.cfg)
+
+
+def _say_found(files: FoundFiles, where: str) -> None:
+    for line in (f"{files.told()}; {where}", *files.places()):
+        say(line)
 
 
 def time_stages(arguments: Namespace, opened: Opened) -> None:
