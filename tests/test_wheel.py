@@ -82,7 +82,12 @@ def test_it_holds_every_module_and_no_data_set(wheel):
         if (path.parent / "__init__.py").exists()
     }
     packaged = {name for name in names if ".dist-info/" not in name}
-    assert sources <= packaged and packaged - sources == {f"{room}/py.typed" for room in ROOMS}
+    templates = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "yolact/study/report/page/templates").iterdir()
+    }
+    others = {f"{room}/py.typed" for room in ROOMS} | templates
+    assert sources <= packaged and packaged - sources == others
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert "yolact = yolact.__main__:console" in zipfile.ZipFile(wheel).read(entry).decode()
 

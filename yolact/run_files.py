@@ -17,6 +17,7 @@ CHECKPOINTS = (LAST, INTERRUPT)  # a training goes on from these
 BOX_FILE, MASK_FILE = "bbox_detections.json", "mask_detections.json"
 BOX_DETECTIONS, MASK_DETECTIONS = f"{RESULTS}/{BOX_FILE}", f"{RESULTS}/{MASK_FILE}"
 RECORDS = f"{RESULTS}/records.npz"
+DETECTIONS = f"{RESULTS}/detections.npz"  # of a kept run: the masks of its detections
 BENCHMARK = f"{RESULTS}/benchmark.json"  # eval.py --benchmark
 BOUNDARY = f"{RESULTS}/boundary.json"  # report.py --boundary
 GALLERY = f"{RESULTS}/gallery.json"  # of a kept run: detections on the images of the picture

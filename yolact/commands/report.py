@@ -6,6 +6,8 @@
                              mask_detections.json
   --keep studies/NAME        also keep the finished runs there, without their weights, and write the
                              report there
+  --images N                 of each arm, show the N most improved and N most worsened images, and
+                             half as many others (default 40)
   --out FOLDER               write the report there (default: report/ in the study's folder)
 
 Writes report.html (self-contained), results.csv (one line a run), comparison.csv (one line an arm),
@@ -49,6 +51,13 @@ def _parser() -> cli.Parser:
         metavar="FOLDER",
         help="keep the finished runs without weights, in studies/<study>",
     )
+    flags.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="images a list of the Images tab: the N most improved, the N most worsened, and half "
+        "as many others (default 40)",
+    )
     flags.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the report")
     return flags
 
@@ -57,6 +66,7 @@ def _main(arguments: Namespace) -> int:
     from yolact.study.report.archive import keep
     from yolact.study.report.assemble import write_report
     from yolact.study.report.data import collect
+    from yolact.study.report.images.tab import IMAGES
 
     if arguments.overrides:
         raise ValueError(f"{arguments.overrides[0]}: there is no config to change here")
@@ -74,7 +84,10 @@ def _main(arguments: Namespace) -> int:
         new = keep(report, arguments.keep)
         cli.say(f"kept {len(new)} runs in {arguments.keep / RUNS}")
     out = arguments.out or (arguments.keep or report.folder) / REPORT
-    cli.say(write_report(report, out))
+    count = IMAGES if arguments.images is None else arguments.images
+    if count < 1:
+        raise ValueError(f"--images={count}: give 1 or more")
+    cli.say(write_report(report, out, images=count))
     return 0
 
 

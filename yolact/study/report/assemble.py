@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from yolact.cli import note, one_line
 from yolact.files import write_whole, writing
 from yolact.study.report.bounds import Bounds
 from yolact.study.report.data import Report
+from yolact.study.report.drawing import Drawing
 from yolact.study.report.figures import curves, forest, reliability, seeds, thresholds
 from yolact.study.report.gallery import picture
-from yolact.study.report.page import Drawing, page
+from yolact.study.report.images.tab import IMAGES, ImagesTab
+from yolact.study.report.page.content import page
+from yolact.study.report.svg import png
 from yolact.study.report.tables import tables
 from yolact.study.report.write import comparison_csv, latex, markdown, results_csv
 
+PAGE = "report.html"
 FIGURES = {  # title and caption
     "forest": (
         "Differences to the baseline",
         "Dots: mean difference over seeds; thin lines: 95 % intervals, thick: 90 %, which must "
-        "lie inside the margin for equivalence. Colours are verdicts.",
+        "lie inside the margin for equivalence. Colours and markers are verdicts.",
     ),
     "seeds": (
         "Every run",
         "One dot a run; grey lines join runs of one seed. Bars: mean and 95 % interval over seeds "
         "and images. Parallel lines: what seeds have in common, which pairing removes.",
     ),
-    "thresholds": (
+    "ap_by_iou": (
         "AP against IoU threshold",
         "Bands: 95 % intervals over seeds and images. Below: the difference to the baseline at "
         "the same seeds and on the same images, each panel on its own scale, the margin shaded.",
@@ -38,7 +41,7 @@ FIGURES = {  # title and caption
         "detections.",
     ),
     "curves": (
-        "Fig. 2: loss curves",
+        "Loss curves",
         "Means over seeds, smoothed, with the range of the seeds. Mask losses have units of their "
         "own, so each is divided by its first value: compare shapes, not heights. Box and class "
         "loss have one scale for all.",
@@ -46,51 +49,57 @@ FIGURES = {  # title and caption
 }
 
 
-def write_report(report: Report, out: Path) -> Path:
+DRAWN = {
+    "forest": forest,
+    "seeds": seeds,
+    "ap_by_iou": thresholds,
+    "reliability": reliability,
+    "curves": curves,
+}
+
+
+def write_report(report: Report, out: Path, *, images: int = IMAGES) -> Path:
     """Writes report.html, results.csv, comparison.csv, tables.md, tables.tex and the figures to the
-    folder `out`, and returns the page."""
+    folder `out`, and returns the page. images: see ImagesTab."""
     made = tables(report)
     drawings = draw(report)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        for key, drawing in drawings.items():
-            if drawing.content:
-                (out / f"{key}.{drawing.ending}").write_bytes(drawing.content)
+        for drawing in drawings:
+            if drawing.figure is not None:
+                content = drawing.figure
+                content = content if isinstance(content, bytes) else png(content)
+                (out / drawing.file).write_bytes(content)
     for name, text in (
         ("results.csv", results_csv(report)),
         ("comparison.csv", comparison_csv(report)),
         ("tables.md", markdown(made)),
         ("tables.tex", latex(made)),
-        ("report.html", page(report, made, drawings)),
+        (PAGE, page(report, made, drawings, ImagesTab(report, images))),
     ):
         write_whole(out / name, text)
-    return out / "report.html"
+    return out / PAGE
 
 
-def draw(report: Report) -> dict[str, Drawing]:
+def draw(report: Report) -> list[Drawing]:
     """Every figure; those that cannot be made say why."""
-    made = {
-        "forest": forest(report),
-        "seeds": seeds(report),
-        "thresholds": thresholds(report),
-        "reliability": reliability(report),
-        "curves": curves(report),
-    }
-    drawings = {
-        key: Drawing(title, made[key], caption if made[key] else "there is nothing to draw")
-        for key, (title, caption) in FIGURES.items()
-    }
-    if report.bounds and made["thresholds"]:
-        drawn = drawings["thresholds"]
-        words = f"{drawn.caption} {_of_bounds(report.bounds)}"
-        drawings["thresholds"] = replace(drawn, caption=words)
-    title = "Fig. 3: predictions"
+    drawings = []
+    for key, (title, caption) in FIGURES.items():
+        figure = DRAWN[key](report)
+        if key == "ap_by_iou" and report.bounds:
+            caption = f"{caption} {_of_bounds(report.bounds)}"
+        words = "there is nothing to draw" if figure is None else caption
+        drawings.append(Drawing(key, title, figure, words))
+    return [*drawings, _gallery(report)]
+
+
+def _gallery(report: Report) -> Drawing:
+    title = "The same images under each arm"
     try:
-        drawings["gallery"] = Drawing(title, *picture(report))
+        return Drawing("gallery", title, *picture(report))
     except (ValueError, OSError) as error:  # the images or the detections are not there
         note(f"no picture of predictions: {one_line(error)}")
-        drawings["gallery"] = Drawing(title, None, f"left out: {one_line(error)}")
-    return drawings
+        return Drawing("gallery", title, None, f"left out: {one_line(error)}")
 
 
 def _of_bounds(bounds: Bounds) -> str:

@@ -31,12 +31,15 @@ class Number:
 
 @dataclass(frozen=True)
 class Measured:
-    """A mean or a difference, and half the width of its interval."""
+    """A mean or a difference, and half the width of its interval. least, most: what the quantity
+    can be; an interval that would leave it is written by its ends."""
 
     value: float
     half: float
     digits: int = 2
     signed: bool = False
+    least: float = -math.inf
+    most: float = math.inf
 
     @property
     def number(self) -> Number:
@@ -47,8 +50,24 @@ class Measured:
         """Half of the interval's, as a number."""
         return Number(self.half, self.digits)
 
+    @property
+    def low(self) -> float:
+        return max(self.value - self.half, self.least)
+
+    @property
+    def high(self) -> float:
+        return min(self.value + self.half, self.most)
+
+    @property
+    def spread(self) -> str:
+        """What stands beside the number: ± half of the interval, or its ends where it is cut."""
+        if self.value - self.half >= self.least and self.value + self.half <= self.most:
+            return f"± {self.width}"
+        low, high = (Number(end, self.digits, self.signed) for end in (self.low, self.high))
+        return f"[{low}, {high}]" if is_number(self.half) else f"± {NOTHING}"
+
     def __str__(self) -> str:
-        return f"{self.number} ± {self.width}" if is_number(self.value) else NOTHING
+        return f"{self.number} {self.spread}" if is_number(self.value) else NOTHING
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ intervals, verdicts, what stands beside AP, and what was left out."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,24 +31,27 @@ from yolact.study.statistics.inference import crossed, half_width
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds, in AP points, and the half width of its 95 % interval over seeds and
-    images; NaN where there is none."""
+    images; NaN where there is none. least, most: what the quantity can be, beyond which no end of
+    the interval lies."""
 
     mean: float
     half: float
+    least: float = -math.inf
+    most: float = math.inf
 
     @property
     def low(self) -> float:
-        return self.mean - self.half
+        return max(self.mean - self.half, self.least)
 
     @property
     def high(self) -> float:
-        return self.mean + self.half
+        return min(self.mean + self.half, self.most)
 
 
 @dataclass(frozen=True)
 class ArmReport:
-    """One arm. config: of its runs; comparison: with the baseline, None for the baseline itself;
-    published: the survey's row beside it."""
+    """One arm. config: of its runs, of results files the defaults; comparison: with the baseline,
+    None for the baseline itself; published: the survey's row beside it."""
 
     arm: Arm
     config: Config
@@ -69,6 +73,7 @@ class Report:
     mixed       {data, code, evaluation or length: in what the runs differ}, empty as a rule
     unfinished  {label: {seed: why}}; strays {run folder: why it is left out}
     bounds      what masks of the arms' kinds can reach, where it is known and the study is of masks
+    trained     whether configs are known: they are not of results files
     """
 
     folder: Path
@@ -79,6 +84,7 @@ class Report:
     unfinished: Mapping[str, Mapping[int, str]]
     strays: Mapping[Path, str]
     bounds: Bounds
+    trained: bool = True
 
     @property
     def metric(self) -> str:
@@ -153,7 +159,8 @@ def mean_over_seeds(
         values = values - [run.resampled.point[metric] for run in base]
         draws = draws - np.stack([run.resampled.draws[metric] for run in base], -1)
     mean, s2, image = crossed(values, draws)
-    return Estimate(float(mean), width(float(s2), float(image), len(values), len(values) - 1))
+    half = width(float(s2), float(image), len(values), len(values) - 1)
+    return Estimate(float(mean), half, -100 if base else 0, 100)
 
 
 def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -> float:

@@ -1,100 +1,71 @@
-"""The figures of a report, as PNG: differences with verdicts, seeds, AP against IoU, loss
+"""The figures of a report: differences with verdicts, seeds, AP against IoU, loss
 curves."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.artist import Artist  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
-from matplotlib.patches import Patch  # noqa: E402
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: E402
+from yolact.bound import Rule
+from yolact.engine.metrics import THRESHOLDS
+from yolact.study.folder.reading import read_metrics
+from yolact.study.report.bounds import Bounds
+from yolact.study.report.cells import is_number
+from yolact.study.report.data import ArmReport, Estimate, Report, mean_over_seeds, shape_of, width
+from yolact.study.report.palette import ARMS, GREY, INK, LIGHT, PAPER, VERDICTS
+from yolact.study.report.published import BASELINE, baseline
+from yolact.study.report.svg import drawn, of_arm, of_run, plt
+from yolact.study.report.tables import metric_title
+from yolact.study.statistics.comparison import Comparison, Interval
+from yolact.study.statistics.quality import pooled
 
-from yolact.bound import Rule  # noqa: E402
-from yolact.engine.metrics import THRESHOLDS  # noqa: E402
-from yolact.study.folder.reading import read_metrics  # noqa: E402
-from yolact.study.report.bounds import Bounds  # noqa: E402
-from yolact.study.report.cells import is_number  # noqa: E402
-from yolact.study.report.data import ArmReport, Estimate, Report, mean_over_seeds, shape_of, width  # noqa: E402
-from yolact.study.report.published import BASELINE, baseline  # noqa: E402
-from yolact.study.report.tables import metric_title  # noqa: E402
-from yolact.study.statistics.comparison import Comparison, Interval  # noqa: E402
-from yolact.study.statistics.quality import pooled  # noqa: E402
-from yolact.study.statistics.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE  # noqa: E402
-
-VERDICTS = {
-    BETTER: "#1a7f4b",
-    EQUIVALENT: "#1f6fb4",
-    UNDECIDED: "#757575",
-    WORSE: "#c8501e",
-    IDENTICAL: "#757575",
-    NONE: "#8f8f8f",
+MARGIN = LIGHT["margin"]
+PUBLISHED_DOT: dict[str, Any] = {
+    "marker": "D",
+    "markerfacecolor": PAPER,
+    "markeredgecolor": GREY,
+    "markersize": 5,
+    "linestyle": "",
 }
-BLACK, GREY = "#222222", "#9a9a9a"
 Dashes = Literal["-", "--", ":"]
-_COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#b8860b",
-    "#56b4e9",
-    "#7a3db8",
-    "#8c564b",
-    "#5f9e00",
-    "#e0457b",
-)
 _DASHES: tuple[Dashes, ...] = ("-", "--", ":")
 LABEL = 30  # letters of an arm's label in a figure
 SMOOTH = 40  # a curve is smoothed over one so-many-th of its length
-
-plt.rcParams.update(
-    {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "legend.frameon": False,
-    }
-)
 
 
 def styles(report: Report) -> dict[str, tuple[str, Dashes]]:
     """{label: (colour, dashes)}: the baseline black, the others apart from each other."""
     others = [arm.label for arm in report.arms if arm.label != report.baseline]
     found = {
-        label: (_COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)])
+        label: (LIGHT[ARMS[i % len(ARMS)]], _DASHES[i // len(ARMS) % len(_DASHES)])
         for i, label in enumerate(others)
     }
-    return {report.baseline: (BLACK, "-"), **found}
+    return {report.baseline: (INK, "-"), **found}
+
+
+def _numbers(report: Report) -> dict[str, int]:
+    """{label: the arm's number, as the page counts}."""
+    return {arm.label: number for number, arm in enumerate(report.arms)}
 
 
 def short(label: str) -> str:
     return label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
 
 
-def png(figure: Figure, dpi: int = 130) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi)
-    plt.close(figure)
-    return content.getvalue()
-
-
 # -------------------------------------------------------------------------------------- differences
 
 
-def forest(report: Report) -> bytes | None:
+def forest(report: Report) -> Figure | None:
     """Differences to the baseline with 95 % (thin) and 90 % (thick) intervals, coloured by verdict;
     the margin is shaded."""
     arms = [
@@ -105,49 +76,15 @@ def forest(report: Report) -> bytes | None:
     if not arms:
         return None
     figure, axes = plt.subplots(figsize=(9.5, 1.5 + 0.42 * len(arms)), layout="constrained")
-    margin, used = report.study.margin, dict[str, str]()
-    axes.axvspan(-margin, margin, color="#1f6fb4", alpha=0.08, linewidth=0)
-    axes.axvline(0, color=BLACK, linewidth=0.8)
+    margin, numbers = report.study.margin, _numbers(report)
+    axes.axvspan(-margin, margin, color=MARGIN, alpha=0.16, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
     theirs = report.base.published == baseline() and report.metric == "mask_ap"
     for y, (arm, found) in enumerate(arms):
-        colour = used[found.verdict] = VERDICTS.get(found.verdict, GREY)
-        interval, narrow = found.interval, _narrow(found)
-        axes.plot(
-            [interval.low, interval.high],
-            [y, y],
-            color=colour,
-            linewidth=1.4,
-            solid_capstyle="butt",
-        )
-        axes.plot(
-            [interval.difference - narrow, interval.difference + narrow],
-            [y, y],
-            color=colour,
-            linewidth=4.5,
-            solid_capstyle="butt",
-            alpha=0.55,
-        )
-        axes.plot(interval.difference, y, "o", color=colour, markersize=7)
-        axes.annotate(
-            f"{interval.difference:+.2f}  [{interval.low:+.2f}, {interval.high:+.2f}]  "
-            f"n={len(found.seeds)}  {found.label}",
-            (1.01, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-            color=colour,
-            annotation_clip=False,
-        )
-        if theirs and arm.published and arm.published.name != BASELINE:
-            axes.plot(
-                arm.published.ap - baseline().ap,
-                y - 0.25,
-                "D",
-                markerfacecolor="white",
-                markeredgecolor=GREY,
-                markersize=5,
-                clip_on=True,
-            )
+        with of_arm(axes, numbers[arm.label]):
+            _difference(axes, y, found)
+            if theirs and arm.published and arm.published.name != BASELINE:
+                axes.plot(arm.published.ap - baseline().ap, y - 0.25, **PUBLISHED_DOT)
     _forest_limits(axes, [found.interval for _, found in arms], margin)
     axes.set_yticks(range(len(arms)), [short(arm.label) for arm, _ in arms])
     axes.set_ylim(len(arms) - 0.4, -0.7)
@@ -156,24 +93,35 @@ def forest(report: Report) -> bytes | None:
     )
     axes.grid(axis="x", alpha=0.25)
     handles: list[Artist] = [
-        Line2D([], [], color=colour, marker="o", linewidth=1.4, label=name)
-        for name, colour in used.items()
+        Line2D([], [], color=look.light, marker=look.marker, linewidth=1.4, label=name)
+        for name, look in VERDICTS.items()
+        if any(found.verdict == name for _, found in arms)
     ]
-    handles.append(Patch(color="#1f6fb4", alpha=0.12, label=f"margin ±{margin:g}"))
+    handles.append(Patch(color=MARGIN, alpha=0.2, label=f"margin ±{margin:g}"))
     if theirs and any(arm.published and arm.published.name != BASELINE for arm, _ in arms):
-        handles.append(
-            Line2D(
-                [],
-                [],
-                marker="D",
-                markerfacecolor="white",
-                markeredgecolor=GREY,
-                linestyle="",
-                label="published, one run",
-            )
-        )
+        handles.append(Line2D([], [], label="published, one run", **PUBLISHED_DOT))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
-    return png(figure)
+    return drawn(figure)
+
+
+def _difference(axes: Axes, y: float, found: Comparison) -> None:
+    """An interval of 95 % and, thick, of 90 %; the dot has the verdict's colour and marker."""
+    look, interval, narrow = VERDICTS[found.verdict], found.interval, _narrow(found)
+    thin: dict[str, Any] = {"color": look.light, "solid_capstyle": "butt"}
+    axes.plot([interval.low, interval.high], [y, y], linewidth=1.4, **thin)
+    ends = [interval.difference - narrow, interval.difference + narrow]
+    axes.plot(ends, [y, y], linewidth=4.5, alpha=0.55, **thin)
+    axes.plot(interval.difference, y, look.marker, color=look.light, markersize=8)
+    axes.annotate(
+        f"{interval.difference:+.2f}  [{interval.low:+.2f}, {interval.high:+.2f}]  "
+        f"n={len(found.seeds)}  {look.sign} {found.label}",
+        (1.01, y),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=9,
+        color=look.light,
+        annotation_clip=False,
+    )
 
 
 def _narrow(found: Comparison) -> float:
@@ -192,7 +140,7 @@ def _forest_limits(axes: Axes, intervals: Sequence[Interval], margin: float) -> 
     axes.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
 
 
-def seeds(report: Report) -> bytes | None:
+def seeds(report: Report) -> Figure | None:
     """One dot a run; grey lines join the runs of one seed, bars are means with 95 % intervals."""
     arms = [arm for arm in report.arms if arm.runs]
     if not arms:
@@ -200,7 +148,7 @@ def seeds(report: Report) -> bytes | None:
     figure, axes = plt.subplots(
         figsize=(max(5.5, 1.6 + 1.0 * len(arms)), 4.2), layout="constrained"
     )
-    look = styles(report)
+    look, numbers = styles(report), _numbers(report)
     values = [
         {seed: run.resampled.point[report.metric] for seed, run in arm.runs.items()} for arm in arms
     ]
@@ -208,28 +156,10 @@ def seeds(report: Report) -> bytes | None:
         line = [found.get(seed, math.nan) for found in values]
         axes.plot(range(len(arms)), line, color=GREY, alpha=0.45, linewidth=0.8, zorder=1)
     for x, (arm, found) in enumerate(zip(arms, values)):
-        colour, mean = look[arm.label][0], arm.estimates[report.metric]
-        axes.scatter(
-            [x] * len(found),
-            list(found.values()),
-            s=30,
-            color=colour,
-            alpha=0.85,
-            zorder=3,
-            edgecolor="white",
-            linewidth=0.6,
-        )
-        axes.errorbar(
-            x + 0.2,
-            mean.mean,
-            yerr=mean.half if is_number(mean.half) else None,
-            color=colour,
-            capsize=3,
-            marker="_",
-            markersize=13,
-            linewidth=1.6,
-            zorder=2,
-        )
+        with of_arm(axes, numbers[arm.label]):
+            _runs_of(axes, x, found, arm.estimates[report.metric], look[arm.label][0])
+        for dot, seed in zip(axes.lines[-len(found) :], found):
+            of_run(dot, numbers[arm.label], seed)
     axes.set_xticks(
         range(len(arms)),
         [short(arm.label) for arm in arms],
@@ -238,13 +168,32 @@ def seeds(report: Report) -> bytes | None:
     )
     axes.set(ylabel=f"{metric_title(report.metric)}, points", xlim=(-0.5, len(arms) - 0.2))
     axes.grid(axis="y", alpha=0.25)
-    return png(figure)
+    return drawn(figure)
+
+
+def _runs_of(axes: Axes, x: float, found: Mapping[int, float], mean: Estimate, colour: str) -> None:
+    """The mean of an arm with its interval, then the dots of its runs, the last lines of the
+    axes."""
+    low, high = mean.mean - mean.low, mean.high - mean.mean
+    axes.errorbar(
+        x + 0.2,
+        mean.mean,
+        yerr=[[low], [high]] if is_number(mean.half) else None,
+        color=colour,
+        capsize=3,
+        marker="_",
+        markersize=13,
+        linewidth=1.6,
+        zorder=2,
+    )
+    for value in found.values():
+        axes.plot(x, value, "o", color=colour, markersize=7, markeredgecolor=PAPER, zorder=3)
 
 
 # ----------------------------------------------------------------------------------- AP against IoU
 
 
-def thresholds(report: Report) -> bytes | None:
+def thresholds(report: Report) -> Figure | None:
     """A panel an arm: its AP at IoU .50 ... .95 with a 95 % band over the baseline's, and their
     paired difference below. Dashed: what masks can reach, where it is known."""
     shape = shape_of(report.metric)
@@ -254,7 +203,7 @@ def thresholds(report: Report) -> bytes | None:
     )
     if not arms or not base.runs:
         return None
-    look, x = styles(report), np.array(THRESHOLDS) / 100
+    look, x, numbers = styles(report), np.array(THRESHOLDS) / 100, _numbers(report)
     columns = min(4, len(arms))
     blocks = math.ceil(len(arms) / columns)
     figure = plt.figure(figsize=(max(4.5, 3.1 * columns), 4.3 * blocks), layout="constrained")
@@ -266,18 +215,14 @@ def thresholds(report: Report) -> bytes | None:
         lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
         for one in dict.fromkeys((base.label, arm.label)):
             which = base if one == base.label else arm
-            _band(
-                upper,
-                x,
-                [which.estimates[f"{shape}_ap{t}"] for t in THRESHOLDS],
-                *look[one],
-                short(one),
-            )
+            values = [which.estimates[f"{shape}_ap{t}"] for t in THRESHOLDS]
+            with of_arm(upper, numbers[one]):
+                _band(upper, x, values, *look[one], short(one))
         _bounds(
             upper,
             x,
             report.bounds,
-            {Rule.of(base.config): BLACK, Rule.of(arm.config): look[arm.label][0]},
+            {Rule.of(base.config): INK, Rule.of(arm.config): look[arm.label][0]},
         )
         common = [seed for seed in arm.runs if seed in base.runs]
         if arm is not base and common:
@@ -289,13 +234,14 @@ def thresholds(report: Report) -> bytes | None:
                 )
                 for t in THRESHOLDS
             ]
-            _band(lower, x, gaps, *look[arm.label], "")
-        lower.axhline(0, color=BLACK, linewidth=0.8)
+            with of_arm(lower, numbers[arm.label]):
+                _band(lower, x, gaps, *look[arm.label], "")
+        lower.axhline(0, color=INK, linewidth=0.8)
         # no smaller, so that noise does not look like a difference
         limit = max(report.study.margin, *np.abs(lower.get_ylim()))
         lower.set_ylim(-limit, limit)
         lower.axhspan(
-            -report.study.margin, report.study.margin, color="#1f6fb4", alpha=0.08, linewidth=0
+            -report.study.margin, report.study.margin, color=MARGIN, alpha=0.16, linewidth=0
         )
         upper.legend(fontsize=8, loc="lower left")
         upper.tick_params(labelbottom=False)
@@ -305,7 +251,7 @@ def thresholds(report: Report) -> bytes | None:
             axes.set_ylabel(label if column == 0 else "")
         if i >= len(arms) - columns:
             lower.set_xlabel("IoU threshold")
-    return png(figure)
+    return drawn(figure)
 
 
 def _bounds(axes: Axes, x: np.ndarray, bounds: Bounds, colours: Mapping[Rule, str]) -> None:
@@ -331,8 +277,9 @@ def _band(
     label: str,
 ) -> None:
     mean = np.array([value.mean for value in values])
-    half = np.nan_to_num([value.half for value in values])
-    axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.16, linewidth=0)
+    low, high = (np.array([getattr(v, end) for v in values]) for end in ("low", "high"))
+    low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)
+    axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(
         x,
         mean,
@@ -345,7 +292,7 @@ def _band(
     )
 
 
-def reliability(report: Report) -> bytes | None:
+def reliability(report: Report) -> Figure | None:
     """Mean mask IoU of the detections in each bin of score, all seeds of an arm together, beside
     the diagonal."""
     arms = [arm for arm in report.arms if any("mask" in run.quality for run in arm.runs.values())]
@@ -353,38 +300,28 @@ def reliability(report: Report) -> bytes | None:
         return None
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+    look, numbers = styles(report), _numbers(report)
     for arm in arms:
         found = pooled(
             [run.quality["mask"][1] for run in arm.runs.values() if "mask" in run.quality]
         )
         there = found.count > 0
-        colour, dashes = styles(report)[arm.label]
-        axes.plot(
-            found.score[there],
-            found.iou[there],
-            color=colour,
-            linestyle=dashes,
-            linewidth=1.4,
-            label=short(arm.label),
-        )
-        axes.scatter(
-            found.score[there],
-            found.iou[there],
-            s=6 + 60 * found.count[there] / found.count.max(),
-            color=colour,
-            alpha=0.7,
-            linewidth=0,
-        )
+        colour, dashes = look[arm.label]
+        x, y = found.score[there], found.iou[there]
+        sizes = 6 + 60 * found.count[there] / found.count.max()
+        with of_arm(axes, numbers[arm.label]):
+            axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.4, label=short(arm.label))
+            axes.scatter(x, y, s=sizes, color=colour, alpha=0.7, linewidth=0)
     axes.set(xlabel="score", ylabel="mask IoU", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=9)
-    return png(figure)
+    return drawn(figure)
 
 
 # -------------------------------------------------------------------------------------- loss curves
 
 
-def curves(report: Report) -> bytes | None:
+def curves(report: Report) -> Figure | None:
     """Losses of all arms: means over seeds, smoothed, and the range of the seeds. Mask losses are
     in units of their own, so each is divided by its first value; box and class loss are the same
     for all arms, and so is the AP of the validations. The last panel has its difference to the
@@ -412,7 +349,7 @@ def curves(report: Report) -> bytes | None:
     figure, axes = plt.subplots(
         1, len(panels), figsize=(3.3 * len(panels), 3.9), layout="constrained", squeeze=False
     )
-    look = styles(report)
+    look, numbers = styles(report), _numbers(report)
     for panel, (key, title) in zip(axes[0], panels):
         for arm in report.arms:
             if key not in data.get(arm.label, {}):
@@ -420,23 +357,18 @@ def curves(report: Report) -> bytes | None:
             steps, mean, low, high = data[arm.label][key]
             x = steps * arm.config.train.batch_size if len(batches) > 1 else steps
             colour, dashes = look[arm.label]
-            panel.fill_between(x, low, high, color=colour, alpha=0.10, linewidth=0)
-            panel.plot(
-                x,
-                mean,
-                color=colour,
-                linestyle=dashes,
-                linewidth=1.5,
-                marker="o" if key in ("ap", "gain") else None,
-                markersize=3,
-            )
+            marker = "o" if key in ("ap", "gain") else None
+            line: dict[str, Any] = {"linestyle": dashes, "linewidth": 1.5, "marker": marker}
+            with of_arm(panel, numbers[arm.label]):
+                panel.fill_between(x, low, high, color=colour, alpha=0.10, linewidth=0)
+                panel.plot(x, mean, color=colour, markersize=3, **line)
         panel.set(
             title=title,
             xlabel="images seen" if len(batches) > 1 else "iteration",
             yscale="linear" if key in ("ap", "gain") else "log",
         )
         if key == "gain":
-            panel.axhline(0, color=BLACK, linewidth=0.8)
+            panel.axhline(0, color=INK, linewidth=0.8)
         elif key != "ap":
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -451,7 +383,7 @@ def curves(report: Report) -> bytes | None:
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=9
     )
-    return png(figure)
+    return drawn(figure)
 
 
 Line = tuple[np.ndarray, np.ndarray]  # (steps, values)
@@ -460,7 +392,7 @@ Line = tuple[np.ndarray, np.ndarray]  # (steps, values)
 def _arm_lines(arm: ArmReport) -> dict[int, dict[str, Line]]:
     """{seed: {curve: line}} of one arm."""
     return {
-        seed: _run_curves(run.folder, run.config.train.iterations)
+        seed: run_curves(run.folder, run.config.train.iterations)
         for seed, run in sorted(arm.runs.items())
     }
 
@@ -489,7 +421,9 @@ def _gain(
     return _over_seeds(gains)
 
 
-def _run_curves(folder: Path, iterations: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def run_curves(folder: Path, iterations: int) -> dict[str, Line]:
+    """{mask, box, class, ap: (steps, values)} of one run, losses smoothed; mask loss divided by its
+    first value, AP in percent."""
     lines = read_metrics(folder)
     found = {}
     for key in ("mask", "box", "class"):

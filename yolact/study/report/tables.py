@@ -1,4 +1,4 @@
-"""The tables of a report: the survey paper's three, the one of its README, verdicts, and what
+"""The tables of a report: verdicts, batch sizes, losses alone and in sums, AP by IoU, and what
 stands beside AP. Cells are values; write.py prints them."""
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ NONE_GIVEN = Number(None)
 @dataclass(frozen=True)
 class Row:
     """cells: values, one a column. kind: 'baseline', 'published' or ''; remark: on the first
-    cell."""
+    cell; arm: the number of the arm that it is about, where the page asks."""
 
     cells: Sequence[Cell]
     kind: str = ""
     remark: str = ""
+    arm: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ def tables(report: Report) -> list[Table]:
     """Those that the study has arms for."""
     found: list[Table | None] = [
         verdicts(report),
-        batch_sizes(report),
-        single_losses(report),
-        combinations(report),
+        *([batch_sizes(report), single_losses(report), combinations(report)] * report.trained),
         readme(report),
         others(report),
         beside_ap(report),
@@ -134,7 +133,7 @@ def verdicts(report: Report) -> Table:
 
 
 def batch_sizes(report: Report) -> Table | None:
-    """Table I: arms of different batch sizes."""
+    """Arms of different batch sizes."""
     if len({arm.config.train.batch_size for arm in report.arms}) < 2:
         return None
     rows: list[Row] = []
@@ -178,22 +177,25 @@ def batch_sizes(report: Report) -> Table | None:
         *(f"AP{t}" for t in BATCH),
         *_verdict(report),
     ]
-    notes = [f"At equal {report.study.equal}; learning rate {rule}.", *_published_note(rows)]
-    return Table("batch", "Table I: batch size", header, rows, notes)
+    notes = [
+        f"At equal {report.study.equal}; learning rate {rule}.",
+        *_published_note(rows, "Table I"),
+    ]
+    return Table("batch", "Batch sizes", header, rows, notes)
 
 
 def single_losses(report: Report) -> Table | None:
-    """Table II: arms with one mask loss each."""
+    """Arms with one mask loss each."""
     return _losses(
         report,
         "single",
-        "Table II: single losses",
+        "Single mask losses",
         [arm for arm in report.arms if len(terms(arm)) == 1],
     )
 
 
 def combinations(report: Report) -> Table | None:
-    """Table III: arms with a sum of mask losses, below the baseline."""
+    """Arms with a sum of mask losses, below the baseline."""
     mixed = [arm for arm in report.arms if len(terms(arm)) > 1]
     if not mixed or not _differ_in_loss(report):
         return None
@@ -204,28 +206,29 @@ def combinations(report: Report) -> Table | None:
             ", ".join(f"{term.coefficient:g}" for term in added) if added else NONE_GIVEN,
             Number(reference.coefficient, None),
         ]
-        rows.append(_row(report, arm, [arm.label, *weights, fps(arm)], (0, *SOME)))
+        rows.append(_row(report, arm, [arm.label, *weights, *speeds(report, arm)], (0, *SOME)))
         if arm.published:
             theirs = weights if added else [NONE_GIVEN, NONE_GIVEN]
             rows.append(
                 _published_row(
                     report,
                     arm.published,
-                    [f"published: {arm.published.title}", *theirs, Number(arm.published.fps)],
+                    [f"published: {arm.published.title}", *theirs, *_their_speed(report, arm)],
                     (0, *SOME),
                 )
             )
-    header = ["loss", "α", "β", "FPS", "all", *(f"AP{t}" for t in SOME), *_verdict(report)]
+    speed = ["FPS"] * networks_differ(report)
+    header = ["loss", "α", "β", *speed, "all", *(f"AP{t}" for t in SOME), *_verdict(report)]
     notes = [
         "α L1 + β L2: β weights the baseline's loss, or where that takes no part the term of "
         "weight 1; α weights what is added to it, in whatever order the loss is written.",
-        *_published_note(rows),
+        *_published_note(rows, "Table III"),
     ]
-    return Table("hybrid", "Table III: combinations of losses", header, rows, notes)
+    return Table("hybrid", "Sums of mask losses", header, rows, notes)
 
 
 def readme(report: Report) -> Table | None:
-    """Every arm in the layout of the survey's README: FPS, all, AP50 ... AP95."""
+    """Every arm in the layout of the survey's README: all, AP50 ... AP95."""
     return _losses(report, "thresholds", "All arms, AP by IoU threshold", report.arms, always=True)
 
 
@@ -371,13 +374,13 @@ def _losses(
         return None
     rows = []
     for arm in arms:
-        rows.append(_row(report, arm, [arm.label, fps(arm)], (0, *ALL)))
+        rows.append(_row(report, arm, [arm.label, *speeds(report, arm)], (0, *ALL)))
         if arm.published and _differ_in_loss(report):
             rows.append(
                 _published_row(
                     report,
                     arm.published,
-                    [f"published: {arm.published.title}", Number(arm.published.fps)],
+                    [f"published: {arm.published.title}", *_their_speed(report, arm)],
                     (0, *ALL),
                 )
             )
@@ -385,23 +388,27 @@ def _losses(
         f"{shape_of(report.metric).capitalize()} AP, means over n seeds ± half of the 95 % "
         "interval."
     ]
-    if all(arm.fps is None for arm in arms):
+    if networks_differ(report):  # one network has one speed: what differs is noise
         notes.append(
-            "FPS: no run was timed (eval.py --trained_model=RUN/weights/last.pth --benchmark); "
-            "the mask loss takes no part in inference."
-        )
-    else:
-        notes.append(
-            "FPS: median ± distance to the rate that 95 % of the images reach, one image at a time."
+            "FPS: no run was timed (eval.py --trained_model=RUN/weights/last.pth --benchmark)."
+            if all(arm.fps is None for arm in arms)
+            else "FPS: median ± distance to the rate that 95 % of the images reach, one image at "
+            "a time."
         )
     header = [
         "loss" if _differ_in_loss(report) else "arm",
-        "FPS",
+        *["FPS"] * networks_differ(report),
         "all",
         *(f"AP{t}" for t in ALL),
         *_verdict(report),
     ]
-    return Table(key, title, header, rows, [*notes, *_published_note(rows)])
+    return Table(
+        key,
+        title,
+        header,
+        rows,
+        [*notes, *_published_note(rows, "the README's table" if always else "Table II")],
+    )
 
 
 def _row(report: Report, arm: ArmReport, first: Sequence[Cell], thresholds: Sequence[int]) -> Row:
@@ -432,8 +439,11 @@ def _published_row(
     )
 
 
-def _published_note(rows: Sequence[Row]) -> list[str]:
-    return [NOTE] if any(row.kind == "published" for row in rows) else []
+def _published_note(rows: Sequence[Row], what: str) -> list[str]:
+    """what: the survey's own table."""
+    if not any(row.kind == "published" for row in rows):
+        return []
+    return [f"Reproduces {what} of the survey of mask losses. {NOTE}"]
 
 
 def _verdict(report: Report) -> tuple[str, str, str]:
@@ -492,7 +502,9 @@ def verdict(arm: ArmReport) -> Verdict:
 
 def ap(arm: ArmReport, metric: str) -> Cell:
     found = arm.estimates.get(metric)
-    return NONE_GIVEN if found is None else Measured(found.mean, found.half)
+    if found is None:
+        return NONE_GIVEN
+    return Measured(found.mean, found.half, least=found.least, most=found.most)
 
 
 def metric_title(metric: str) -> str:
@@ -508,5 +520,23 @@ def _gap(found: Interval | None) -> Cell:
     return NONE_GIVEN if found is None else Measured(found.difference, found.half, signed=True)
 
 
+def networks_differ(report: Report) -> bool:
+    """Whether arms compute something else in inference: only then is speed a result."""
+    networks = [(arm.config.model, arm.config.eval) for arm in report.arms]
+    return any(network != networks[0] for network in networks)
+
+
+def speeds(report: Report, arm: ArmReport) -> list[Cell]:
+    """The cell of FPS, where networks differ."""
+    if not networks_differ(report):
+        return []
+    return [fps(arm)]
+
+
 def fps(arm: ArmReport) -> Cell:
     return NONE_GIVEN if arm.fps is None else Measured(arm.fps.mean, arm.fps.half, 1)
+
+
+def _their_speed(report: Report, arm: ArmReport) -> list[Cell]:
+    assert arm.published is not None
+    return [Number(arm.published.fps)] * networks_differ(report)

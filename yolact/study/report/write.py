@@ -1,9 +1,9 @@
-"""Tables as Markdown, LaTeX and HTML, and the numbers as CSV: ways to print the values of cells."""
+"""Tables as Markdown and LaTeX, and the numbers as CSV: ways to print the values of cells. Those of
+the page are in page/."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,6 @@ from yolact.study.report.cells import (
     Number,
     Probability,
     Seeds,
-    Verdict,
     is_number,
     plain,
 )
@@ -134,41 +133,6 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def html_table(table: Table) -> str:
-    """A figure with a table; a value's ± stands below it in small type."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    body = "".join(map(_html_row, table.rows))
-    notes = " ".join(map(html.escape, table.notes))
-    words = ' class="worded"' if table.worded else ""
-    return (
-        '<figure class="table" '
-        f'id="{table.key}"><figcaption><b>{html.escape(table.title)}</b></figcaption><div '
-        'class="scroll">'
-        f"<table{words}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><p "
-        f'class="note">{notes}</p></figure>'
-    )
-
-
-def _html_row(row: Row) -> str:
-    first, *others = map(html_cell, row.cells)
-    remark = f"<small>{html.escape(row.remark)}</small>" if row.remark else ""
-    inner = "".join(f"<td>{cell}</td>" for cell in others)
-    return f'<tr class="{row.kind}"><td>{first}{remark}</td>{inner}</tr>'
-
-
-def html_cell(cell: Cell) -> str:
-    if isinstance(cell, Measured) and is_number(cell.value):
-        return f"{cell.number}<small>±{cell.width}</small>"
-    text = html.escape(plain(cell))
-    if isinstance(cell, Verdict) and cell.name:
-        return f'<span class="verdict {css_class(cell.name)}">{text}</span>'
-    return text
-
-
-def css_class(verdict: str) -> str:
-    return verdict.replace(" ", "-")
-
-
 # ---------------------------------------------------------------------------------------------- CSV
 
 
@@ -225,7 +189,8 @@ def comparison_csv(report: Report) -> str:
 def _means(report: Report, arm: ArmReport) -> dict[str, Cell]:
     row: dict[str, Cell] = {"arm": arm.label, "seeds": len(arm.runs), "metric": report.metric}
     for metric, found in arm.estimates.items():
-        row |= _three(Measured(found.mean, found.half), metric, f"{metric}_low", f"{metric}_high")
+        cell = Measured(found.mean, found.half, least=found.least, most=found.most)
+        row |= _three(cell, metric, f"{metric}_low", f"{metric}_high")
     shape = shape_of(report.metric)
     beside = mean_quality(arm.runs.values(), shape)
     row |= {f"{shape}_{name}": Number(value) for name, value in beside.items()}
@@ -264,8 +229,8 @@ def _three(cell: Measured, value: str, low: str, high: str) -> dict[str, Cell]:
     """A CSV file has a column each for a value and the ends of its interval."""
     return {
         value: Number(cell.value),
-        low: Number(cell.value - cell.half),
-        high: Number(cell.value + cell.half),
+        low: Number(cell.low),
+        high: Number(cell.high),
     }
 
 

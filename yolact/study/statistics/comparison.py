@@ -101,6 +101,23 @@ class Comparison:
         return f", {GIVEN_START}" if self.one_start and judged else ""
 
     @property
+    def trade(self) -> str:
+        """What the other shape's metric says, where its interval leaves 0 out to the other side:
+        a gain in masks with a loss in boxes is one fact. Empty otherwise."""
+        shape, _, name = self.metric.partition("_")
+        other = "box" if shape == "mask" else "mask"
+        found = self.others.get(f"{other}_{name}", Interval())
+        if not (found.high < 0 < self.interval.difference) and not (
+            found.low > 0 > self.interval.difference
+        ):
+            return ""
+        return (
+            f", but its {other} {name.replace('ap', 'AP').replace('_', ' ')} is "
+            f"{'lower' if found.high < 0 else 'higher'} by {abs(found.difference):.2f} (95 % "
+            f"interval {found.low:+.2f} to {found.high:+.2f}, no verdict)"
+        )
+
+    @property
     def label(self) -> str:
         """The verdict as tables print it."""
         text = f"{self.verdict} (< margin)" if self.small else self.verdict
@@ -134,7 +151,7 @@ class Comparison:
             f"is {self.verdict} than {self.baseline} by {size:.2f} AP ({spread})"
             + (f", less than the margin of {self.margin:g}" if self.small else ""),
         )
-        parts = [f"{self.arm} {found}{self.given_start}"]
+        parts = [f"{self.arm} {found}{self.trade}{self.given_start}"]
         if self.decided_at and self.decided_at < len(self.seeds):
             parts.append(f"decided at the look of {self.decided_at} seeds")
         if self.needed is not None:

@@ -15,6 +15,7 @@ from yolact.engine.records import read_records
 from yolact.study.report.bounds import bounds_of
 from yolact.study.report.data import collect
 from yolact.study.report.figures import thresholds
+from yolact.study.report.svg import png
 
 CAPTION = "Thin dashes: what masks that are learnt exactly reach"
 
@@ -46,7 +47,7 @@ def test_the_bound_is_found_drawn_and_kept(annotated, tmp_path, capsys):
     config = report.base.config
     assert rule == Rule.of(config)
     assert found == mask_bound(tmp_path / "val.json", config).to_dict() and found["AP"] < 1
-    assert thresholds(report) != thresholds(collect_without(annotated))
+    assert png(thresholds(report)) != png(thresholds(collect_without(annotated)))
     assert "no bound" in capsys.readouterr().err
     kept = Path("studies") / annotated.name
     assert run_report(annotated, "--keep", str(kept)) == 0
@@ -92,4 +93,5 @@ def test_arms_of_other_masks_have_bounds_of_their_own(annotated):
     assert len(json.loads((annotated / "bounds.json").read_text())["bounds"]) == 2
     assert collect(annotated).bounds == {Rule.of(usual): both[Rule.of(usual)]}
     mixed = [replace(arm, config=finer) if arm is not report.base else arm for arm in report.arms]
-    assert thresholds(replace(report, arms=mixed, bounds=both)) != thresholds(report)
+    finer_too = thresholds(replace(report, arms=mixed, bounds=both))
+    assert png(finer_too) != png(thresholds(report))

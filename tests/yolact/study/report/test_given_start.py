@@ -32,10 +32,10 @@ def test_verdicts_say_whether_they_rest_on_one_start(
 ):
     monkeypatch.chdir(tmp_path)
     folder = make_study(tmp_path / "runs", {**TWO, "init_from": init_from}, SKILLS, images=5)
-    drawn, real = [], figures.png
+    drawn, real = [], figures.drawn
     monkeypatch.setattr(
         figures,
-        "png",
+        "drawn",
         lambda figure: (
             drawn.extend(text.get_text() for axes in figure.axes for text in axes.texts)
             or real(figure)

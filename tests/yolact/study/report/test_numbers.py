@@ -82,7 +82,7 @@ def test_every_number_is_that_of_the_records(study):
 
 def test_tables_hold_the_same_numbers(finished):
     made = {table.key: table for table in tables(collect(finished))}
-    # one batch size: no Table I
+    # one batch size: no table of these
     assert set(made) == {
         *("verdicts", "single", "hybrid", "thresholds", "others", "beside", "shared"),
     }
@@ -285,13 +285,21 @@ def test_arms_without_a_finished_run(study, gone):
     )
 
 
-def test_times_that_eval_left_are_in_the_tables(study):
+def test_speed_is_a_result_of_networks_that_differ(study, tmp_path):
+    """The mask loss takes no part in inference: between such arms FPS differs by noise."""
+    single = next(table for table in tables(collect(study)) if table.key == "single")
+    assert single.header[:2] == ["loss", "all"] and len(single.rows[0].cells) == len(single.header)
+    wider = {"label": "wider", "model.proto_channels": 48}
+    content = {**STUDY, "name": "widths", "arms": ["bce", wider], "seeds": 2}
+    folder = make_study(tmp_path / "runs", content, {"bce": 0, "wider": 0}, images=10)
     # images/s, and ms of the slow images
     for seed, (fps, slow) in enumerate(((20.0, 100.0), (30.0, 50.0))):
-        (place(study, "dice", seed) / "results" / "benchmark.json").write_text(
+        (place(folder, "wider", seed) / "results" / "benchmark.json").write_text(
             json.dumps({"fps": fps, "p95_ms": {"total": slow}})
         )
-    rows = next(table for table in tables(collect(study)) if table.key == "single").rows
+    table = next(table for table in tables(collect(folder)) if table.key == "thresholds")
+    assert table.header[:3] == ["arm", "FPS", "all"]
+    rows = [row for row in table.rows if row.kind != "published"]
     assert [texts(row)[1] for row in rows] == ["–", "25.0 ± 10.0"]
 
 
@@ -423,7 +431,7 @@ def test_published_rows_are_marked(tmp_path):
     found = collect(make_study(tmp_path, {**STUDY, "seeds": 1}, SKILLS, images=10))
     table = next(table for table in tables(found) if table.key == "hybrid")
     row = next(row for row in table.rows if texts(row)[0] == "published: 0.5MSE + BCE")
-    assert row.kind == "published" and texts(row)[1:3] == ["0.5", "1"] and texts(row)[4] == "84.43"
+    assert row.kind == "published" and texts(row)[1:4] == ["0.5", "1", "84.43"]
     assert texts(row)[-3:] == ["1", "+0.78", "one run, no interval"]
     assert row.remark == "computed: BCE + 0.5 MSE, the latter uncropped"
 

@@ -1,6 +1,7 @@
 """Every figure of a report's tables, worked out here from the records by the formulas of
 docs/reference/statistics.md, and looked for in each way of printing."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -13,8 +14,9 @@ from yolact.engine.records import read_records
 from yolact.study.report import figures
 from yolact.study.report.cells import Measured, Number, Probability, Seeds, Verdict, plain
 from yolact.study.report.data import Estimate, collect
+from yolact.study.report.page.render import table_html
 from yolact.study.report.tables import Row, Table, tables
-from yolact.study.report.write import comparison_csv, html_table, latex, markdown
+from yolact.study.report.write import comparison_csv, latex, markdown
 from yolact.study.statistics.ap import metric_names, weighted_ap
 from yolact.study.statistics.quality import calibration, olrp
 from yolact.study.statistics.resample import RESAMPLES, image_weights
@@ -141,16 +143,16 @@ def test_the_verdicts_in_every_way_of_printing(report, expected):
     expected_line = rf"dice & {tex[1]} & 3 & {tex[2]} & {' & '.join(tex[3:])} & worse \\"
     assert lines[start + 1] == expected_line.replace("<", r"\textless{}")
 
-    page = html_table(table)
+    page = re.sub(' (data-sort|scope)="[^"]*"', "", table_html(table))
     (value, half), (gap, gap_half) = dice[1], dice[2]
     p = dice[3].replace("<", "&lt;")
     assert (
-        f'<tr class=""><td>dice</td><td>{value}<small>±{half}</small></td><td>3</td>'
+        f'<tr class=""><th>dice</th><td>{value}<small>±{half}</small></td><td>3</td>'
         f"<td>{gap}<small>±{gap_half}</small></td><td>{p}</td><td>{dice[4]}</td>"
         f'<td>{dice[5]}</td><td><span class="verdict worse">worse</span></td></tr>'
     ) in page
     assert (
-        f'<tr class="baseline"><td>bce</td><td>{base[1][0]}<small>±{base[1][1]}</small></td>'
+        f'<tr class="baseline"><th>bce</th><td>{base[1][0]}<small>±{base[1][1]}</small></td>'
         "<td>3</td><td></td><td></td><td></td><td></td><td>baseline</td></tr>"
     ) in page
 
@@ -189,7 +191,7 @@ def gap(expected, arm):
 
 
 @pytest.mark.parametrize(
-    "key, arms, first", [("single", ["bce", "dice"], 2), ("thresholds", list(SKILLS), 2)]
+    "key, arms, first", [("single", ["bce", "dice"], 1), ("thresholds", list(SKILLS), 1)]
 )
 def test_each_threshold_has_its_own_ap_and_half_width(report, expected, key, arms, first):
     table = table_of(report, key)
@@ -199,7 +201,10 @@ def test_each_threshold_has_its_own_ap_and_half_width(report, expected, key, arm
         for title, cell in zip(table.header[first:-3], row.cells[first:-3]):
             metric = "mask_ap" if title == "all" else f"mask_{title.lower()}"
             mean, half, *_ = expected.measured(arm, metric)
-            assert plain(cell) == f"{mean:.2f} ± {half:.2f}", (arm, title)
+            cut = mean - half < 0 or mean + half > 100  # AP has no such values
+            ends = f"[{max(mean - half, 0):.2f}, {min(mean + half, 100):.2f}]"
+            spread = ends if cut else f"± {half:.2f}"
+            assert plain(cell) == f"{mean:.2f} {spread}", (arm, title)
         d = "" if arm == "bce" else "{:+.2f} ± {:.2f}".format(*gap(expected, arm)[:2])
         assert plain(row.cells[-2]) == d
 
@@ -244,6 +249,18 @@ CELLS = {  # cell: (text, LaTeX, HTML)
         r"+0.6 $\pm$ 1.2",
         "+0.6<small>±1.2</small>",
     ),
+    "beyond 100": (
+        Measured(99.5, 2, least=0, most=100),
+        "99.50 [97.50, 100.00]",
+        "99.50 {[}97.50, 100.00{]}",
+        "99.50<small>[97.50, 100.00]</small>",
+    ),
+    "below 0": (
+        Measured(0.5, 2, least=0, most=100),
+        "0.50 [0.00, 2.50]",
+        "0.50 {[}0.00, 2.50{]}",
+        "0.50<small>[0.00, 2.50]</small>",
+    ),
     "no mean": (Measured(float("nan"), 1.0), "–", "--", "–"),
     "p": (Probability(0.04567), "0.0457", "0.0457", "0.0457"),
     "tiny p": (Probability(1e-5), "<.0001", r"\textless{}.0001", "&lt;.0001"),
@@ -264,17 +281,19 @@ CELLS = {  # cell: (text, LaTeX, HTML)
 def test_a_cell_in_every_way_of_printing(cell, text, tex, page):
     table = Table("key", "Title", ["arm", "value"], [Row(["x", cell])])
     shown = text.replace("_", r"\_").replace("<", "&lt;")
+    shown = shown.replace("[", r"\[").replace("]", r"\]")
     assert plain(cell) == text
     assert f"| x | {shown} |" in markdown([table])
     assert rf"x & {tex} \\" in latex([table])
-    assert f'<tr class=""><td>x</td><td>{page}</td></tr>' in html_table(table)
+    assert re.search(f'<td data-sort="[^"]*">{re.escape(page)}</td></tr>', table_html(table))
 
 
 def test_a_label_that_looks_like_a_value_is_text():
     """A cell is never read again: a label with ± in it stays whole."""
     row = Row(["loss ± 1", "a ± b", Verdict("5 ± 1")], remark="computed: x: y")
-    page = html_table(Table("key", "Title", ["arm", "note", "verdict"], [row]))
-    assert "<td>loss ± 1<small>computed: x: y</small></td><td>a ± b</td><td>5 ± 1</td>" in page
+    page = table_html(Table("key", "Title", ["arm", "note", "verdict"], [row]))
+    page = re.sub(' (data-sort|scope)="[^"]*"', "", page)
+    assert "<th>loss ± 1<small>computed: x: y</small></th><td>a ± b</td><td>5 ± 1</td>" in page
 
 
 # --------------------------------------------------------------------------------------- figures
