@@ -40,6 +40,7 @@ from yolact.study.sections import (
     ArmEntry,
     InitRun,
     Range,
+    ReportSection,
     Search,
     Seeds,
     Settings,
@@ -107,6 +108,7 @@ class Study(Section):
     )
     tune: Tune | None = Field(None, description="tuning before the comparison, equal for every arm")
     search: Search | None = Field(None, description="what --search looks for")
+    report: ReportSection = Field(ReportSection(), description="what its report keeps")
     allow_copies: bool = Field(
         False,
         description="allow arms whose mask losses are one loss up to a factor, as an A/A test "
@@ -281,6 +283,7 @@ _PARTS: dict[str, type[Section]] = {
     "search": Search,
     "init_from": InitRun,
     "arms": ArmEntry,
+    "report": ReportSection,
 }
 
 

@@ -113,6 +113,16 @@ class Tune(Section):
         return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class ReportSection(Section):
+    """What a study's report keeps."""
+
+    keep_detections: StrictBool = Field(
+        True,
+        description="report.py --keep also keeps the masks of detections, some 50 bytes each, "
+        "for pictures",
+    )
+
+
 class Range(Section):
     low: FiniteFloat
     high: FiniteFloat

@@ -12,13 +12,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yolact.cli import note, one_line
 from yolact.files import writing
-from yolact.run_files import BENCHMARK, BOUNDARY, CONFIG, ENV, GALLERY, METRICS, RECORDS, RESULTS
+from yolact.run_files import (
+    BENCHMARK,
+    BOUNDARY,
+    CONFIG,
+    DETECTIONS,
+    ENV,
+    GALLERY,
+    METRICS,
+    RECORDS,
+    RESULTS,
+)
 from yolact.study.folder.kept import archive_of, names_in, write_archive
 from yolact.study.folder.layout import BOUNDS, CHOSEN, RUNS, STUDY
 from yolact.study.folder.reading import read_metrics, starts_of
 from yolact.study.report.data import Report
 from yolact.study.report.gallery import keep_detections
+from yolact.study.report.images.masks import has_masks, masks_of_run, write_masks
 from yolact.study.statistics import FinishedRun
 
 LIMIT = 10 * 2**20  # bytes of all kept runs of a study
@@ -31,9 +43,10 @@ def keep(report: Report, target: Path) -> list[Path]:
     """Keeps study.yaml, tune.json, bounds.json and the finished runs of a study in the folder
     `target`.
 
-    A run is kept as config, environment, thinned metrics, per-image records, and the detections on
-    a few images. It goes to the end of its arm's archive, runs/<arm>.zip; runs that are there
-    already stay. Returns <archive>/<run> of each new one.
+    A run is kept as config, environment, thinned metrics, per-image records, the masks of its
+    detections (unless the study says otherwise), and the detections on a few images. It goes to
+    the end of its arm's archive, runs/<arm>.zip; runs that are there already stay. Returns
+    <archive>/<run> of each new one.
 
     ValueError for a target of another name, and where the runs would take more than 10 MB; then
     nothing is written.
@@ -52,6 +65,8 @@ def keep(report: Report, target: Path) -> list[Path]:
             for name, (seed, run) in runs.items():
                 copies[name] = scratch / slug / name
                 _copy(run, copies[name], first=seed == report.study.seeds[0])
+                if report.study.report.keep_detections and has_masks(run):
+                    _keep_masks(run, copies[name] / DETECTIONS)
             archive = archive_of(target, slug)
             archives[archive] = scratch / archive.name
             write_archive(archives[archive], archive, copies)
@@ -98,6 +113,13 @@ def _copy(run: FinishedRun, place: Path, *, first: bool) -> None:
                 shutil.copyfile(run.folder / name, place / name)
         if first:
             keep_detections(run, place / GALLERY)
+
+
+def _keep_masks(run: FinishedRun, place: Path) -> None:
+    try:
+        write_masks(place, masks_of_run(run, run.records()))
+    except ValueError as error:  # the run stands without its pictures
+        note(f"masks of detections are not kept: {one_line(error)}")
 
 
 def _recompress(source: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from yolact.study.train.stages import Plan, plan_of, tuned
 from yolact.study.train.status import LiveTable, table
 
 # keys of a study that may change once it has begun
-FREE = {"description", "added_seeds", "amended", "search"}
+FREE = {"description", "added_seeds", "amended", "search", "report"}
 
 
 def begin(study: Study, root: Path, *, amend: bool) -> None:

@@ -231,3 +231,17 @@ def test_an_image_opens_with_its_verdicts(browser, with_pictures):
         images = [data["images"]["images"][str(i)] for i, _, _ in pair["list"]]
         missing = [image for image in images if any(r["missed"] for r in image["runs"].values())]
         assert kept == len(missing)
+
+
+def test_kept_masks_make_the_same_pictures(with_pictures, tmp_path, monkeypatch):
+    """The compact file has every mask that is shown, run for run."""
+    monkeypatch.chdir(tmp_path)
+    folder = with_pictures.parents[1]
+    kept = tmp_path / "studies" / folder.name
+    assert run_report(folder, "--keep", str(kept), "--images", "3") == 0
+    assert run_report(kept, "--out", "again", "--images", "3") == 0
+    old, new = (
+        json.loads(re.search(r'id="data">(.*?)</script>', file.read_text())[1])["images"]
+        for file in (with_pictures, tmp_path / "again" / "report.html")
+    )
+    assert old == new and len(old["images"]) > 2

@@ -2,7 +2,7 @@
 
 The compact file (results/detections.npz) holds the run lengths of the detections that the run's
 oLRP keeps, by their rows in the per-image records, which have class, score, box and matches. A mask
-takes about 100 bytes.
+takes some 50 bytes: 13 KB a run on 300 images of one object each.
 """
 
 from __future__ import annotations
