@@ -64,7 +64,7 @@ def settings(root) -> DataConfig:
 
 
 def read_nothing(monkeypatch):
-    def refuse(path):
+    def refuse(path, **_):
         raise AssertionError(f"{path} was read")
 
     monkeypatch.setattr(table, "read_coco", refuse)

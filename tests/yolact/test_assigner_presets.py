@@ -28,7 +28,7 @@ SMALL = [
 
 
 def test_only_assigner_and_input_size_differ():
-    assert len(ABLATION) == 12
+    assert len(ABLATION) == 18
     configs = [load_config(name) for name in ABLATION]
     common = {
         c.model_copy(

@@ -178,6 +178,14 @@ def test_as_many_channels_of_another_form_are_not_mistaken_for_it():
     assert len(load_weights(model, official, reset_heads=True).reset) == 2
 
 
+def test_a_mask_iou_net_that_the_model_lacks_is_dropped_for_a_start_alone():
+    model, other = small(mask_iou_net=False), small(seed=1).state_dict()
+    with pytest.raises(ValueError, match="unknown to the model: maskiou_net"):
+        load_weights(model, other)
+    dropped = load_weights(model, other, reset_heads=True).dropped
+    assert dropped and all(key.startswith("maskiou_net.") for key in dropped)
+
+
 def test_unused_semantic_head_is_dropped():
     report = load_weights(small(semantic_head=False), small().state_dict())
     assert report.dropped == ("semantic_seg_conv.weight", "semantic_seg_conv.bias")
@@ -193,7 +201,6 @@ def test_unused_semantic_head_is_dropped():
             r"of another shape: fpn.lat_layers.0.weight "
             r"\(16x64x1x1 in the file, 24x64x1x1 in the model\)",
         ),
-        (dict(mask_iou_net=False), "unknown to the model: maskiou_net"),
         (dict(dcn_layers=(0, 0, 0, 1)), "missing in the file: backbone.layers.3.0.conv2.bias"),
         (dict(anchor_ratios=(1.0,)), "of another shape: prediction_layers.0.bbox_layer.weight"),
     ],

@@ -87,6 +87,7 @@ def test_each_loss_says_which_head_it_reads():
     assert {name: build_class_loss(name).sigmoid for name in CLASS_LOSSES.names()} == {
         "focal": True,
         "ohem": False,
+        "quality_focal": True,
         "rank_sort": True,
     }
     assert build_class_loss("ohem").needs == ("negatives",)

@@ -195,7 +195,9 @@ def test_the_counter_sees_what_waits(monkeypatch):
     ],
 )
 def test_at_most_one_wait_for_the_device(monkeypatch, options):
-    terms = [f"{name}(outside='charge') + {name}(region='image')" for name in names()]
+    # subpixel_bce counts the cells that a boundary cuts, which waits once more, as it says
+    without = [name for name in names() if name != "subpixel_bce"]
+    terms = [f"{name}(outside='charge') + {name}(region='image')" for name in without]
     criterion, _ = make_criterion(" + ".join(terms), **options)
     predictions = make_predictions(3)
     assert criterion.extras == [DISTANCE]

@@ -535,7 +535,7 @@ def test_image_and_what_explains_it(trained, capsys, tmp_path, words):
     assert (tmp_path / "out_prototypes.png").stat().st_size and (
         tmp_path / "out_lincomb_1.png"
     ).stat().st_size
-    assert "2 detections" in capsys.readouterr().out
+    assert "2 drawn of 2" in capsys.readouterr().out
 
 
 def test_folder_of_images(trained, tmp_path):

@@ -48,7 +48,7 @@ def test_a_list_of_samples_trains_and_learns(discs, tmp_path):
 def test_without_annotation_file_or_validation_a_run_says_so(discs, tmp_path, capsys):
     cfg = tiny.config(iterations=2)
     yolact.train(cfg, train_set=discs, val_set=discs, run_dir=tmp_path / "a", device="cpu")
-    assert "names no annotation_file" in capsys.readouterr().out
+    assert "has no ground truth (no annotation_file" in capsys.readouterr().out
     yolact.train(cfg, train_set=discs, run_dir=tmp_path / "b", device="cpu")
     out = capsys.readouterr().out
     assert "no validation" in out and "8 training and 0 validation images" in out
