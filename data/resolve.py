@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -46,6 +46,7 @@ ADDED = (
     "data.cache",
     "data.val_truth",
     "eval.masks",
+    "eval.precision",
     "loss.mask_target",
     "loss.mask_stride",
     "loss.mask_iou_target",
@@ -316,7 +317,7 @@ def _validate(values: dict[str, Any], origins: dict[str, str], default_origin: s
 
 def _refuse_bool(key: str, value: Any, origin: str) -> None:
     """true for a number would quietly become 1."""
-    if isinstance(value, bool) and type_of(key) is not bool:
+    if isinstance(value, bool) and bool not in (type_of(key), *get_args(type_of(key))):
         raise ConfigError(
             f"{_prefix(origin)}{key}={str(value).lower()}: this setting is not a switch that is "
             "true or false"

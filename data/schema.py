@@ -423,10 +423,14 @@ class TrainConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="exponential moving average of the weights; 0 = off"
     )
-    precision: Literal["float32", "bf16", "fp16"] = Field(
-        "float32", description="autocast type of the forward pass; fp16 scales gradients"
+    precision: Literal["float32", "bf16", "fp16", "auto"] = Field(
+        "float32",
+        description="autocast type of the forward pass; fp16 scales gradients; auto = float32 "
+        "until another is shown to train as well",
     )
-    channels_last: bool = Field(False, description="NHWC memory format")
+    channels_last: bool | Literal["auto"] = Field(
+        False, description="NHWC memory format; auto = where a timed convolution is faster"
+    )
     compile: bool = Field(False, description="torch.compile the model")
     seed: Seed = Field(
         0,
@@ -509,6 +513,11 @@ class EvalConfig(Section):
         "logits, bicubic and cropped after",
     )
     batch_size: Batch = Field(1, description="images per forward pass in evaluation")
+    precision: Literal["float32", "bf16", "fp16", "auto"] | None = Field(
+        None,
+        description="of the forward pass in evaluation; auto = bf16 where a timed convolution is "
+        "faster; none = float32, in a training train.precision",
+    )
 
 
 class Config(Section):
@@ -539,6 +548,11 @@ class Config(Section):
     def num_classes(self) -> int:
         """C, foreground classes."""
         return len(self.data.class_names)
+
+    @property
+    def validation_precision(self) -> str:
+        """Of the forward pass in validations of a training."""
+        return self.eval.precision or self.train.precision
 
     @property
     def ohem_min_negatives(self) -> int:

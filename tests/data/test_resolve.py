@@ -507,7 +507,11 @@ def test_a_newer_setting_changes_the_hash_only_where_it_is_not_its_default(key):
     one = getattr(base, section)
     default = type(one).model_fields[field].default
     choices = (False, True) if type_of(key) is bool else get_args(type_of(key))
-    choices = {"train.epochs": (1.0, 2.0), "train.patience": (1, 2)}.get(key, choices)
+    choices = {
+        "eval.precision": ("float32", "bf16"),
+        "train.epochs": (1.0, 2.0),
+        "train.patience": (1, 2),
+    }.get(key, choices)
     values = [default, *(v for v in choices if v != default)]
     assert len(values) > 1
     hashes = [

@@ -20,6 +20,7 @@ from data.loader import build_dataset
 from data.schema import Config
 from yolact import cli
 from yolact.engine.evaluate import evaluation_mode
+from yolact.engine.precision import Choice
 from yolact.engine.predict import Predictor
 from yolact.engine.records import place_of
 from yolact.files import write_whole
@@ -81,7 +82,9 @@ def benchmark(
     cfg: Config,
     *,
     device: torch.device | str,
-    precision: str = "float32",
+    precision: str | None = None,
+    optimize: str = "none",
+    choice: Choice | None = None,
     images: Sequence[np.ndarray] | None = None,
     iterations: int = 100,
     warmup: int = 10,
@@ -101,7 +104,7 @@ def benchmark(
         raise ValueError("no images to time: give at least one, or none for noise")
     times, found = [], 0
     with evaluation_mode(model):
-        predictor = Predictor(model, cfg, device, precision)
+        predictor = Predictor(model, cfg, device, precision, optimize, choice=choice)
         for i in tqdm(
             range(-warmup, iterations),
             unit="image",
@@ -127,7 +130,7 @@ def benchmark(
         fps=1000 / median["total"],
         peak_memory_mib=_peak_memory_mib(predictor.device),
         device=device_name(predictor.device),
-        precision=precision,
+        precision=predictor.choice.short,
         torch=torch.__version__,
         input_size=cfg.model.max_size,
         image_size=tuple(images[0].shape[:2]),
@@ -153,7 +156,7 @@ def benchmark_images(
         predictor.model,
         predictor.cfg,
         device=predictor.device,
-        precision=predictor.precision,
+        choice=predictor.choice,
         images=images or None,
         iterations=count,
         progress=progress,

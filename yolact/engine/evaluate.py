@@ -35,6 +35,7 @@ from yolact.engine.metrics import (
     run_coco,
     summarise,
 )
+from yolact.engine.precision import Choice, choose
 from yolact.engine.predict import Predictor
 from yolact.engine.records import coco_records, write_records
 from yolact.files import writing
@@ -133,7 +134,8 @@ def evaluate(
     cfg: Config,
     *,
     device: torch.device | str,
-    precision: str = "float32",
+    precision: str | None = None,
+    choice: Choice | None = None,
     max_images: int = 0,
     results_dir: str | Path | None = None,
     result_files: tuple[Path, Path] | None = None,
@@ -145,6 +147,8 @@ def evaluate(
 ) -> EvalResult:
     """COCO metrics of a model on a split of cfg's data set, with the settings of cfg.eval.
 
+    precision     as of yolact.engine.precision.choose; None = cfg.eval's, or float32
+    choice        what that made of it before, in its place
     dataset       evaluate on this one instead; it names its annotation file
     max_images    evaluate the first so many images only; 0 = all
     results_dir   also write bbox_detections.json (class scores) and mask_detections.json (mask
@@ -165,12 +169,13 @@ def evaluate(
         # before the work, so that an unwritable place costs nothing
         path.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
+    choice = choice or choose(torch.device(device), precision or cfg.eval.precision)
     image_ids, boxes, masks = collect_results(
         model,
         cfg,
         dataset,
         device=device,
-        precision=precision,
+        choice=choice,
         max_images=max_images,
         progress=progress,
     )
@@ -183,8 +188,8 @@ def evaluate(
         settings = {
             "data": cfg.data.name,
             "split": split,
-            "eval": cfg.eval.model_dump(mode="json"),
-            "precision": precision,
+            "eval": cfg.eval.model_dump(mode="json", exclude={"precision"}),
+            "precision": choice.short,
         }
         write_records(
             records_file,
@@ -201,13 +206,14 @@ def write_detections(
     *,
     device: torch.device | str,
     result_files: tuple[Path, Path],
-    precision: str = "float32",
+    precision: str | None = None,
+    choice: Choice | None = None,
     max_images: int = 0,
     progress: bool = True,
 ) -> int:
     """Detections on the validation images as COCO results in (box file, mask file), whole or not at
     all: what an evaluation server takes of a set whose ground truth it keeps. Returns the number of
-    images; max_images and errors as of evaluate()."""
+    images; precision, choice, max_images and errors as of evaluate()."""
     dataset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=False)
     for path in result_files:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +222,7 @@ def write_detections(
         cfg,
         dataset,
         device=device,
-        precision=precision,
+        choice=choice or choose(torch.device(device), precision or cfg.eval.precision),
         max_images=max_images,
         progress=progress,
     )
@@ -292,7 +298,7 @@ def collect_results(
     dataset: CocoDataset | OwnItems,
     *,
     device: torch.device | str,
-    precision: str = "float32",
+    choice: Choice,
     max_images: int = 0,
     progress: bool = True,
 ) -> tuple[list, list[dict], list[dict]]:
@@ -313,7 +319,7 @@ def collect_results(
             total=total, unit="image", desc="evaluating", disable=not progress, leave=False
         ) as bar,
     ):
-        predictor = Predictor(model, cfg, device, precision)
+        predictor = Predictor(model, cfg, device, choice=choice)
         for batch in loader:
             predictions = predictor.forward(batch.images.to(predictor.device, non_blocking=True))
             image_ids += batch.image_ids

@@ -35,7 +35,7 @@ def load(
     run_or_weights: str | Path,
     *,
     device: str | torch.device | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     config: str | Path | Mapping | None = None,
     overrides: Iterable[str] = (),
 ) -> Predictor:
@@ -47,42 +47,44 @@ def load(
         found.draw()  # (h,w,3) uint8 RGB
 
     device     None = a GPU where there is one
-    precision  autocast type of the forward pass: float32, bf16 or fp16
+    precision  of the forward pass: float32 is exactly as published; auto takes what a timed
+               convolution finds faster on the device, with batch norm folded, and says so; bf16 or
+               fp16. None = eval.precision of the config, or float32
     config     of the model, where neither the run nor the file says it: a name or a file
     overrides  changes to that config, such as "eval.score_threshold=0.3"
 
     Averaged weights are taken where the file has them, as validation took them. ValueError, with
     the fix, where there are no weights, no config, or where they do not fit each other.
     """
-    return open_model(
+    predictor = open_model(
         run_or_weights, device=device, precision=precision, config=config, overrides=overrides
     ).predictor
+    if predictor.choice.folded:
+        say(f"runs in {predictor.choice}", error=True)
+    return predictor
 
 
 def open_model(
     run_or_weights: str | Path,
     *,
     device: str | torch.device | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     config: str | Path | Mapping | None = None,
     overrides: Iterable[str] = (),
     use_ema: bool | None = None,
 ) -> Opened:
     """What load() does, with what it found out. use_ema: averaged weights; None = where the file
-    has them."""
+    has them. precision: None = cfg.eval's."""
     weights = find_weights(run_or_weights)
     checkpoint = read_checkpoint(weights)
     cfg = find_config(weights, checkpoint, given=config, overrides=overrides)
     model = build_model(cfg)
     if use_ema is None:  # validation during training looked at these too
         use_ema = isinstance(checkpoint.get("ema"), dict)
-    report = load_weights(model, checkpoint, use_ema=use_ema, name=weights)
-    return Opened(
-        Predictor(model, cfg, pick_device(device), precision),
-        weights,
-        checkpoint.get("step"),
-        f"{weights}: {report}{', averaged weights' if use_ema else ''}",
-    )
+    loaded = load_weights(model, checkpoint, use_ema=use_ema, name=weights)
+    predictor = Predictor(model, cfg, pick_device(device), precision or cfg.eval.precision)
+    report = f"{weights}: {loaded}{', averaged weights' if use_ema else ''}"
+    return Opened(predictor, weights, checkpoint.get("step"), f"{report}; {predictor.choice}")
 
 
 def find_weights(run_or_weights: str | Path, runs_root: Path = Path("runs")) -> Path:

@@ -23,7 +23,7 @@ def prediction_pictures(
     dataset: the validation split with full-size masks. None of a model that has diverged, where
     train.on_nonfinite=skip lets it.
     """
-    predict = Predictor(model, cfg, device, cfg.train.precision)
+    predict = Predictor(model, cfg, device, cfg.validation_precision)
     pictures = {}
     count = min(count, len(dataset))
     for i in range(count):

@@ -19,8 +19,9 @@ from data.transforms import eval_transform, normalize
 from layers.problems import DataWarning, few
 from yolact.cli import say
 from yolact.draw import draw_detections
+from yolact.engine.folding import prepared
 from yolact.engine.found import FoundFiles
-from yolact.engine.precision import AUTOCAST, autocast
+from yolact.engine.precision import Choice, autocast, choose
 from yolact.files import write_image
 from yolact.finite import refuse_diverged
 from yolact.model import Yolact
@@ -35,7 +36,10 @@ class Predictor:
 
     predictor(picture) returns its Detections. A picture is a path, or an (h,w,3) uint8 RGB array of
     any size. predictor([picture, ...]) returns a list of them, from one forward pass.
-    precision is the autocast type of the forward pass; detection itself is float32.
+
+    precision and optimize are as of yolact.engine.precision.choose: float32 exactly as published,
+    or what is faster on the device, by a copy of the model. choice, which may be given instead,
+    says which, and why. Detection itself is float32.
 
         predictor = yolact.load("runs/quickstart/1")
         found = predictor("a.jpg")
@@ -47,12 +51,15 @@ class Predictor:
         model: Yolact,
         cfg: Config,
         device: torch.device | str = "cpu",
-        precision: str = "float32",
+        precision: str | None = None,
+        optimize: str = "none",
+        *,
+        choice: Choice | None = None,
     ) -> None:
-        if precision not in AUTOCAST:
-            raise ValueError(f"precision={precision!r}: use one of {', '.join(AUTOCAST)}")
-        self.cfg, self.device, self.precision = cfg, torch.device(device), precision
-        self.model = model.to(self.device).eval()
+        self.cfg, self.device = cfg, torch.device(device)
+        self.choice = choice or choose(self.device, precision, optimize)
+        self.precision = self.choice.precision
+        self.model = prepared(model.to(self.device).eval(), self.choice)
         self.transform = eval_transform(cfg)
 
     @property
@@ -112,6 +119,8 @@ class Predictor:
     def forward(self, images: Tensor) -> Predictions:
         """(B,3,S,S) uint8 or float, 0..255, on the device -> Predictions."""
         images = normalize(images, self.cfg.model.pixel_mean, self.cfg.model.pixel_std)
+        if self.choice.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
             return self.model(images)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,8 +14,9 @@ from data.doctor.check import check_dataset
 from data.loader import TrainOrder
 from data.schema import Config
 from yolact.cli import say
-from yolact.engine import distributed
+from yolact.engine import distributed, precision
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap, training_set, validation_set
+from yolact.engine.precision import AUTO
 from yolact.engine.rundir import RunDir, find_checkpoint, home_of, named_run, new_run
 from yolact.engine.state import TrainState
 from yolact.locking import RunLock
@@ -38,6 +40,41 @@ class Sets:
                 "data.val_truth=false): there will be pictures, but no AP and no best.pth"
             ]
         return []
+
+
+def settled(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple[Config, list[str]]:
+    """The config without any 'auto', which rank 0 decides, or the run that goes on has decided;
+    and lines that say what was chosen, and what has changed since the checkpoint."""
+    chosen: dict[str, dict[str, Any]] = {"train": {}, "eval": {}}
+    notes = []
+    for section, changes in chosen.items():
+        asked = getattr(cfg, section)
+        for key in ("precision", "channels_last"):
+            if getattr(asked, key, None) != AUTO:
+                continue
+            old = checkpoint["config"].get(section, {}).get(key) if checkpoint else None
+            value, why = _choice(section, key, device) if old is None else (old, "as before")
+            changes[key] = value
+            notes.append(f"auto          {section}.{key}: {value} ({why})")
+    cfg = cfg.model_copy(
+        update={
+            section: getattr(cfg, section).model_copy(update=changes)
+            for section, changes in chosen.items()
+            if changes
+        }
+    )
+    return cfg, notes + (changed_settings(cfg, checkpoint) if checkpoint else [])
+
+
+def _choice(section: str, key: str, device: torch.device) -> tuple[Any, str]:
+    """What 'auto' comes to on rank 0, and why."""
+    if (section, key) == ("train", "precision"):
+        return "float32", "no other type is shown to train as well"
+    backward = section == "train"
+    tried = distributed.first_run_by_main(
+        lambda: precision.tried(device, bf16=not backward, backward=backward)
+    )
+    return getattr(tried, key), tried.reason
 
 
 def check_split(cfg: Config) -> None:

@@ -30,7 +30,6 @@ from yolact.engine.rundir import RunDir
 from yolact.engine.saving import Saver
 from yolact.engine.start import (
     Sets,
-    changed_settings,
     check_data,
     check_length,
     check_split,
@@ -39,6 +38,7 @@ from yolact.engine.start import (
     open_run,
     open_sets,
     print_summary,
+    settled,
     tell_early_end,
 )
 from yolact.engine.state import (
@@ -111,7 +111,7 @@ def train(
             lambda: find_start(cfg, resume, runs_root, run_dir, lock)
         )
         checkpoint_path, checkpoint = found or (None, None)
-        notes = changed_settings(cfg, checkpoint) if checkpoint else []
+        cfg, notes = settled(cfg, device, checkpoint)
         if train_set is None and val_set is None:
             notes += distributed.first_run_by_main(lambda: check_data(cfg))
         notes += check_length(cfg)
@@ -359,7 +359,7 @@ class Trainer:
                 self.cfg,
                 dataset=sets.val,
                 device=self.device,
-                precision=self.cfg.train.precision,
+                precision=self.cfg.validation_precision,
                 max_images=self.cfg.train.validate_images,
                 results_dir=self.run_dir.results,
                 records_file=self.run_dir.records if last else None,

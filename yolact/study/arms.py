@@ -29,7 +29,7 @@ from yolact.run_files import LAST
 from yolact.study.folder.layout import ASIDE, INIT_FOLDER, run_folder
 from yolact.study.plan import Study
 from yolact.study.sections import SEED_STRIDE, ArmEntry, InitRun
-from yolact.study.shorthand import with_one_length
+from yolact.study.shorthand import comparable
 
 LONGEST_SLUG = 60
 
@@ -437,7 +437,7 @@ def _schedule(
 def _load(base: str, settings: Mapping[str, Any], where: str) -> Config:
     try:
         values = {key: _value(key, value) for key, value in settings.items()}
-        return with_one_length(load_config(base, check_names=False, **values))
+        return comparable(load_config(base, check_names=False, **values))
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -23,13 +23,27 @@ DECIDED = {
 }
 
 
-def with_one_length(config: Config) -> Config:
+def comparable(config: Config) -> Config:
     """The config itself. ConfigError where its runs may end early, so that AP of arms would tell of
-    their length too."""
+    their length too, or where machines may choose otherwise."""
     if config.train.patience:
         raise ConfigError(
             f"train.patience={config.train.patience} of the base ends runs early, and arms can be "
             "compared at one length alone: choose a base without it"
+        )
+    auto = [
+        f"{section}.{key}"
+        for section, key in (
+            ("train", "precision"),
+            ("train", "channels_last"),
+            ("eval", "precision"),
+        )
+        if getattr(getattr(config, section), key) == "auto"
+    ]
+    if auto:
+        raise ConfigError(
+            f"{auto[0]}=auto may come to another value on another machine, and runs of a study are "
+            f"compared in one: state {auto[0]}"
         )
     return config
 

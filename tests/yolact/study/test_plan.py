@@ -727,6 +727,13 @@ def test_no_number_of_a_study_is_without_bounds(changes, why):
         study(**changes)
 
 
+@pytest.mark.parametrize("key", ["train.precision", "train.channels_last", "eval.precision"])
+def test_arms_state_their_precision(key):
+    study = read_study({**BASE, "settings": {key: "auto"}})
+    with pytest.raises(ConfigError, match=f"{key}=auto may come to another value"):
+        runs_of(study, arms_of(study))
+
+
 def test_a_base_whose_runs_may_end_early_is_refused(monkeypatch):
     hasty = {**CONFIGS[BASE["base"]], "name": "hasty", "train.patience": 3}
     monkeypatch.setitem(CONFIGS, "hasty", hasty)

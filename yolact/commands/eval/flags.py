@@ -42,9 +42,9 @@ def parser() -> cli.Parser:
     flags.switch("--cuda", default=None, help="--cuda=False runs on the CPU")
     flags.add_argument(
         "--precision",
-        choices=("float32", "bf16", "fp16"),
-        default="float32",
-        help="autocast type of the forward pass",
+        choices=("float32", "bf16", "fp16", "auto"),
+        help="of the forward pass (default: eval.precision of the config, or float32); auto takes "
+        "what is faster on the device",
     )
     flags.switch(
         "--ema", default=None, help="averaged weights (default: where the checkpoint has them)"
@@ -185,4 +185,4 @@ def drawing(arguments: Namespace) -> dict[str, Any]:
 def as_trained(arguments: Namespace) -> bool:
     """Whether a run is evaluated as it was trained to be: its records and times are kept then."""
     changed = (arguments.config, arguments.max_images > 0, overrides(arguments))
-    return not any(changed) and arguments.ema is None
+    return not any(changed) and arguments.ema is None and arguments.precision is None

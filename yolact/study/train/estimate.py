@@ -292,7 +292,7 @@ def time_run(config: Config, device: str) -> tuple[float, float]:
         state.best_model,
         config,
         device=target,
-        precision=config.train.precision,
+        precision=config.validation_precision,
         max_images=tested,
         progress=False,
     )
