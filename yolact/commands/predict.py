@@ -121,9 +121,9 @@ def program(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     parser.add_argument(
         "--precision",
-        choices=("float32", "bf16", "fp16"),
-        default="float32",
-        help="autocast type of the forward pass",
+        choices=("float32", "bf16", "fp16", "auto"),
+        help="of the forward pass (default: eval.precision of the config, or float32); auto takes "
+        "what is faster on the device",
     )
     parser.add_argument("--no_bar", action="store_true", help="no progress bar")
     parser.add_argument(
