@@ -7,8 +7,9 @@ from pathlib import Path
 from yolact.cli import note, one_line
 from yolact.files import write_whole, writing
 from yolact.study.report.bounds import Bounds
-from yolact.study.report.data import Report
+from yolact.study.report.data import Report, shape_of
 from yolact.study.report.drawing import Drawing
+from yolact.study.report.error_figures import by_size, kinds_of_errors, precision_recall
 from yolact.study.report.figures import curves, forest, reliability, seeds, thresholds
 from yolact.study.report.gallery import picture
 from yolact.study.report.images.tab import IMAGES, ImagesTab
@@ -18,6 +19,10 @@ from yolact.study.report.tables import tables
 from yolact.study.report.write import comparison_csv, latex, markdown, results_csv
 
 PAGE = "report.html"
+OLDER = (
+    "These records are of an older version, which do not tell class from background: both count as "
+    "background, and every instance that is not found is missed."
+)
 FIGURES = {  # title and caption
     "forest": (
         "Differences to the baseline",
@@ -33,6 +38,21 @@ FIGURES = {  # title and caption
         "AP against IoU threshold",
         "Bands: 95 % intervals over seeds and images. Below: the difference to the baseline at "
         "the same seeds and on the same images, each panel on its own scale, the margin shaded.",
+    ),
+    "errors": (
+        "Kinds of errors",
+        "Per 100 instances, at the score threshold of each run's oLRP and IoU .50; means over "
+        "seeds with 95 % intervals over seeds and images. After TIDE: wrong place, IoU .1 to .5 "
+        "with an instance of the class; class, on one of another class; duplicate, on one that "
+        "is found already; background, on none; missed, touched by no detection.",
+    ),
+    "precision_recall": (
+        "Precision against recall",
+        "COCO's interpolated precision, means over classes and seeds. The area is AP50 and AP75.",
+    ),
+    "by_size": (
+        "AP by size",
+        "Means over seeds with 95 % intervals: small below 32² pixels, large above 96².",
     ),
     "reliability": (
         "Scores against IoU",
@@ -54,6 +74,9 @@ DRAWN = {
     "seeds": seeds,
     "ap_by_iou": thresholds,
     "reliability": reliability,
+    "errors": kinds_of_errors,
+    "precision_recall": precision_recall,
+    "by_size": by_size,
     "curves": curves,
 }
 
@@ -88,9 +111,16 @@ def draw(report: Report) -> list[Drawing]:
         figure = DRAWN[key](report)
         if key == "ap_by_iou" and report.bounds:
             caption = f"{caption} {_of_bounds(report.bounds)}"
+        if key == "errors" and _older(report):
+            caption = f"{caption} {OLDER}"
         words = "there is nothing to draw" if figure is None else caption
         drawings.append(Drawing(key, title, figure, words))
     return [*drawings, _gallery(report)]
+
+
+def _older(report: Report) -> bool:
+    shape = shape_of(report.metric)
+    return any(run.records().found[shape].matched is None for _, _, run in report.runs)
 
 
 def _gallery(report: Report) -> Drawing:

@@ -158,9 +158,16 @@ def mean_over_seeds(
     if base:
         values = values - [run.resampled.point[metric] for run in base]
         draws = draws - np.stack([run.resampled.draws[metric] for run in base], -1)
+    return estimate(values, draws, least=-100 if base else 0, most=100)
+
+
+def estimate(
+    values: np.ndarray, draws: np.ndarray, *, least: float = -math.inf, most: float = math.inf
+) -> Estimate:
+    """From the values of S runs, and the same on B resamples (B, S)."""
     mean, s2, image = crossed(values, draws)
     half = width(float(s2), float(image), len(values), len(values) - 1)
-    return Estimate(float(mean), half, -100 if base else 0, 100)
+    return Estimate(float(mean), half, least, most)
 
 
 def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -> float:

@@ -53,7 +53,7 @@ def styles(report: Report) -> dict[str, tuple[str, Dashes]]:
     return {report.baseline: (INK, "-"), **found}
 
 
-def _numbers(report: Report) -> dict[str, int]:
+def arm_numbers(report: Report) -> dict[str, int]:
     """{label: the arm's number, as the page counts}."""
     return {arm.label: number for number, arm in enumerate(report.arms)}
 
@@ -76,7 +76,7 @@ def forest(report: Report) -> Figure | None:
     if not arms:
         return None
     figure, axes = plt.subplots(figsize=(9.5, 1.5 + 0.42 * len(arms)), layout="constrained")
-    margin, numbers = report.study.margin, _numbers(report)
+    margin, numbers = report.study.margin, arm_numbers(report)
     axes.axvspan(-margin, margin, color=MARGIN, alpha=0.16, linewidth=0)
     axes.axvline(0, color=INK, linewidth=0.8)
     theirs = report.base.published == baseline() and report.metric == "mask_ap"
@@ -148,7 +148,7 @@ def seeds(report: Report) -> Figure | None:
     figure, axes = plt.subplots(
         figsize=(max(5.5, 1.6 + 1.0 * len(arms)), 4.2), layout="constrained"
     )
-    look, numbers = styles(report), _numbers(report)
+    look, numbers = styles(report), arm_numbers(report)
     values = [
         {seed: run.resampled.point[report.metric] for seed, run in arm.runs.items()} for arm in arms
     ]
@@ -203,7 +203,7 @@ def thresholds(report: Report) -> Figure | None:
     )
     if not arms or not base.runs:
         return None
-    look, x, numbers = styles(report), np.array(THRESHOLDS) / 100, _numbers(report)
+    look, x, numbers = styles(report), np.array(THRESHOLDS) / 100, arm_numbers(report)
     columns = min(4, len(arms))
     blocks = math.ceil(len(arms) / columns)
     figure = plt.figure(figsize=(max(4.5, 3.1 * columns), 4.3 * blocks), layout="constrained")
@@ -300,7 +300,7 @@ def reliability(report: Report) -> Figure | None:
         return None
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
-    look, numbers = styles(report), _numbers(report)
+    look, numbers = styles(report), arm_numbers(report)
     for arm in arms:
         found = pooled(
             [run.quality["mask"][1] for run in arm.runs.values() if "mask" in run.quality]
@@ -349,7 +349,7 @@ def curves(report: Report) -> Figure | None:
     figure, axes = plt.subplots(
         1, len(panels), figsize=(3.3 * len(panels), 3.9), layout="constrained", squeeze=False
     )
-    look, numbers = styles(report), _numbers(report)
+    look, numbers = styles(report), arm_numbers(report)
     for panel, (key, title) in zip(axes[0], panels):
         for arm in report.arms:
             if key not in data.get(arm.label, {}):

@@ -37,7 +37,8 @@ def test_the_page_stands_by_itself(study):
     assert not re.search(r"<link|<iframe|@import|https?:|//cdn|url\((?!#)", asking)
     (source,) = re.findall(r'src="([^"]*)"', page)
     assert base64.b64decode(source.partition("base64,")[2]) == (out / "gallery.jpg").read_bytes()
-    names = ["forest", "seeds", "ap_by_iou", "reliability", "curves"]
+    names = ["forest", "seeds", "errors", "ap_by_iou", "precision_recall", "by_size"]
+    names += ["reliability", "curves"]
     assert re.findall(r'<figure id="(\w+)">', page) == ["forest", "seeds", "gallery", *names[2:]]
     for name in (*(f"{name}.png" for name in names), "gallery.jpg"):
         content = np.frombuffer((out / name).read_bytes(), np.uint8)

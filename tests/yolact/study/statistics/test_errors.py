@@ -8,6 +8,8 @@ import pytest
 
 from tests.yolact.engine.test_records import TRUTH, results
 from yolact.engine.records import records_of_results
+from yolact.study.statistics.ap import weighted_ap
+from yolact.study.statistics.curves import precision_at_recalls
 from yolact.study.statistics.errors import (
     BACKGROUND,
     CLASS,
@@ -114,3 +116,11 @@ def test_the_score_of_an_image_is_f1_over_the_thresholds():
 def test_flips_are_all_choices_of_signs():
     rows = {tuple(row) for row in sign_flips(4).tolist()}
     assert rows == set(itertools.product((-1, 1), repeat=4)) and len(sign_flips(13)) == 4096
+
+
+@pytest.mark.parametrize("threshold", [0, 5])
+def test_the_area_of_the_curve_is_ap(threshold):
+    """As weighted_ap, which is checked against pycocotools, has it."""
+    records = synthetic_records(40)
+    ap = weighted_ap(records, "mask", np.ones((1, 40), int)).values[0, 1 + threshold]
+    assert precision_at_recalls(records, "mask", threshold).mean() == pytest.approx(ap, abs=1e-9)

@@ -115,7 +115,10 @@ def _tabs(
             ("batch", "single", "hybrid", "thresholds", "others", "beside", "shared", "coco"),
         ),
         "images-tab": ("Images", ("chance", "images", "changes", "gallery")),
-        "errors-tab": ("Errors", ("ap_by_iou", "reliability")),
+        "errors-tab": (
+            "Errors",
+            ("errors", "ap_by_iou", "precision_recall", "by_size", "reliability"),
+        ),
         "training-tab": ("Training", ("curves",)),
         "method-tab": ("Method", ("made", "reading")),
     }
