@@ -28,6 +28,7 @@ ARROWS = {
     "yolact.engine": {"yolact.engine", "yolact", "data", "layers"},
     "yolact.study": {"yolact.study", "yolact.engine", "yolact", "data", "layers"},
 }
+ARROWS["yolact.export"] = {"yolact.export", *ARROWS["yolact.engine"]}
 ARROWS["yolact.analysis"] = {"yolact.analysis", *ARROWS["yolact.study"]}
 ARROWS["yolact.testing"] = {"yolact.testing", *ARROWS["yolact.study"]}
 ARROWS["yolact.benchmarks"] = {"yolact.benchmarks", *ARROWS["yolact.testing"]}
@@ -35,6 +36,7 @@ ARROWS["yolact.commands"] = {
     "yolact.commands",
     "yolact.analysis",
     "yolact.benchmarks",
+    "yolact.export",
     *ARROWS["yolact.testing"],
 }
 ARROWS["yolact.__main__"] = {"yolact", "yolact.commands", "layers"}

@@ -19,8 +19,11 @@ class Carafe(nn.Module):
     1x1 convolution to `compressed` channels and an encoder_kernel x encoder_kernel convolution to 4
     k*k. Pixels outside the map count as zero, with their weight. torch.export takes it at a fixed
     height and width. Modules are named as in mmcv's CARAFEPack. The encoder should start near zero,
-    at equal weights (see yolact.build.initialize).
+    at equal weights (see yolact.build.initialize). plain: by operators that every runtime has, as
+    yolact.export needs them.
     """
+
+    plain = False
 
     def __init__(
         self, channels: int, *, kernel: int = 5, encoder_kernel: int = 3, compressed: int = 64
@@ -33,7 +36,8 @@ class Carafe(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return reassemble(x, self.content_encoder(self.channel_compressor(x)))
+        kernels = self.content_encoder(self.channel_compressor(x))
+        return reassemble_plainly(x, kernels) if self.plain else reassemble(x, kernels)
 
 
 def reassemble(x: Tensor, kernels: Tensor) -> Tensor:
@@ -51,6 +55,18 @@ def reassemble(x: Tensor, kernels: Tensor) -> Tensor:
             x.to(compute).permute(0, 2, 3, 1), weights.permute(0, 3, 4, 2, 1)
         )
     return F.pixel_shuffle(out.permute(0, 4, 3, 1, 2).flatten(1, 2), SCALE).to(x.dtype)
+
+
+def reassemble_plainly(x: Tensor, kernels: Tensor) -> Tensor:
+    """reassemble() for graphs: without bands, so that all windows are there at once, k*k times the
+    map."""
+    weights = kernels.unflatten(1, (-1, SCALE**2)).softmax(1)  # (B,kk,4,H,W)
+    taps, kernel = weights.shape[1], round(weights.shape[1] ** 0.5)
+    pick = torch.eye(taps, dtype=x.dtype, device=x.device).view(taps, 1, kernel, kernel)
+    windows = F.conv2d(x.flatten(0, 1)[:, None], pick, padding=kernel // 2)  # (BC,kk,H,W)
+    windows = windows.unflatten(0, x.shape[:2]).permute(0, 3, 4, 1, 2)  # (B,H,W,C,kk)
+    out = windows @ weights.permute(0, 3, 4, 1, 2)  # (B,H,W,C,4)
+    return F.pixel_shuffle(out.permute(0, 3, 4, 1, 2).flatten(1, 2), SCALE)
 
 
 class _WeightedWindows(torch.autograd.Function):

@@ -100,7 +100,7 @@ class DeformConv2d(nn.Module):
 def _operator(backend: str, device: torch.device):
     if backend == "auto":
         backend = "torchvision" if device.type == "cuda" else "grid_sample"
-    return {"torchvision": _torchvision, "grid_sample": _grid_sample, "mmcv": _mmcv}[backend]
+    return _OPERATORS[backend]
 
 
 def _torchvision(
@@ -165,6 +165,50 @@ def _sampling_grid(offset: Tensor, size: tuple[int, int], stride: int) -> Tensor
     return torch.stack((x * (2 / size[1]) - 1, y * (2 / size[0]) - 1), -1).view(
         batch, -1, TAPS * h, w, 2
     )
+
+
+def _plain(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int
+) -> Tensor:
+    """_grid_sample() for graphs: one sampling and one product for the whole batch, by operators
+    that every runtime has. It keeps all columns, which are 9 times as large as the map."""
+    grid = _sampling_grid(offset, (x.shape[-2], x.shape[-1]), stride)
+    batch, groups = grid.shape[:2]
+    h, w = mask.shape[-2:]
+    sampled = F.grid_sample(
+        x.unflatten(1, (groups, -1)).flatten(0, 1), grid.flatten(0, 1), align_corners=False
+    )  # (BG,C/G,9h,w)
+    columns = sampled.view(batch, groups, -1, TAPS, h * w) * mask.view(batch, groups, 1, TAPS, -1)
+    out = weight.flatten(1) @ columns.view(batch, -1, h * w) + bias[:, None]
+    return out.view(batch, -1, h, w)
+
+
+def _onnx(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, stride: int
+) -> Tensor:
+    """ONNX's DeformConv, while torch.onnx.export looks."""
+    return torch.onnx.ops.symbolic(
+        "DeformConv",
+        (x, weight, offset, bias, mask),
+        {
+            "kernel_shape": [3, 3],
+            "pads": [1, 1, 1, 1],
+            "strides": [stride, stride],
+            "offset_group": mask.shape[1] // TAPS,
+        },
+        dtype=x.dtype,
+        shape=(x.shape[0], weight.shape[0], *mask.shape[-2:]),
+        version=19,
+    )
+
+
+_OPERATORS = {
+    "torchvision": _torchvision,
+    "grid_sample": _grid_sample,
+    "mmcv": _mmcv,
+    "plain": _plain,  # these two by yolact.export alone
+    "onnx": _onnx,
+}
 
 
 class _SampledConv(torch.autograd.Function):

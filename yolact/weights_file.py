@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -43,6 +44,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.stat().st_size == 0:
         raise ValueError(f"checkpoint {path} is empty (0 bytes): copy or download it again")
     _check_content(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         with warnings.catch_warnings():
             # about pickles: what is wrong with a file is said below
@@ -73,6 +76,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "it is damaged, or of a newer version of this project, which you would have to install"
         )
     return dict(content)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """A file of `yolact export --format safetensors`, as one of our checkpoints."""
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise ValueError(
+            f'{path} needs the package safetensors ({error}): pip install "yolact-loss-lab[export]"'
+        ) from error
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+            config = json.loads((file.metadata() or {}).get("config", "null"))
+    except Exception as error:  # as of read_checkpoint
+        raise _damaged(path, _first_line(error)) from error
+    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+    return {"format": FORMAT, "model": state, **({"config": config} if config else {})}
 
 
 def _check_content(path: Path) -> None:
