@@ -246,8 +246,11 @@ def test_a_file_of_torch_export_agrees(weights, capsys):
         (["--out=m.onnx", "--format=openvino"], "openvino"),
         (["--out=m.safetensors", "--format=safetensors", "--nms"], "--nms"),
         (["--out=m.pt2", "--format=torch-export", "--half"], "--half"),
-        (["--out=m.onnx", "--nms", "eval.nms=traditional"], "eval.nms=traditional"),
-        (["--out=m.onnx", "--dcn=deformconv", "model.dcn_layers=[0,0,0,0]"], "does not fit"),
+        (
+            ["--out=m.pt2", "--format=torch-export", "--nms", "eval.nms=traditional"],
+            "eval.nms=traditional",
+        ),
+        (["--out=m.pt2", "--format=torch-export", "model.dcn_layers=[0,0,0,0]"], "does not fit"),
         (["--out=m.onnx", "nonsense"], "nonsense"),
     ],
 )
@@ -263,10 +266,10 @@ def test_mistakes_are_one_line_and_leave_nothing(weights, capsys, words, part):
 
 
 def test_a_missing_package_is_named(weights, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     assert program(["model.pth", "--out=m.onnx"]) == 2
     message = capsys.readouterr().err
-    assert "onnxscript" in message and "yolact-loss-lab[export]" in message
+    assert "package onnx" in message and "yolact-loss-lab[export]" in message
 
 
 def test_weights_too_large_for_half_precision_are_refused(weights, capsys):
