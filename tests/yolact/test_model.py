@@ -61,6 +61,9 @@ def test_anchors_can_be_trained_with_after_inference_mode(kept):
         model.to("cpu")(torch.zeros(1, 3, 64, 64))
     out = model(torch.zeros(1, 3, 64, 64))
     (out.box_deltas * out.anchors).sum().backward()
+    assert not out.anchors.is_inference() and out.anchors.shape == out.box_deltas.shape[1:]
+    shown = [p.grad for name, p in model.named_parameters() if "bbox_layer.bias" in name]
+    assert shown and all(grad.isfinite().all() and grad.any() for grad in shown)
 
 
 def test_anchors_of_the_own_size_are_kept_and_no_forward_pass_changes_the_model():

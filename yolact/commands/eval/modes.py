@@ -116,12 +116,12 @@ def evaluate_model(arguments: Namespace, opened: Opened) -> None:
     from yolact.engine.evaluate import evaluate
     from yolact.engine.records import place_of
 
-    files = (
-        (arguments.bbox_det_file, arguments.mask_det_file) if arguments.output_coco_json else None
-    )
     predictor = opened.predictor
     if not predictor.cfg.data.val_truth:
         return detections_for_server(arguments, predictor)
+    files = (
+        (arguments.bbox_det_file, arguments.mask_det_file) if arguments.output_coco_json else None
+    )
     records = place_of(opened.weights) if as_trained(arguments) else None
     result = evaluate(
         predictor.model,
@@ -155,8 +155,10 @@ def detections_for_server(arguments: Namespace, predictor: Predictor) -> None:
         result_files=files,
         progress=not arguments.no_bar,
     )
-    say(f"detections on {images} images in {files[0]} and {files[1]}; the data set has no ground ")
-    say("truth, so there is no AP: its server takes a zip of either file")
+    say(
+        f"detections on {images} images in {files[0]} and {files[1]}; the data set has no ground "
+        "truth, so there is no AP: its server takes a zip of either file"
+    )
 
 
 def evaluate_stored(arguments: Namespace) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.yolact.study.made_runs import make_study, write_detections
-from tests.yolact.study.report.small_study import SKILLS, STUDY
+from tests.yolact.study.report.small_study import SKILLS, STUDY, shapes
 from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import load_study
 from yolact.study.report.data import collect
@@ -18,15 +18,7 @@ def finished(tmp_path_factory):
     """A study with every run finished, on discs and bars, and its records resampled once."""
     root = tmp_path_factory.mktemp("finished")
     tiny.write_dataset(root, train=1, val=5)
-    data = {
-        "data.name": "shapes",
-        "data.root": str(root),
-        "data.train_images": "train",
-        "data.train_annotations": "train.json",
-        "data.val_images": "val",
-        "data.val_annotations": "val.json",
-        "data.class_names": list(tiny.CLASSES),
-    }
+    data = shapes(root)
     folder = make_study(root / "runs", {**STUDY, "settings": data}, SKILLS, images=30)
     for number, run in enumerate(
         runs_of(load_study(folder), arms_of(load_study(folder)), root=root / "runs")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.yolact.study.made_runs import make_study
 from tests.yolact.study.report.browser import opened, shown
-from tests.yolact.study.report.small_study import STUDY, run_report
+from tests.yolact.study.report.small_study import STUDY, run_report, shapes
 from yolact.engine.metrics import run_coco
 from yolact.engine.records import coco_records, read_records, write_records
 from yolact.study.compare import compare_folder
@@ -170,15 +170,7 @@ def with_pictures(tmp_path_factory):
     and masks are of one evaluation."""
     root = tmp_path_factory.mktemp("pictures")
     tiny.write_dataset(root, train=1, val=8)
-    data = {
-        "data.name": "shapes",
-        "data.root": str(root),
-        "data.train_images": "train",
-        "data.train_annotations": "train.json",
-        "data.val_images": "val",
-        "data.val_annotations": "val.json",
-        "data.class_names": list(tiny.CLASSES),
-    }
+    data = shapes(root)
     content = {**STUDY, "arms": ["bce", "dice"], "settings": data}
     folder = make_study(root / "runs", content, {"bce": 0, "dice": -1}, images=8, pictures=True)
     truth = json.loads((root / "val.json").read_text())
