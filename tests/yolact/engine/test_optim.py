@@ -34,6 +34,13 @@ def test_warmup_then_cosine():
     assert found == pytest.approx([1e-4, 1e-3, 5e-4, 0], abs=1e-12)
 
 
+def test_a_drop_inside_the_warmup_lowers_what_the_rate_rises_to():
+    cfg = TrainConfig(**{**BASE, "warmup_lr": 5e-5, "lr_steps": (50, 600)})
+    # from 5e-5 to 1e-3, and from step 50 on to 1e-4
+    expected = [5e-5 + 0.4 * 95e-5, 5e-5 + 0.5 * 5e-5, 5e-5 + 0.8 * 5e-5, 1e-4, 1e-4]
+    assert rates(cfg, [40, 50, 80, 100, 599]) == pytest.approx(expected)
+
+
 def test_no_warmup():
     assert rates(TrainConfig(**{**BASE, "warmup_iterations": 0}), [0]) == [1e-3]
 
