@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from data.resolve import ConfigError, parse_value
 from yolact.provenance import code_digest
 from yolact.study.arms import Arm, arms_of, check_losses
+from yolact.study.external import check_external
 from yolact.study.folder.kept import kept_study
 from yolact.study.folder.layout import REPORT, study_file
 from yolact.study.folder.stale import other_code, other_plugins
@@ -82,7 +83,8 @@ class StudyHandle:
 
     def check(self) -> list[str]:
         """Notes on losses that agree but in rare places. ConfigError for unknown losses and
-        assigners, and for two arms that are one."""
+        assigners, for two arms that are one, and for external results that cannot be read."""
+        check_external(self.study)
         return check_losses(self.study, self.arms)
 
     def begin(self, *, amend: bool = False) -> Plan:

@@ -30,7 +30,7 @@ from data.resolve import ConfigError
 from data.schema import Positive, PositiveInt, Section
 from data.yaml_text import read_yaml, write_yaml
 from layers.names import did_you_mean
-from layers.problems import ProblemError
+from layers.problems import ProblemError, is_line
 from yolact.study.folder.layout import study_file
 from yolact.study.sections import (
     MOST_ARMS,
@@ -38,6 +38,7 @@ from yolact.study.sections import (
     MOST_SEEDS,
     SEED_STRIDE,
     ArmEntry,
+    ExternalRow,
     InitRun,
     Range,
     ReportSection,
@@ -109,6 +110,10 @@ class Study(Section):
     tune: Tune | None = Field(None, description="tuning before the comparison, equal for every arm")
     search: Search | None = Field(None, description="what --search looks for")
     report: ReportSection = Field(ReportSection(), description="what its report keeps")
+    external: dict[str, ExternalRow] = Field(
+        {},
+        description="rows of others beside the arms, without verdicts: {label: results.json}",
+    )
     allow_copies: bool = Field(
         False,
         description="allow arms whose mask losses are one loss up to a factor, as an A/A test "
@@ -231,7 +236,15 @@ class Study(Section):
                 )
         return self
 
-    @field_validator("arms", "settings", "exclude", "tune", "search", "init_from", mode="before")
+    @field_validator("external")
+    @classmethod
+    def _named(cls, value):
+        for label in value:
+            if not label.strip() or not is_line(label):
+                raise ValueError(f"external: {label!r} is no label of one line")
+        return value
+
+    @field_validator(*READERS, mode="before")
     @classmethod
     def _known_settings(cls, value, info: ValidationInfo):
         return READERS[str(info.field_name)](value)
@@ -284,6 +297,7 @@ _PARTS: dict[str, type[Section]] = {
     "init_from": InitRun,
     "arms": ArmEntry,
     "report": ReportSection,
+    "external": ExternalRow,
 }
 
 

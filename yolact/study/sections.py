@@ -13,6 +13,7 @@ from data.schema import Positive, PositiveInt, Section, Seed
 TUNE_SEED = 10_000  # far from the seeds that people report
 MOST_SEEDS, MOST_ARMS, MOST_TRIALS = 1000, 1000, 10_000
 MOST_RUNS = 20_000  # arms x seeds: each is resolved before the first is trained
+FIGURE = r"(mask|box)_ap(50|55|60|65|70|75|80|85|90|95|_small|_medium|_large)?"
 SEED_STRIDE = 1000  # between the training seeds of two arms with paired: false
 
 Seeds = Annotated[tuple[Seed, ...], Field(max_length=MOST_SEEDS)]
@@ -121,6 +122,33 @@ class ReportSection(Section):
         description="report.py --keep also keeps the masks of detections, some 50 bytes each, "
         "for pictures",
     )
+
+
+class ExternalRow(Section):
+    """A row of somebody else's: COCO results that the report evaluates, or figures as printed."""
+
+    results: str = Field(
+        "", description="COCO results file on the study's validation set; the report evaluates it"
+    )
+    figures: dict[str, FiniteFloat] = Field(
+        {}, description="AP in points as printed: {mask_ap: 34.1, mask_ap50: 53.3}"
+    )
+    source: str = Field("", description="where the row is from; figures need it")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if bool(self.results) == bool(self.figures):
+            raise ValueError("external: a row needs results: or figures:, one of the two")
+        if self.figures and not self.source.strip():
+            raise ValueError("external: a row of figures needs its source:")
+        for name, value in self.figures.items():
+            if not re.fullmatch(FIGURE, name):
+                raise ValueError(
+                    f"external: figures has {name!r}: name metrics as mask_ap, mask_ap50 or box_ap"
+                )
+            if not 0 <= value <= 100:
+                raise ValueError(f"external: {name}: {value:g} is not in AP points, 0 to 100")
+        return self
 
 
 class Range(Section):

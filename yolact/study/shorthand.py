@@ -170,7 +170,16 @@ def _exclude(value: Any) -> Any:
     return [_settings(item, "exclude", base=True) for item in value]
 
 
+def _external(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"external: must be {{label: results.json}}, got {brief(value)}")
+    return {
+        label: {"results": row} if isinstance(row, str) else row for label, row in value.items()
+    }
+
+
 READERS = {
+    "external": _external,
     "arms": _arms,
     "tune": _tune,
     "search": _search,

@@ -14,6 +14,7 @@ from pathlib import Path
 STUDY, CHOSEN, REPORT, RUNS = "study.yaml", "tune.json", "report", "runs"
 BOUNDS = "bounds.json"  # what masks of the arms' kinds can reach on the validation set
 INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER, SLURM_FOLDER = "_init", "_tune", "_search", "_slurm"
+EXTERNAL_FOLDER = "_external"  # records of results files of others
 ASIDE = (INIT_FOLDER, TUNE_FOLDER, SEARCH_FOLDER)  # hold runs that are not reported
 JOURNAL = f"{SEARCH_FOLDER}/journal.log"  # what a search has tried
 JOBS = f"{SLURM_FOLDER}/jobs.json"  # what was submitted

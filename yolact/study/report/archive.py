@@ -29,6 +29,7 @@ from yolact.study.folder.kept import archive_of, names_in, write_archive
 from yolact.study.folder.layout import BOUNDS, CHOSEN, RUNS, STUDY
 from yolact.study.folder.reading import read_metrics, starts_of
 from yolact.study.report.data import Report
+from yolact.study.report.external import records_of_external
 from yolact.study.report.gallery import keep_detections
 from yolact.study.report.images.masks import has_masks, masks_of_run, write_masks
 from yolact.study.statistics import FinishedRun
@@ -70,8 +71,9 @@ def keep(report: Report, target: Path) -> list[Path]:
             archive = archive_of(target, slug)
             archives[archive] = scratch / archive.name
             write_archive(archives[archive], archive, copies)
-        _check_size(target, archives)
+        _check_size(target, archives, _external(report))
         with writing(target):
+            _copy_external(report, target)
             for name in (STUDY, CHOSEN, BOUNDS):
                 source = report.folder / name
                 if source.is_file() and source.resolve() != (target / name).resolve():
@@ -80,6 +82,21 @@ def keep(report: Report, target: Path) -> list[Path]:
                 archive.parent.mkdir(exist_ok=True)
                 os.replace(made, archive)
     return [archive_of(target, slug) / name for slug, runs in new.items() for name in runs]
+
+
+def _external(report: Report) -> dict[str, Path]:
+    """{label: records of a results file of others}, of those that were evaluated."""
+    found = {one: records_of_external(report.folder, one) for one in report.study.external}
+    return {label: path for label, path in found.items() if path.is_file()}
+
+
+def _copy_external(report: Report, target: Path) -> None:
+    """The records of results files of others, which need not be there again."""
+    for label, source in _external(report).items():
+        place = records_of_external(target, label)
+        if source.resolve() != place.resolve():
+            place.parent.mkdir(exist_ok=True)
+            _recompress(source, place)
 
 
 def _unkept(report: Report, target: Path) -> dict[str, dict[str, tuple[int, FinishedRun]]]:
@@ -133,14 +150,14 @@ def _recompress(source: Path, target: Path) -> None:
             )
 
 
-def _check_size(target: Path, archives: Mapping[Path, Path]) -> None:
-    """archives: {its place: what is about to be put there}."""
+def _check_size(target: Path, archives: Mapping[Path, Path], others: Mapping[str, Path]) -> None:
+    """archives: {its place: what is about to be put there}; others: records that come with them."""
     old = [
         path
         for path in (target / RUNS).rglob("*")
         if path.is_file() and path not in archives and not path.name.endswith(".resampled.npz")
     ]
-    total = sum(file.stat().st_size for file in (*old, *archives.values()))
+    total = sum(file.stat().st_size for file in (*old, *archives.values(), *others.values()))
     if total > LIMIT:
         raise ValueError(
             f"--keep={target}: the runs would take {total / 2**20:.1f} MB without their weights, "

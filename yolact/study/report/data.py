@@ -4,7 +4,6 @@ intervals, verdicts, what stands beside AP, and what was left out."""
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,31 +20,12 @@ from yolact.study.folder.reading import read_object
 from yolact.study.plan import Study
 from yolact.study.report.bounds import Bounds, bounds_of
 from yolact.study.report.cells import Seeds
+from yolact.study.report.estimates import Estimate, mean_over_seeds
+from yolact.study.report.external import ExternalResult, external_results
 from yolact.study.report.published import Published, published
 from yolact.study.statistics import Comparison, FinishedRun, compare_study, load_runs
 from yolact.study.statistics.boundary import boundary_of_run
 from yolact.study.statistics.conditions import check_study
-from yolact.study.statistics.inference import crossed, half_width
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, in AP points, and the half width of its 95 % interval over seeds and
-    images; NaN where there is none. least, most: what the quantity can be, beyond which no end of
-    the interval lies."""
-
-    mean: float
-    half: float
-    least: float = -math.inf
-    most: float = math.inf
-
-    @property
-    def low(self) -> float:
-        return max(self.mean - self.half, self.least)
-
-    @property
-    def high(self) -> float:
-        return min(self.mean + self.half, self.most)
 
 
 @dataclass(frozen=True)
@@ -74,6 +54,7 @@ class Report:
     unfinished  {label: {seed: why}}; strays {run folder: why it is left out}
     bounds      what masks of the arms' kinds can reach, where it is known and the study is of masks
     trained     whether configs are known: they are not of results files
+    external    what others reached on the same set, or printed
     """
 
     folder: Path
@@ -85,6 +66,7 @@ class Report:
     strays: Mapping[Path, str]
     bounds: Bounds
     trained: bool = True
+    external: Sequence[ExternalResult] = ()
 
     @property
     def metric(self) -> str:
@@ -134,6 +116,7 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
         found.unfinished,
         found.strays,
         bounds_of(folder, [arm.config for arm in reports], some_run) if of_masks else {},
+        external=external_results(found.study, folder, some_run),
     )
 
 
@@ -146,35 +129,6 @@ def _arm_report(
     estimates = {metric: mean_over_seeds(list(runs.values()), metric) for metric in metrics}
     theirs = published(config) if study.primary.startswith("mask") else None
     return ArmReport(arm, config, runs, comparison, estimates, _fps(runs.values()), theirs)
-
-
-def mean_over_seeds(
-    runs: Sequence[FinishedRun], metric: str, base: Sequence[FinishedRun] = ()
-) -> Estimate:
-    """The mean of a metric over the runs of one arm, or of its difference to as many paired runs,
-    and its interval."""
-    values = np.array([run.resampled.point[metric] for run in runs])
-    draws = np.stack([run.resampled.draws[metric] for run in runs], -1)
-    if base:
-        values = values - [run.resampled.point[metric] for run in base]
-        draws = draws - np.stack([run.resampled.draws[metric] for run in base], -1)
-    return estimate(values, draws, least=-100 if base else 0, most=100)
-
-
-def estimate(
-    values: np.ndarray, draws: np.ndarray, *, least: float = -math.inf, most: float = math.inf
-) -> Estimate:
-    """From the values of S runs, and the same on B resamples (B, S)."""
-    mean, s2, image = crossed(values, draws)
-    half = width(float(s2), float(image), len(values), len(values) - 1)
-    return Estimate(float(mean), half, least, most)
-
-
-def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -> float:
-    """Half of an interval from a variance over seeds and one over images; one seed has the image
-    part only."""
-    seed_part, df = (s2 / seeds, df) if seeds > 1 else (0.0, 1)
-    return float(half_width(np.array([seed_part]), np.array([image]), np.array([df]), level)[0])
 
 
 def _fps(runs: Iterable[FinishedRun]) -> Estimate | None:

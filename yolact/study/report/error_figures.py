@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from yolact.engine.records import AREAS
 from yolact.study.report.cells import is_number
-from yolact.study.report.data import ArmReport, Estimate, Report, estimate, shape_of
+from yolact.study.report.data import ArmReport, Report, shape_of
+from yolact.study.report.estimates import Estimate, estimate
 from yolact.study.report.figures import arm_numbers, short, styles
 from yolact.study.report.svg import drawn, of_arm, plt
 from yolact.study.report.tables import metric_title

@@ -21,7 +21,8 @@ from yolact.engine.metrics import THRESHOLDS
 from yolact.study.folder.reading import read_metrics
 from yolact.study.report.bounds import Bounds
 from yolact.study.report.cells import is_number
-from yolact.study.report.data import ArmReport, Estimate, Report, mean_over_seeds, shape_of, width
+from yolact.study.report.data import ArmReport, Report, shape_of
+from yolact.study.report.estimates import Estimate, mean_over_seeds, width
 from yolact.study.report.palette import ARMS, GREY, INK, LIGHT, PAPER, VERDICTS
 from yolact.study.report.published import BASELINE, baseline
 from yolact.study.report.svg import drawn, of_arm, of_run, plt

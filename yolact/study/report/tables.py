@@ -3,7 +3,7 @@ stands beside AP. Cells are values; write.py prints them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.losses.expr import Term, parse
@@ -17,6 +17,7 @@ from yolact.study.report.cells import (
     is_number,
 )
 from yolact.study.report.data import ArmReport, Report, seeds_of, shape_of
+from yolact.study.report.estimates import Estimate
 from yolact.study.report.published import (
     ALL,
     BATCH,
@@ -46,11 +47,17 @@ BESIDE = {
     "boundary_ap": ("boundary AP", 2),
 }
 NONE_GIVEN = Number(None)
+OTHERS = (
+    "Results files of others are evaluated as the arms are, on the same images; ± half of the 95 % "
+    "interval over images. One result each: without seeds there is no verdict. Figures as printed "
+    "may be of another split, size or schedule."
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """cells: values, one a column. kind: 'baseline', 'published' or ''; remark: on the first
+    """cells: values, one a column. kind: 'baseline', 'published' below the arm that it belongs to,
+    'beside' of a row of others that stands by itself, or ''; remark: on the first
     cell; arm: the number of the arm that it is about, where the page asks."""
 
     cells: Sequence[Cell]
@@ -85,6 +92,7 @@ def tables(report: Report) -> list[Table]:
         beside_ap(report),
         shared_instances(report),
         coco_models(report),
+        beside_others(report),
     ]
     return [table for table in found if table is not None]
 
@@ -354,7 +362,7 @@ def coco_models(report: Report) -> Table | None:
                 Number(row.box_ap, 1),
                 Verdict(row.split),
             ],
-            "published",
+            "beside",
             row.source,
         )
         for row in found
@@ -362,6 +370,28 @@ def coco_models(report: Report) -> Table | None:
     titles = [metric_title(name).replace("ap", "AP") for name in NAMES]
     header = ["model", "FPS", *titles, "box AP", "images"]
     return Table("coco", "Beside published models", header, rows, [COCO_NOTE])
+
+
+def beside_others(report: Report) -> Table | None:
+    """The arms, and below them the study's external rows."""
+    if not report.external:
+        return None
+    shape = shape_of(report.metric)
+    names = [*(f"{shape}_{name}" for name in NAMES), "mask_ap" if shape == "box" else "box_ap"]
+    rows = [
+        Row(
+            [arm.label, *(ap(arm, name) for name in names), Verdict("this study")],
+            "baseline" if arm.comparison is None else "",
+        )
+        for arm in report.arms
+    ]
+    rows += [
+        Row([row.label, *(_ap(row.estimates, name) for name in names), Verdict(words)], "beside")
+        for row in report.external
+        for words in [f"{row.source}, {row.lacking or 'as printed' * row.printed}".strip(", ")]
+    ]
+    header = ["model", *map(metric_title, names), "source"]
+    return Table("external", "Beside results of others", header, rows, [OTHERS])
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -501,9 +531,15 @@ def verdict(arm: ArmReport) -> Verdict:
 
 
 def ap(arm: ArmReport, metric: str) -> Cell:
-    found = arm.estimates.get(metric)
+    return _ap(arm.estimates, metric)
+
+
+def _ap(estimates: Mapping[str, Estimate], metric: str) -> Cell:
+    found = estimates.get(metric)
     if found is None:
         return NONE_GIVEN
+    if not is_number(found.half):
+        return Number(found.mean)
     return Measured(found.mean, found.half, least=found.least, most=found.most)
 
 

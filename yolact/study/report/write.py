@@ -28,6 +28,7 @@ from yolact.study.report.tables import Row, Table, dropped, verdict
 from yolact.study.statistics.beside import mean_quality, quality_of
 from yolact.study.statistics.comparison import Comparison
 
+OF_OTHERS = ("published", "beside")  # kinds of rows
 WIDE = 9  # columns from which a LaTeX table is shrunk to the width of the page
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -67,7 +68,7 @@ def markdown(tables: Sequence[Table]) -> str:
                 f"**{first}**"
                 if row.kind == "baseline"
                 else f"_{first}_"
-                if row.kind == "published"
+                if row.kind in OF_OTHERS
                 else first
             )
             lines.append(
@@ -120,7 +121,7 @@ def latex(tables: Sequence[Table]) -> str:
 def _latex_row(row: Row) -> str:
     first, *others = map(plain, row.cells)
     cells = [f"{first} ({row.remark})" if row.remark else first, *others]
-    return _latex_cells(cells, r"\color{gray}" if row.kind == "published" else "") + (
+    return _latex_cells(cells, r"\color{gray}" if row.kind in OF_OTHERS else "") + (
         r" \midrule" if row.kind == "baseline" else ""
     )
 
@@ -177,6 +178,15 @@ def results_csv(report: Report) -> str:
             {"arm": arm.label, "seed": seed, "state": why}
             for seed, why in sorted(report.unfinished.get(arm.label, {}).items())
         ]
+    rows += [
+        {
+            "arm": row.label,
+            "state": "external, as printed" if row.printed else "external",
+            **{metric: Number(found.mean) for metric, found in row.estimates.items()},
+            "folder": row.source,
+        }
+        for row in report.external
+    ]
     return _csv(rows)
 
 

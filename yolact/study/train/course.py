@@ -3,6 +3,7 @@ trained. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from yolact.study.train.stages import Plan, plan_of, tuned
 from yolact.study.train.status import LiveTable, table
 
 # keys of a study that may change once it has begun
-FREE = {"description", "added_seeds", "amended", "search", "report"}
+FREE = {"description", "added_seeds", "amended", "search", "report", "external"}
+REWRITTEN = ("added_seeds", "external", "report")  # of these, those that the file is written for
 
 
 def begin(study: Study, root: Path, *, amend: bool) -> None:
@@ -47,7 +49,7 @@ def begin(study: Study, root: Path, *, amend: bool) -> None:
                 "name:, or accept the change with --amend, which marks its verdicts as exploratory"
             )
         amended = (*old.amended, *(key for key in changed if key not in old.amended))
-        if begun == path and not changed and old.added_seeds == study.added_seeds:
+        if begun == path and not changed and _same(old, study, REWRITTEN):
             return
         study = study.model_copy(update={"amended": amended})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +113,10 @@ def _tuned_words(plan: Plan) -> list[tuple[str, str]]:
         (label, ", ".join(f"{key}={value}" for key, value in settings.items()))
         for label, settings in chosen.items()
     ]
+
+
+def _same(old: Study, new: Study, keys: Iterable[str]) -> bool:
+    return all(getattr(old, key) == getattr(new, key) for key in keys)
 
 
 def _change(old: Any, new: Any) -> str:

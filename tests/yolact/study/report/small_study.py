@@ -2,9 +2,12 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 from yolact.commands import report
+from yolact.engine.metrics import run_coco
+from yolact.engine.records import coco_records, read_records, write_records
 from yolact.study.arms import arms_of
 from yolact.study.plan import load_study
 from yolact.testing import tiny
@@ -51,3 +54,15 @@ def shapes(root):
         "data.val_annotations": "val.json",
         "data.class_names": list(tiny.CLASSES),
     }
+
+
+def evaluated(run, truth):
+    """Writes the records of a run's own detections."""
+    files = (run / "results" / f"{kind}_detections.json" for kind in ("bbox", "mask"))
+    results = [json.loads(file.read_text()) for file in files]
+    note = read_records(run / "results" / "records.npz").note
+    matched = {
+        shape: run_coco(truth, found, kind)
+        for shape, kind, found in zip(("box", "mask"), ("bbox", "segm"), results)
+    }
+    write_records(run / "results" / "records.npz", coco_records(matched, note))

@@ -9,9 +9,7 @@ import pytest
 
 from tests.yolact.study.made_runs import make_study
 from tests.yolact.study.report.browser import opened, shown
-from tests.yolact.study.report.small_study import STUDY, run_report, shapes
-from yolact.engine.metrics import run_coco
-from yolact.engine.records import coco_records, read_records, write_records
+from tests.yolact.study.report.small_study import STUDY, evaluated, run_report, shapes
 from yolact.study.compare import compare_folder
 from yolact.study.report.palette import COLOURS
 from yolact.testing import tiny
@@ -178,18 +176,6 @@ def with_pictures(tmp_path_factory):
         evaluated(run, truth)
     assert run_report(folder, "--images", "3") == 0
     return folder / "report" / "report.html"
-
-
-def evaluated(run, truth):
-    """Writes the records of a run's own detections."""
-    files = (run / "results" / f"{kind}_detections.json" for kind in ("bbox", "mask"))
-    results = [json.loads(file.read_text()) for file in files]
-    note = read_records(run / "results" / "records.npz").note
-    matched = {
-        shape: run_coco(truth, found, kind)
-        for shape, kind, found in zip(("box", "mask"), ("bbox", "segm"), results)
-    }
-    write_records(run / "results" / "records.npz", coco_records(matched, note))
 
 
 def test_an_image_opens_with_its_verdicts(browser, with_pictures):

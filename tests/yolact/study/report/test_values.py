@@ -13,7 +13,8 @@ from tests.yolact.study.report.small_study import HYBRID, SKILLS, place, read_cs
 from yolact.engine.records import read_records
 from yolact.study.report import figures
 from yolact.study.report.cells import Measured, Number, Probability, Seeds, Verdict, plain
-from yolact.study.report.data import Estimate, collect
+from yolact.study.report.data import collect
+from yolact.study.report.estimates import Estimate
 from yolact.study.report.page.render import table_html
 from yolact.study.report.tables import Row, Table, tables
 from yolact.study.report.write import comparison_csv, latex, markdown

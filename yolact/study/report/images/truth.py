@@ -36,16 +36,17 @@ class ValidationSet:
         return build_dataset(self.run.config, self.run.note.get("split", "val"))
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
+    def ground_truth(self) -> dict[str, Any]:
+        """The annotations that are evaluated on, as COCO's."""
         return coco_ground_truth(self.dataset, self.run.config)
 
     def masks(self, records: Records, images: Iterable[int]) -> dict[int, dict[str, Any]]:
         """{row of Truth: run lengths} of the instances in some images (rows of image_ids).
         ValueError where the annotations are not those that the records were made of."""
         wanted = {records.image_ids[image]: image for image in images}
-        sizes = {one["id"]: size_of(one) for one in self._content["images"]}
+        sizes = {one["id"]: size_of(one) for one in self.ground_truth["images"]}
         groups: dict[tuple, list[dict]] = defaultdict(list)
-        for annotation in self._content["annotations"]:
+        for annotation in self.ground_truth["annotations"]:
             if annotation["image_id"] in wanted:
                 groups[annotation["image_id"], annotation["category_id"]].append(annotation)
         found: dict[int, dict[str, Any]] = {}

@@ -112,7 +112,17 @@ def _tabs(
         "verdicts-tab": ("Verdicts", ("answer", "forest", "verdicts", "seeds")),
         "tables-tab": (
             "Tables",
-            ("batch", "single", "hybrid", "thresholds", "others", "beside", "shared", "coco"),
+            (
+                "batch",
+                "single",
+                "hybrid",
+                "thresholds",
+                "others",
+                "beside",
+                "shared",
+                "coco",
+                "external",
+            ),
         ),
         "images-tab": ("Images", ("chance", "images", "changes", "gallery")),
         "errors-tab": (
