@@ -15,11 +15,13 @@ from torch import Tensor
 
 from layers.assigners.base import (
     BACKGROUND,
+    HOST_ELEMENTS,
     IGNORED,
     Assignment,
     BatchAssigner,
+    crowd_share,
+    on_host,
     register_assigner,
-    share_in_crowd,
 )
 from layers.assigners.mask_iou import mask_overlap
 from layers.boxes import area, pairwise_intersection, pairwise_iou
@@ -112,7 +114,7 @@ class ATSS(BatchAssigner):
             positive &= threshold > 0  # 0: the mask is empty, or lies where no candidate is
         found = _settle(candidates, overlap, positive, anchors.shape[0])
         if self.crowd < 1 and boxes.shape[1]:
-            inside = share_in_crowd(pairwise_intersection(boxes, anchors), crowd, anchors)
+            inside = crowd_share(boxes, crowd, anchors)
             ignored = (found.gt_index < 0) & (inside > self.crowd)
             found.gt_index = found.gt_index.masked_fill(ignored, IGNORED)
         return found
@@ -140,6 +142,10 @@ class ATSS(BatchAssigner):
 def nearest_anchors(anchors: Tensor, level_sizes: Sequence[int], boxes: Tensor, k: int) -> Tensor:
     """(A,4) anchors, (b,M,4) boxes -> (b,M,K) int64: on each level the k anchors with the nearest
     centres, nearest first."""
+    rows = max(1, HOST_ELEMENTS // max(1, anchors.shape[0]))
+    if on_host(boxes) and boxes.shape[1] > rows:
+        parts = boxes.split(rows, dim=1)
+        return torch.cat([nearest_anchors(anchors, level_sizes, part, k) for part in parts], 1)
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2  # (b,M,2)
     found, first = [], 0
     for size in level_sizes:

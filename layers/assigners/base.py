@@ -14,13 +14,21 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from layers.boxes import area
+from layers.boxes import area, pairwise_intersection
 from layers.records import Bound, Record, Registry
 
 BACKGROUND = -1
 IGNORED = -2
-# (B,M,A) overlaps held at once; about 30 bytes each while the assignment is computed
+# (B,M,A) overlaps that a device holds at once, of one image at least; about 30 bytes each while the
+# assignment is computed. A host holds a few rows of them, whatever M
 CHUNK_ELEMENTS = 16 << 20
+HOST_ELEMENTS = 3 << 16  # (M,A) overlaps held at once on a host: they stay in its cache
+HOSTS = ("cpu",)  # types of devices where reading a value waits for nobody
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether loops over values cost nothing but their own time."""
+    return tensor.device.type in HOSTS
 
 
 @dataclass
@@ -82,7 +90,9 @@ class Assigner(ABC):
         results = []
         for b in range(boxes.shape[0]):
             rows = (valid[b] & ~crowd[b]).nonzero()[:, 0]  # (m,)
-            gt_masks = None if masks is None else masks[b][rows]
+            gt_masks = None if masks is None else masks[b]
+            if gt_masks is not None and len(rows) != len(gt_masks):  # a copy of large masks
+                gt_masks = gt_masks[rows]
             one = self(
                 anchors, level_sizes, boxes[b, rows], gt_masks, boxes[b, valid[b] & crowd[b]]
             )
@@ -93,7 +103,8 @@ class Assigner(ABC):
 
 
 class BatchAssigner(Assigner):
-    """Base class of assigners that work on whole batches: a subclass defines some_images()."""
+    """Base class of assigners that work on whole batches: a subclass defines some_images(), and
+    one_image() where a host has a faster way."""
 
     @abstractmethod
     def some_images(
@@ -121,12 +132,23 @@ class BatchAssigner(Assigner):
             raise ValueError(
                 f"{gt_boxes.shape[0]} ground-truth boxes, but {gt_masks.shape[0]} masks"
             )
+        anchors, gt_boxes, crowd_boxes = (t.float() for t in (anchors, gt_boxes, crowd_boxes))
+        with torch.no_grad():
+            return self.one_image(anchors, level_sizes, gt_boxes, gt_masks, crowd_boxes)
+
+    def one_image(
+        self,
+        anchors: Tensor,
+        level_sizes: Sequence[int],
+        gt_boxes: Tensor,
+        gt_masks: Tensor | None,
+        crowd_boxes: Tensor,
+    ) -> Assignment:
+        """What __call__ returns, boxes in float32."""
         boxes = torch.cat((gt_boxes, crowd_boxes))[None]  # (1,M+Mc,4)
         crowd = (torch.arange(boxes.shape[1], device=boxes.device) >= gt_boxes.shape[0])[None]
         masks = None if gt_masks is None else [gt_masks]
-        return self.batch(anchors, level_sizes, boxes, torch.ones_like(crowd), crowd, masks).image(
-            0
-        )
+        return self.some_images(anchors, level_sizes, boxes, ~crowd, crowd, masks).image(0)
 
     @torch.no_grad()
     def batch(
@@ -138,6 +160,8 @@ class BatchAssigner(Assigner):
         crowd: Tensor,
         masks: Sequence[Tensor] | None = None,
     ) -> Assignment:
+        if on_host(boxes):  # one image at a time, without padding
+            return super().batch(anchors, level_sizes, boxes, valid, crowd, masks)
         step = max(1, CHUNK_ELEMENTS // max(1, boxes.shape[1] * anchors.shape[0]))
         anchors, boxes = anchors.float(), boxes.float()
         parts = []
@@ -158,6 +182,16 @@ class BatchAssigner(Assigner):
         return Assignment(
             torch.cat([p.gt_index for p in parts]), torch.cat([p.overlap for p in parts])
         )
+
+
+def crowd_share(boxes: Tensor, crowd: Tensor, anchors: Tensor) -> Tensor:
+    """share_in_crowd of boxes (b,M,4). On a host of one image, and of its crowd regions alone."""
+    if on_host(boxes) and boxes.shape[0] == 1:
+        boxes = boxes[:, crowd[0]]
+        if boxes.shape[1] == 0:
+            return anchors.new_zeros((1, anchors.shape[0]))
+        crowd = crowd[:, crowd[0]]
+    return share_in_crowd(pairwise_intersection(boxes, anchors), crowd, anchors)
 
 
 def share_in_crowd(intersection: Tensor, crowd: Tensor, anchors: Tensor) -> Tensor:

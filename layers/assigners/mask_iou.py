@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layers.assigners.base import on_host
 from layers.boxes import area, pairwise_intersection
 
 POLYGONS = ("box", "mask")
@@ -159,7 +160,7 @@ def integral_images(masks: Tensor) -> IntegralImages:
     A device would have to report the windows to the host first, which waits for it, and sums whole
     masks in less time than that.
     """
-    return windows(masks) if masks.device.type == "cpu" else whole(masks)
+    return windows(masks) if on_host(masks) else whole(masks)
 
 
 def whole(masks: Tensor) -> IntegralImages:

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from layers.assigners.base import (
     BACKGROUND,
-    CHUNK_ELEMENTS,
     IGNORED,
     Assignment,
     BatchAssigner,
+    crowd_share,
+    on_host,
     register_assigner,
     share_in_crowd,
 )
+from layers.assigners.claims import HostOverlaps, claim_best_anchors
 from layers.boxes import iou_from_intersection, pairwise_intersection
 from layers.records import Bound
 
@@ -70,56 +72,38 @@ class MaxIoU(BatchAssigner):
         inside_crowd = share_in_crowd(intersection, crowd, anchors)  # (b,A)
         iou = iou_from_intersection(intersection, boxes, anchors).masked_fill_(~real[..., None], -1)
         overlap, best = iou.max(1)  # (b,A)
+        forced = claim_best_anchors(iou)  # (b,A)
+        claimed = iou.gather(1, forced.clamp(min=0)[:, None])[:, 0]
+        return self._settle(overlap, best, forced, claimed, inside_crowd)
+
+    def one_image(
+        self,
+        anchors: Tensor,
+        level_sizes: Sequence[int],
+        gt_boxes: Tensor,
+        gt_masks: Tensor | None,
+        crowd_boxes: Tensor,
+    ) -> Assignment:
+        if not (on_host(gt_boxes) and len(gt_boxes) and len(anchors)):
+            return super().one_image(anchors, level_sizes, gt_boxes, gt_masks, crowd_boxes)
+        overlaps = HostOverlaps(anchors, gt_boxes)
+        forced, claimed = overlaps.claim_best_anchors()
+        is_crowd = torch.ones((1, len(crowd_boxes)), dtype=torch.bool)
+        inside_crowd = crowd_share(crowd_boxes[None], is_crowd, anchors)[0]
+        return self._settle(overlaps.highest, overlaps.best, forced, claimed, inside_crowd)
+
+    def _settle(
+        self, overlap: Tensor, best: Tensor, forced: Tensor, claimed: Tensor, inside_crowd: Tensor
+    ) -> Assignment:
+        """The highest IoU of every anchor and whose it is, the ground truth that claimed it (-1:
+        none) and their IoU, its share in a crowd: (...,A) each."""
         index = torch.where(
             overlap >= self.positive,
             best,
             torch.where(overlap < self.negative, BACKGROUND, IGNORED),
         )
-        forced = claim_best_anchors(iou)  # (b,A)
-        claimed = forced >= 0
-        index = torch.where(claimed, forced, index)
-        overlap = torch.where(
-            claimed, iou.gather(1, forced.clamp(min=0)[:, None])[:, 0], overlap.clamp(min=0)
-        )
+        index = torch.where(forced >= 0, forced, index)
+        overlap = torch.where(forced >= 0, claimed, overlap.clamp(min=0))
         if self.crowd < 1:
             index = index.masked_fill((index < 0) & (inside_crowd > self.crowd), IGNORED)
         return Assignment(index, overlap)
-
-
-def claim_best_anchors(iou: Tensor) -> Tensor:
-    """(b,M,A) IoU, negative rows for padding -> (b,A) int64: the ground truth that claimed each
-    anchor, or -1.
-
-    In turn the ground truth with the highest IoU to any unclaimed anchor claims that anchor. Equal
-    IoUs go to the lowest anchor, then to the lowest ground truth.
-    """
-    images, m, a = iou.shape
-    # At most m - 1 anchors are claimed before a ground truth's turn, so its m best suffice, and the
-    # rest is work on an (m,m) table.
-    keys = _ranked_keys(iou, min(m, a))  # (b,M,k)
-    candidate = a - 1 - (keys & 0xFFFFFFFF)  # (b,M,k)
-    # column a: ground truths without an anchor
-    claims = torch.full((images, a + 1), -1, dtype=torch.int64, device=iou.device)
-    rows = torch.arange(m, device=iou.device)
-    for _ in range(m):
-        best = keys.amax(2)  # (b,M)
-        turn = (best >> 32).argmax(1, keepdim=True)  # (b,1)
-        key = best.gather(1, turn)
-        anchor = torch.where(key >= 0, a - 1 - (key & 0xFFFFFFFF), a)  # (b,1)
-        claims.scatter_(1, anchor, turn)
-        keys.masked_fill_((candidate == anchor[..., None]) | (rows == turn)[..., None], -1)
-    return claims[:, :a]
-
-
-def _ranked_keys(iou: Tensor, k: int) -> Tensor:
-    """(b,M,A) IoU -> (b,M,k) int64, the k best of each row: the IoU's bits above A - 1 - anchor, so
-    that equal IoUs are ordered; -1 for negative IoU."""
-    a = iou.shape[2]
-    tail = torch.arange(a - 1, -1, -1, device=iou.device)
-    flat = iou.flatten(0, 1)  # (b*M,A)
-    found = []
-    for part in flat.split(max(1, CHUNK_ELEMENTS // (4 * a))):
-        # Floats >= 0 are ordered as their bits are; + 0.0 turns -0.0 into 0.0.
-        keys = ((part + 0.0).view(torch.int32).long() << 32) | tail
-        found.append(keys.masked_fill_(part < 0, -1).topk(k, dim=1).values)
-    return torch.cat(found).view(*iou.shape[:2], k)

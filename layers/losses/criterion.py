@@ -31,6 +31,8 @@ from layers.losses.sampling import Positives, draw_subset, find_positives
 from layers.masks import assemble_batch
 from layers.targets import ExtraKey, Targets
 
+MASKS_AT_ONCE = 1024  # of positives whose masks are measured: 80 MB a float map of 138 x 138
+
 
 @dataclass
 class Normalizers:
@@ -439,8 +441,11 @@ class Criterion(nn.Module):
         if "mask_quality" in self.class_loss.needs:
             # of every positive, whether or not it is among those that train a mask
             with torch.no_grad():
-                extras["mask_quality"] = mask_quality(
-                    self._instances(predictions, targets, truth, assignment, positives)
+                extras["mask_quality"] = torch.cat(
+                    [
+                        mask_quality(self._instances(predictions, targets, truth, assignment, some))
+                        for some in positives.split(MASKS_AT_ONCE)
+                    ]
                 )
         return self.class_loss(
             logits, positives.rows, labels, assignment.gt_index == BACKGROUND, **extras

@@ -7,6 +7,7 @@ lengths known by then.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,17 @@ class Positives:
 
     rows: Tensor
     counts: list[int]
+
+    def split(self, most: int) -> Iterator[Positives]:
+        """Parts of at most `most` positives, in their order; one part at least."""
+        for first in range(0, max(1, len(self.rows)), most):
+            left, counts = most, []
+            skip = first
+            for count in self.counts:
+                here = min(left, max(0, count - skip))
+                skip, left = max(0, skip - count), left - here
+                counts.append(here)
+            yield Positives(self.rows[first : first + most], counts)
 
 
 def find_positives(positive: Tensor) -> Positives:

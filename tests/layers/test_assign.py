@@ -1,10 +1,12 @@
 import inspect
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from layers.anchors import level_sizes, make_anchors
 from layers.assign import (
@@ -15,8 +17,8 @@ from layers.assign import (
     build_assigner,
     register_assigner,
 )
-from layers.assigners import base, max_iou
-from layers.assigners.max_iou import claim_best_anchors
+from layers.assigners import base, claims
+from layers.assigners.claims import HostOverlaps, claim_best_anchors
 from layers.boxes import corners, pairwise_iou
 
 SHAPES, SCALES, RATIOS, SIDE = [(8, 8), (4, 4)], [(24,), (48,)], (1, 0.5, 2), 64
@@ -118,11 +120,17 @@ def test_nothing_to_assign():
     assert (crowd_only.gt_index == -2).all()
 
 
+@pytest.mark.parametrize("hosts", [("cpu",), ()], ids=["host", "device"])
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 12), st.integers(0, 2), st.booleans())
-def test_agrees_with_the_plain_rule(seed, m, crowds, on_grid):
+def test_agrees_with_the_plain_rule(hosts, seed, m, crowds, on_grid):
     """Boxes partly outside the image; on a grid many overlaps are equal, and ties go to the lowest
     anchor."""
+    with mock.patch.object(base, "HOSTS", hosts):
+        agrees_with_the_plain_rule(seed, m, crowds, on_grid)
+
+
+def agrees_with_the_plain_rule(seed, m, crowds, on_grid):
     boxes, crowd_boxes = random_boxes(m, seed), random_boxes(crowds, seed + 1) * 2
     if on_grid:
         boxes = (boxes / 8).round() * 8
@@ -158,7 +166,8 @@ def batch_of_images(padding):
 @pytest.mark.parametrize("padding", [0.0, 30.0, -1.0])
 @pytest.mark.parametrize("chunk", [1, 10**9])
 def test_a_padded_batch_equals_single_images(monkeypatch, padding, chunk):
-    for module in (base, max_iou):
+    monkeypatch.setattr(base, "HOSTS", ())  # as on a device
+    for module in (base, claims):
         monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
     boxes, valid, crowd = batch_of_images(padding)
     assigner = build_assigner("max_iou")
@@ -207,7 +216,8 @@ class ForbidSync(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_max_iou_never_waits_for_the_device():
+def test_max_iou_never_waits_for_the_device(monkeypatch):
+    monkeypatch.setattr(base, "HOSTS", ())
     boxes, valid, crowd = batch_of_images(0.0)
     with ForbidSync():
         build_assigner("max_iou").batch(ANCHORS, LEVELS, boxes, valid, crowd)
@@ -226,6 +236,74 @@ def test_many_ground_truths():
     )
     assert set(range(272)) <= set(all_of_them.tolist())
     assert torch.equal(some, plain_max_iou(anchors, boxes[:70], NONE))
+
+
+@pytest.mark.parametrize("rows", [1, 10**9])
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    m=st.integers(1, 40),
+    a=st.integers(1, 60),
+    choices=st.integers(1, 5),
+    levels=st.integers(1, 9),
+)
+def test_proposals_lead_to_what_turns_lead_to(rows, seed, m, a, choices, levels):
+    """Few distinct IoUs, more ground truths than anchors, and lists that run out."""
+    generator = torch.Generator().manual_seed(seed)
+    side = torch.randint(1, levels + 1, (m, 1), generator=generator).float()
+    boxes = torch.cat((torch.zeros(m, 2), side, torch.ones(m, 1)), 1)
+    side = torch.randint(1, levels + 1, (a, 1), generator=generator).float()
+    anchors = torch.cat((torch.zeros(a, 2), side, torch.ones(a, 1)), 1)
+    iou = pairwise_iou(boxes, anchors)
+    with (
+        mock.patch.object(claims, "FIRST_CHOICES", choices),
+        mock.patch.object(claims, "HOST_ELEMENTS", rows),
+    ):
+        host = HostOverlaps(anchors, boxes)
+        forced, overlap = host.claim_best_anchors()
+    highest, best = iou.max(0)
+    assert torch.equal(host.highest, highest) and torch.equal(host.best, best)
+    assert torch.equal(forced, claim_best_anchors(iou[None])[0])
+    claimed = forced >= 0
+    assert torch.equal(overlap[claimed], iou[forced[claimed], claimed.nonzero()[:, 0]])
+
+
+@pytest.mark.parametrize("name", ["max_iou", "atss", "atss(iou='giou')"])
+def test_a_host_assigns_as_a_device_does(name):
+    """700 on an image: many anchors are the best of several, and 60 of them are crowds."""
+    anchors = make_anchors([(34, 34), (17, 17)], [(24,), (48,)], RATIOS, image_size=280)
+    anchors = corners(anchors) * 280
+    boxes = random_boxes(700, 0, 0, 270)[None]
+    crowd = (torch.arange(700) >= 640)[None]
+    assigner = build_assigner(name)
+    levels = (34 * 34 * 3, 17 * 17 * 3)
+    host = assigner.batch(anchors, levels, boxes, torch.ones_like(crowd), crowd)
+    with mock.patch.object(base, "HOSTS", ()):
+        device = assigner.batch(anchors, levels, boxes, torch.ones_like(crowd), crowd)
+    assert torch.equal(host.gt_index, device.gt_index)
+    assert torch.equal(host.overlap, device.overlap)
+
+
+def test_memory_of_a_host_does_not_grow_as_the_square():
+    """Of 3,000 on an image: tables of (M,A) overlaps would be 230 MB each."""
+    anchors = corners(make_anchors([(80, 80)], [(24,)], RATIOS, image_size=550)) * 550
+    with ProfileMemory() as largest:
+        build_assigner("max_iou")(
+            anchors, (len(anchors),), random_boxes(3000, 0, 0, 500), None, NONE
+        )
+    assert len(anchors) == 19200 and largest.elements < 20 * len(anchors)
+
+
+class ProfileMemory(TorchDispatchMode):
+    """elements: of the largest tensor that an operator made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        sizes = [t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor)]
+        self.elements = max([self.elements, *sizes])
+        return made
 
 
 def test_claims_of_padding_go_nowhere():

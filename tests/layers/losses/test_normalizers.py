@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from layers.assign import Assignment
+from layers.losses.sampling import Positives
 from tests.layers.losses.inputs import make_criterion
 
 
@@ -24,3 +25,11 @@ def test_micro_batches_are_counted_together():
     criterion, _ = make_criterion()
     found = criterion.normalizers([one, one, one])
     assert (found.positives.item(), found.images) == (3, 3)
+
+
+def test_positives_are_split_image_by_image():
+    positives = Positives(torch.arange(10, 17), [3, 0, 4])
+    parts = list(positives.split(2))
+    assert [part.rows.tolist() for part in parts] == [[10, 11], [12, 13], [14, 15], [16]]
+    assert [part.counts for part in parts] == [[2, 0, 0], [1, 0, 1], [0, 0, 2], [0, 0, 1]]
+    assert [part.counts for part in Positives(positives.rows[:0], [0, 0]).split(2)] == [[0, 0]]
