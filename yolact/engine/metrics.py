@@ -1,6 +1,7 @@
-"""COCO average precision of boxes and masks, by pycocotools, for annotation files with any ids.
+"""COCO average precision of boxes and masks, for annotation files with any ids.
 
-pycocotools' own numbers are kept exactly: images without detections count, crowds are ignored,
+Areas and overlaps are pycocotools', and what follows is faster and the same (matching.py), so that
+its own numbers are kept exactly: images without detections count, crowds are ignored,
 classes without ground truth are left out of means. Only ids are renumbered on the way in: its
 matcher stores "unmatched" as 0, so that a detection matched to annotation id 0 counts as false, and
 ids that are strings do not fit its arrays.
@@ -20,13 +21,13 @@ from typing import Any, Literal
 import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from data.annotations import SoundContent, check_structure, read_coco, sort_content
 from data.results import detection_problem
 from data.rules import is_crowd, size_of
 from data.segmentation import encoded, mask_lengths
 from layers.problems import ProblemError, shown
+from yolact.engine.matching import Evaluator
 
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in percent
 IouType = Literal["bbox", "segm"]
@@ -127,7 +128,7 @@ class CocoRun:
     """pycocotools after matching, whose images and categories are numbered from 1 in the order of
     image_ids and category_ids."""
 
-    evaluator: COCOeval
+    evaluator: Evaluator
     iou_type: IouType
     image_ids: tuple
     category_ids: tuple
@@ -154,7 +155,7 @@ def run_coco(
         ground_truth, detections, iou_type, image_ids=image_ids, category_ids=category_ids
     )
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_as_coco(gt), _as_coco(results), iou_type)
+        evaluator = Evaluator(_as_coco(gt), _as_coco(results), iou_type)
         evaluator.params.maxDets = sorted(
             {limit for limit in (1, 10, 100) if limit < max_dets} | {max_dets}
         )

@@ -243,14 +243,11 @@ def _of_image(
 ) -> dict[str, Any] | None:
     """The columns of Found for one class of one image, detections last; None without any."""
     evaluator = run.evaluator
-    areas, images = len(evaluator.params.areaRng), len(evaluator.params.imgIds)
-    by_area = [evaluator.evalImgs[(c * areas + a) * images + i] for a in range(areas)]
-    if by_area[0] is None or not by_area[0]["dtIds"]:
+    found = evaluator.of_pair(c, i)
+    if found is None:
         return None
-    ids = by_area[0]["dtIds"]
+    ids, matched, ignored = found.ids, found.matched, found.ignored
     detections = [evaluator.cocoDt.anns[d] for d in ids]
-    matched = np.stack([found["dtMatches"] for found in by_area])  # (areas, thresholds, D)
-    ignored = np.stack([found["dtIgnore"] for found in by_area]).astype(bool)
     iou, best = _overlaps(evaluator, image, category, matched[:, 0])
     # 0 stands for none: ids of instances count from 1
     rows = [[row_of[int(m)] if m > 0 else -1 for m in row] for row in matched[0]]
@@ -258,7 +255,7 @@ def _of_image(
     return {
         "image": np.full(len(ids), i),
         "label": np.full(len(ids), c),
-        "score": by_area[0]["dtScores"],
+        "score": found.scores,
         "area": [detection["area"] for detection in detections],
         "right": (matched > 0) & ~ignored,
         "ignored": ignored,
