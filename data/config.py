@@ -419,7 +419,8 @@ for _name, _note, _changes in survey.presets():
     derive(survey.BASE, name=_name, note=_note, **_changes)
 
 # Small models, trained from scratch at 256 px. No zoom-out: at this size it leaves objects of a few
-# pixels, on which they learn nothing.
+# pixels, on which they learn nothing. Masks learn and are read at sub-pixel accuracy, which two
+# studies found better than YOLACT's binary masks (docs/reference/ceiling.md).
 derive(
     {},
     name="yolact_small",
@@ -436,6 +437,8 @@ derive(
         mask_iou_relu="open",
     ),
     augment=dict(zoom_out=False),
+    loss=dict(mask="bce(sampling=points(784))", mask_target="coverage", mask_stride=1),
+    eval=dict(masks="subpixel"),
     train=dict(
         optimizer="adamw",
         lr=1e-3,

@@ -46,6 +46,12 @@ def is_line(text: str) -> bool:
     )
 
 
+def counted(count: int, word: str) -> str:
+    """'1 image', '2 images', '0 classes': a number with its noun."""
+    ending = "" if count == 1 else "es" if word.endswith("s") else "s"
+    return f"{count} {word}{ending}"
+
+
 def few(items: Sequence[Any], most: int = 3) -> str:
     """The first of many items, for a message."""
     some = ", ".join(printable(str(item), 120) for item in items[:most])

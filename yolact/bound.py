@@ -96,8 +96,8 @@ class Rule:
     def words(self) -> str:
         """What the rule is, in a few words."""
         side = {"input": self.size}.get(self.target, self.prototypes)
-        kind = self.target if self.stride == 4 else f"stride-{self.stride}"
-        return f"{kind} targets of {side} px, {self.masks} masks"
+        stride = "" if self.stride == 4 else f" at stride {self.stride}"
+        return f"{self.target} targets of {side} px{stride}, {self.masks} masks"
 
     def round_trip(self, mask: Part) -> Part:
         """A mask of h x w -> what the map of a network that learnt it becomes on the image, a mask

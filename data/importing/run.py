@@ -24,7 +24,7 @@ from data.importing.write import Target, write_set
 from data.importing.yolo import read_yolo
 from data.prepare.archives import unpack
 from data.resolve import RUN_CONFIG
-from layers.problems import Problem, ProblemError
+from layers.problems import Problem, ProblemError, counted
 
 READERS: dict[str, Callable[[Listing, Hints], Source]] = {
     "coco": read_coco_set,
@@ -77,14 +77,15 @@ def import_set(
     more = ", ..." if len(found.classes) > 12 else ""
     scales = ", ".join(f"{level[0]:g}" for level in written.anchors.scales)
     return [
-        f"read     {kind}: {len(train) + len(val)} images, {sum(counts.values())} objects of "
-        f"{len(found.classes)} classes ({named}{more})",
+        f"read     {kind}: {counted(len(train) + len(val), 'image')}, "
+        f"{counted(sum(counts.values()), 'object')} of {counted(len(found.classes), 'class')} "
+        f"({named}{more})",
         *(f"         {line}" for line in found.lines),
-        f"split    {len(train)} training and {len(val)} validation images",
+        f"split    {len(train)} training and {counted(len(val), 'validation image')}",
         *(f"         {line}" for line in lines),
         f"anchors  from {scales} px, ratios {', '.join(f'{r:g}' for r in written.anchors.ratios)}; "
         f"mean IoU with boxes {written.anchors.before:.2f} -> {written.anchors.iou:.2f}",
-        f"length   {written.epochs} epochs, {written.iterations} iterations",
+        f"length   {counted(written.epochs, 'epoch')}, {counted(written.iterations, 'iteration')}",
         f"wrote    {out / RUN_CONFIG}",
     ]
 

@@ -214,7 +214,7 @@ def test_configs_are_listed_by_folder_with_their_notes(capsys):
     lines = shown(capsys, "--list", "configs")
     begin = lines.index("survey/")
     assert (
-        "yolact_small                       resnet18, 256 px                 coco2017             "
+        "yolact_resnet50                    resnet50, 550 px                 coco2017             "
         "bce" in lines[: lines.index("")]
     )
     assert f"survey/dice                        {NOTES['survey/dice']}" in lines[begin:]

@@ -101,7 +101,9 @@ def _tell_bound(
     except ValueError:
         found.note("has no mask that can be used, so that mask AP has no bound", path)
         return
-    instead = "" if own == best else f"; {_points(other['AP'])} with {best.words}"
+    settings = [] if own.by_coverage else ["loss.mask_target=coverage"]
+    settings += [] if own.masks == best.masks else ["eval.masks=subpixel"]
+    instead = f"; {_points(other['AP'])} with {best.words}" if settings else ""
     what = (
         f"lets masks that are learnt exactly reach mask AP {_points(bound['AP'])} (AP90 "
         f"{_points(bound['AP90'])}, AP95 {_points(bound['AP95'])}) with {own.words}{instead} "
@@ -110,8 +112,6 @@ def _tell_bound(
     if bound["AP"] >= ENOUGH:
         found.note(what, path)
         return
-    settings = [] if own.by_coverage else ["loss.mask_target=coverage"]
-    settings += [] if own.masks == best.masks else ["eval.masks=subpixel"]
     fix = (
         f"set {' and '.join(settings)}, or raise model.max_size"
         if settings

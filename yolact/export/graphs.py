@@ -56,7 +56,7 @@ class Detector(nn.Module):
     mask_scores   (B,D) score x predicted mask IoU, or the score without re-scoring
     labels        (B,D) int64; -1 where padded
     coefficients  (B,D,K) of the prototypes
-    masks         (B,D,S,S) uint8, 0 or 1, cut at the box
+    masks         (B,D,S,S) uint8, 0 or 1, cut at the box; as eval.masks says
     count         (B,) int64: the first so many are detections
     """
 
@@ -87,8 +87,8 @@ class Detector(nn.Module):
         boxes, coefficients = _pick(boxes, rows), _pick(found.mask_coeffs, rows)
         prototypes = found.prototypes.flatten(1, 2)  # (B,HW,K)
         height, width = found.prototypes.shape[1:3]
-        soft = (coefficients @ prototypes.transpose(1, 2)).sigmoid()
-        soft = soft.unflatten(2, (height, width))  # (B,D,H,W)
+        logits = (coefficients @ prototypes.transpose(1, 2)).unflatten(2, (height, width))
+        soft = logits.sigmoid()  # (B,D,H,W)
         if self.eval_settings.crop:
             soft = crop(soft.flatten(0, 1), boxes.flatten(0, 1)).view_as(soft)
         scores = scores.clamp(min=0)
@@ -97,7 +97,12 @@ class Detector(nn.Module):
             iou = self.model.mask_iou_net(soft.flatten(0, 1)[:, None]).unflatten(0, labels.shape)
             mask_scores = scores * iou.gather(2, labels[..., None])[..., 0]
         side = (self.side, self.side)
-        masks = F.interpolate(soft, side, mode="bilinear", align_corners=False) > 0.5
+        if self.eval_settings.masks == "subpixel":
+            masks = F.interpolate(logits, side, mode="bicubic", align_corners=False) > 0
+            if self.eval_settings.crop:
+                masks = crop(masks.flatten(0, 1), boxes.flatten(0, 1)).view_as(masks)
+        else:
+            masks = F.interpolate(soft, side, mode="bilinear", align_corners=False) > 0.5
         return (
             to_pixels(boxes, side) * valid[..., None],
             scores,
@@ -140,12 +145,11 @@ def _pick(values: Tensor, rows: Tensor) -> Tensor:
 
 def refuse_other_detection(cfg: Config) -> None:
     """ValueError for detection settings that the graph with NMS does not hold."""
-    for key, value, held in (("nms", cfg.eval.nms, "fast"), ("masks", cfg.eval.masks, "published")):
-        if value != held:
-            raise ValueError(
-                f"eval.{key}={value} cannot be exported with --nms: export without --nms, or with "
-                f"eval.{key}={held}"
-            )
+    if cfg.eval.nms != "fast":
+        raise ValueError(
+            f"eval.nms={cfg.eval.nms} cannot be exported with --nms: export without --nms, or with "
+            "eval.nms=fast"
+        )
 
 
 def exportable(model: Yolact, dcn: str = "grid_sample") -> Yolact:

@@ -142,12 +142,12 @@ def refuse_broken(
                 f"the term {part.label} has weight={part.schedule.value}, which is 0 in all "
                 f"{total_steps} steps of the training: let it start earlier, or leave the term out"
             )
-        if soft and part.info.soft_of(part.params) is None:
+        message = _first_mistake(part.plain)
+        if not message and soft and part.info.soft_of(part.params) is None:
             raise ValueError(
                 f"the term {part.label} does not state what it does with targets between 0 and 1: "
                 f"give its decorator {what_soft_could_be(part)}"
             )
-        message = _first_mistake(part.plain)
         if not message:
             continue
         own = [name for name, value in part.params.items() if value != part.info.defaults[name]]

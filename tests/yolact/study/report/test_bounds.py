@@ -86,12 +86,14 @@ def test_a_bound_of_other_ground_truth_is_not_shown(annotated, tmp_path, capsys)
 def test_arms_of_other_masks_have_bounds_of_their_own(annotated):
     report = collect(annotated)
     usual = report.base.config
-    finer = usual.model_copy(update={"eval": usual.eval.model_copy(update={"masks": "subpixel"})})
-    both = bounds_of(annotated, [usual, finer], report.runs[0][2])
-    assert both.keys() == {Rule.of(usual), Rule.of(finer)}
-    assert both[Rule.of(finer)]["mean_iou"] != both[Rule.of(usual)]["mean_iou"]
+    coarser = usual.model_copy(
+        update={"eval": usual.eval.model_copy(update={"masks": "published"})}
+    )
+    both = bounds_of(annotated, [usual, coarser], report.runs[0][2])
+    assert both.keys() == {Rule.of(usual), Rule.of(coarser)}
+    assert both[Rule.of(coarser)]["mean_iou"] != both[Rule.of(usual)]["mean_iou"]
     assert len(json.loads((annotated / "bounds.json").read_text())["bounds"]) == 2
     assert collect(annotated).bounds == {Rule.of(usual): both[Rule.of(usual)]}
-    mixed = [replace(arm, config=finer) if arm is not report.base else arm for arm in report.arms]
-    finer_too = thresholds(replace(report, arms=mixed, bounds=both))
-    assert png(finer_too) != png(thresholds(report))
+    mixed = [replace(arm, config=coarser) if arm is not report.base else arm for arm in report.arms]
+    coarser_too = thresholds(replace(report, arms=mixed, bounds=both))
+    assert png(coarser_too) != png(thresholds(report))

@@ -42,7 +42,7 @@ def test_what_changes_no_time_shares_one(change):
         "train.precision=bf16",
         "train.ema_decay=0.9",
         "model.max_size=320",
-        "eval.masks=subpixel",
+        "eval.masks=published",
         "eval.score_threshold=0.5",
     ],
 )

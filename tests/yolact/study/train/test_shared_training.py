@@ -22,7 +22,7 @@ from yolact.study.train.status import time_left
 from yolact.study.train.worker import prepare_run
 from yolact.testing import tiny
 
-FINE = "{label: fine, eval.masks: subpixel}"
+FINE = "{label: fine, loss.mask: bce, eval.masks: published}"
 
 
 @pytest.fixture
@@ -57,7 +57,8 @@ def made(changes, **study):
 
 def test_what_shares_a_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    one, two = {"label": "fine", "eval.masks": "subpixel"}, {"label": "loose", "eval.crop": False}
+    one = {"label": "fine", "loss.mask": "bce", "eval.masks": "published"}
+    two = {"label": "loose", "loss.mask": "bce", "eval.crop": False}
     assert made([one, two]) == [
         (arm, seed, f"bce {seed}") for seed in (0, 1) for arm in ("fine", "loose")
     ]
@@ -82,7 +83,7 @@ def test_one_training_serves_both_arms(study, capsys):
     assert lines[:-1] == read_metrics(source)[:-1] and lines[-1]["kind"] == "validation"
     assert read_env(folder) == {"code": "stub", "weights_of": bce}
     assert (folder / "weights" / "last.pth").read_text() == "6"
-    assert "masks: subpixel" in (folder / "config.yaml").read_text()
+    assert "masks: published" in (folder / "config.yaml").read_text()
     before = (study / "journal").read_text()
     assert run() == 0 and (study / "journal").read_text() == before
 
@@ -148,7 +149,7 @@ def test_a_dry_run_counts_one_training(study, monkeypatch):
     made = load_study("s.yaml")
     arms, runs = arms_of(made), all_runs()
     words = estimate.describe_study(made, arms, runs, Path("runs"))
-    assert "eval.masks=subpixel (trained as bce)" in words and words.count("trained as") == 1
+    assert "eval.masks=published (trained as bce)" in words and words.count("trained as") == 1
     cost = estimate.estimate_cost(made, runs, device="cpu", slots=1)
     assert re.search(r"\n +fine +of bce, +30 s a validation x 1: 0.5 minutes a run", cost)
     assert "about 3.5 minutes for 3 runs" in cost, "6 steps and a validation twice, and one more"
@@ -172,7 +173,7 @@ def test_an_evaluation_equals_that_of_a_training_of_its_own(tmp_path, monkeypatc
     Path("base.yaml").write_text(dump_yaml(base))
     Path("s.yaml").write_text(
         f"base: base.yaml\narms: [bce, {FINE}]\nbaseline: bce\nseeds: 1\nbudget: 4\n"
-        "settings: {eval.score_threshold: 0}\n"
+        "settings: {eval.score_threshold: 0, eval.masks: subpixel}\n"
     )
     study = load_study("s.yaml")
     bce, fine = runs_of(study, arms_of(study))

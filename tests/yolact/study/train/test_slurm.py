@@ -221,7 +221,9 @@ def test_a_lost_start_is_submitted_again_with_all_that_wait_for_it(fake):
 def test_what_shares_a_training_waits_for_it(fake):
     cluster, _ = fake
     text = Path("s.yaml").read_text()
-    Path("s.yaml").write_text(text.replace("dice", "{label: fine, eval.masks: subpixel}, dice"))
+    Path("s.yaml").write_text(
+        text.replace("dice", "{label: fine, loss.mask: bce, eval.masks: published}, dice")
+    )
     study = load_study("s.yaml")
     send(study)
     names = [(name.split("/")[0], p.get("dependency")) for name, p in cluster.jobs.values()]
