@@ -46,7 +46,7 @@ def is_line(text: str) -> bool:
     )
 
 
-def counted(count: int, word: str) -> str:
+def number_of(count: int, word: str) -> str:
     """'1 image', '2 images', '0 classes': a number with its noun."""
     ending = "" if count == 1 else "es" if word.endswith("s") else "s"
     return f"{count} {word}{ending}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from layers.problems import Problem, counted, printable
+from layers.problems import Problem, number_of, printable
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -74,5 +74,5 @@ def listing(found: Iterable[Finding]) -> str:
         lines.append(f"{mark:<7}  {printable(finding.problem.statement)}")
         lines += [f"         fix: {printable(finding.problem.fix)}"] if finding.problem.fix else []
     counts = {level: sum(f.level == level for f in found) for level in LEVELS}
-    lines.append(", ".join(counted(count, level) for level, count in counts.items()))
+    lines.append(", ".join(number_of(count, level) for level, count in counts.items()))
     return "\n".join(lines)

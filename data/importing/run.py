@@ -24,7 +24,7 @@ from data.importing.write import Target, write_set
 from data.importing.yolo import read_yolo
 from data.prepare.archives import unpack
 from data.resolve import RUN_CONFIG
-from layers.problems import Problem, ProblemError, counted
+from layers.problems import Problem, ProblemError, number_of
 
 READERS: dict[str, Callable[[Listing, Hints], Source]] = {
     "coco": read_coco_set,
@@ -77,15 +77,16 @@ def import_set(
     more = ", ..." if len(found.classes) > 12 else ""
     scales = ", ".join(f"{level[0]:g}" for level in written.anchors.scales)
     return [
-        f"read     {kind}: {counted(len(train) + len(val), 'image')}, "
-        f"{counted(sum(counts.values()), 'object')} of {counted(len(found.classes), 'class')} "
+        f"read     {kind}: {number_of(len(train) + len(val), 'image')}, "
+        f"{number_of(sum(counts.values()), 'object')} of {number_of(len(found.classes), 'class')} "
         f"({named}{more})",
         *(f"         {line}" for line in found.lines),
-        f"split    {len(train)} training and {counted(len(val), 'validation image')}",
+        f"split    {len(train)} training and {number_of(len(val), 'validation image')}",
         *(f"         {line}" for line in lines),
         f"anchors  from {scales} px, ratios {', '.join(f'{r:g}' for r in written.anchors.ratios)}; "
         f"mean IoU with boxes {written.anchors.before:.2f} -> {written.anchors.iou:.2f}",
-        f"length   {counted(written.epochs, 'epoch')}, {counted(written.iterations, 'iteration')}",
+        f"length   {number_of(written.epochs, 'epoch')}, "
+        f"{number_of(written.iterations, 'iteration')}",
         f"wrote    {out / RUN_CONFIG}",
     ]
 

@@ -13,7 +13,7 @@ from data.coco import CocoDataset
 from data.doctor.check import check_dataset
 from data.loader import TrainOrder
 from data.schema import Config
-from layers.problems import counted
+from layers.problems import number_of
 from yolact.cli import say
 from yolact.engine import distributed, precision
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap, training_set, validation_set
@@ -216,16 +216,16 @@ def print_summary(
     )
     epochs = plan.iterations * plan.batch_size / len(sets.train)
     steps = (
-        f"{counted(plan.iterations, 'step')} of {counted(plan.batch_size, 'image')}{split} "
+        f"{number_of(plan.iterations, 'step')} of {number_of(plan.batch_size, 'image')}{split} "
         f"({epochs:.3g} epochs){f', from step {state.step}' if state.step else ''}"
     )
     validated = 0 if sets.val is None else len(sets.val)
-    images = f"{len(sets.train)} training and {counted(validated, 'validation image')}"
+    images = f"{len(sets.train)} training and {number_of(validated, 'validation image')}"
     parameters = f"{total / 1e6:.2f} M parameters ({trained / 1e6:.2f} M trained)"
     for line in (
         f"run           {run.path}",
         f"model         {cfg.name}: {cfg.model.backbone}, {cfg.model.max_size} px, {parameters}",
-        f"data          {cfg.data.name}: {images}, {counted(cfg.num_classes, 'class')}",
+        f"data          {cfg.data.name}: {images}, {number_of(cfg.num_classes, 'class')}",
         f"training      {steps}, {plan.optimizer} lr {plan.lr:g}",
         f"losses        box {losses.box_loss.expression}, class {losses.class_loss.expression}, "
         f"mask {losses.mask_loss.expression}",
