@@ -8,6 +8,10 @@
       study.yaml says
   python scripts/compare.py a.json b.json --gt instances_val2017.json   two COCO results files
 
+  --html FILE                also the page of reports: tables, figures, and the images that differ
+  --image_folder FOLDER      the images of --gt, so that the page of results files shows them
+  --images N                 on the page: the N most improved and N most worsened images
+
 The first is the baseline: differences are what the others have more. docs/reference/statistics.md
 says what a verdict means.
 """
@@ -55,6 +59,16 @@ def _parser() -> cli.Parser:
         "--boundary",
         help="also boundary AP, by faster-coco-eval; takes the mask_detections.json of runs",
     )
+    flags.add_argument("--html", type=Path, metavar="FILE", help="write the page of reports there")
+    flags.add_argument(
+        "--image_folder",
+        type=Path,
+        metavar="FOLDER",
+        help="with --html and --gt: where the images are",
+    )
+    flags.add_argument(
+        "--images", type=int, metavar="N", help="with --html: images a list (default 40)"
+    )
     return flags
 
 
@@ -63,6 +77,7 @@ def _main(arguments: Namespace) -> int:
     from yolact.study.statistics.verdict import MARGIN
 
     paths = [Path(path) for path in arguments.what or ()]
+    _check_flags(arguments)
     if arguments.overrides:
         raise ValueError(f"{arguments.overrides[0]}: there is no config to change here")
     if len(paths) == 1 and study_file(paths[0]).is_file():
@@ -80,7 +95,34 @@ def _main(arguments: Namespace) -> int:
     print(_text(found))
     if arguments.boundary:
         _show_boundary(found, arguments.gt)
+    if arguments.html:
+        _write_page(found, paths, arguments)
     return 0
+
+
+def _check_flags(arguments: Namespace) -> None:
+    if arguments.html is None and (arguments.image_folder or arguments.images is not None):
+        raise ValueError("--image_folder and --images are of a page: give --html=FILE too")
+    if arguments.images is not None and arguments.images < 1:
+        raise ValueError(f"--images={arguments.images}: give 1 or more")
+    if arguments.image_folder and not arguments.image_folder.is_dir():
+        raise ValueError(f"--image_folder={arguments.image_folder}: there is no such folder")
+    if arguments.image_folder and not arguments.gt:
+        raise ValueError("--image_folder is of results files, with --gt; runs know their images")
+
+
+def _write_page(found: Compared, paths: Sequence[Path], arguments: Namespace) -> None:
+    from yolact.study.report.assemble import write_page
+    from yolact.study.report.compared import report_of
+    from yolact.study.report.data import collect
+    from yolact.study.report.images.tab import IMAGES
+
+    if len(paths) == 1:
+        report = collect(paths[0], mixed=arguments.mixed)
+    else:
+        report = report_of(found, arguments.gt, arguments.image_folder)
+    count = IMAGES if arguments.images is None else arguments.images
+    cli.say(write_page(report, arguments.html, images=count))
 
 
 def _text(found: Compared) -> str:

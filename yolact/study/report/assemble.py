@@ -104,6 +104,12 @@ def write_report(report: Report, out: Path, *, images: int = IMAGES) -> Path:
     return out / PAGE
 
 
+def write_page(report: Report, file: Path, *, images: int = IMAGES) -> Path:
+    """Writes the page alone, to a file. images: see ImagesTab."""
+    write_whole(file, page(report, tables(report), draw(report), ImagesTab(report, images)))
+    return file
+
+
 def draw(report: Report) -> list[Drawing]:
     """Every figure; those that cannot be made say why."""
     drawings = []
@@ -125,6 +131,8 @@ def _older(report: Report) -> bool:
 
 def _gallery(report: Report) -> Drawing:
     title = "The same images under each arm"
+    if not report.trained:
+        return Drawing("gallery", title, None, "left out: it is drawn of runs")
     try:
         return Drawing("gallery", title, *picture(report))
     except (ValueError, OSError) as error:  # the images or the detections are not there

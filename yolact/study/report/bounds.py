@@ -21,18 +21,19 @@ from yolact.study.statistics import FinishedRun
 Bounds = Mapping[Rule, Mapping[str, Any]]  # MaskBound.to_dict() by rule
 
 
-def bounds_of(folder: Path, configs: Iterable[Config], run: FinishedRun) -> Bounds:
+def bounds_of(folder: Path | None, configs: Iterable[Config], run: FinishedRun) -> Bounds:
     """The bounds of the configs' rules on the validation set of a run of the study in `folder`,
     those that are known. What is new goes to the study's bounds.json; where the annotations are not
-    there, or are others, a note says so."""
+    there, or are others, a note says so. Without a folder nothing is read or kept."""
     wanted = {Rule.of(config) for config in configs}
-    known = _read(folder, run)
+    known = _read(folder, run) if folder else {}
     missing = sorted(wanted - known.keys(), key=repr)
     if missing:
         try:
             known |= _find(run, missing)
-            content = {"truth": run.truth_digest, "bounds": list(known.values())}
-            write_whole(folder / BOUNDS, json.dumps(content, indent=1) + "\n")
+            if folder:
+                content = {"truth": run.truth_digest, "bounds": list(known.values())}
+                write_whole(folder / BOUNDS, json.dumps(content, indent=1) + "\n")
         except (ValueError, OSError) as error:
             note(f"no bound beside AP against IoU: {one_line(error)}")
     return {rule: bound for rule, bound in known.items() if rule in wanted}

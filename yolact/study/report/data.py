@@ -22,10 +22,13 @@ from yolact.study.report.bounds import Bounds, bounds_of
 from yolact.study.report.cells import Seeds
 from yolact.study.report.estimates import Estimate, mean_over_seeds
 from yolact.study.report.external import ExternalResult, external_results
+from yolact.study.report.images.truth import TruthFiles
 from yolact.study.report.published import Published, published
 from yolact.study.statistics import Comparison, FinishedRun, compare_study, load_runs
 from yolact.study.statistics.boundary import boundary_of_run
 from yolact.study.statistics.conditions import check_study
+
+STUDY_RUNS, RUNS_ALONE, RESULTS_FILES = "study", "runs", "results"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Report:
     mixed       {data, code, evaluation or length: in what the runs differ}, empty as a rule
     unfinished  {label: {seed: why}}; strays {run folder: why it is left out}
     bounds      what masks of the arms' kinds can reach, where it is known and the study is of masks
-    trained     whether configs are known: they are not of results files
+    origin      STUDY_RUNS, RUNS_ALONE where no study planned them, RESULTS_FILES of COCO
+    truth       of results files: where their annotations and pictures are
     external    what others reached on the same set, or printed
     """
 
@@ -65,8 +69,21 @@ class Report:
     unfinished: Mapping[str, Mapping[int, str]]
     strays: Mapping[Path, str]
     bounds: Bounds
-    trained: bool = True
     external: Sequence[ExternalResult] = ()
+    origin: str = STUDY_RUNS
+    truth: TruthFiles | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether configs are known: they are not of results files."""
+        return self.origin != RESULTS_FILES
+
+    @property
+    def title(self) -> str:
+        if self.origin == STUDY_RUNS:
+            return self.study.name
+        labels = [arm.label for arm in self.arms if arm is not self.base]
+        return f"{', '.join(labels)} against {self.baseline}"
 
     @property
     def metric(self) -> str:
@@ -102,7 +119,7 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
     verdicts = {record.arm: record for record in compare_study(found, unequal)}
     arms = {arm.label: arm for arm in arms_of(found.study)}
     reports = [
-        _arm_report(arms[label], seeds, verdicts.get(label), found.study)
+        _of_study(arms[label], seeds, verdicts.get(label), found.study)
         for label, seeds in found.arms.items()
     ]
     some_run = next(run for seeds in found.arms.values() for run in seeds.values())
@@ -120,15 +137,26 @@ def collect(folder: str | Path, *, mixed: bool = False) -> Report:
     )
 
 
-def _arm_report(
+def arm_report(
+    arm: Arm,
+    runs: Mapping[int, FinishedRun],
+    comparison: Comparison | None,
+    config: Config,
+    beside: Published | None = None,
+) -> ArmReport:
+    """One arm with its means. beside: the survey's row."""
+    metrics = next(iter(runs.values())).resampled.point if runs else ()
+    estimates = {metric: mean_over_seeds(list(runs.values()), metric) for metric in metrics}
+    return ArmReport(arm, config, runs, comparison, estimates, _fps(runs.values()), beside)
+
+
+def _of_study(
     arm: Arm, runs: Mapping[int, FinishedRun], comparison: Comparison | None, study: Study
 ) -> ArmReport:
     first = next(iter(runs.values()), None)
     config = first.config if first else config_of(study, arm, study.seeds[0])
-    metrics = first.resampled.point if first else ()
-    estimates = {metric: mean_over_seeds(list(runs.values()), metric) for metric in metrics}
-    theirs = published(config) if study.primary.startswith("mask") else None
-    return ArmReport(arm, config, runs, comparison, estimates, _fps(runs.values()), theirs)
+    beside = published(config) if shape_of(study.primary) == "mask" else None
+    return arm_report(arm, runs, comparison, config, beside)
 
 
 def _fps(runs: Iterable[FinishedRun]) -> Estimate | None:

@@ -326,7 +326,9 @@ def curves(report: Report) -> Figure | None:
     """Losses of all arms: means over seeds, smoothed, and the range of the seeds. Mask losses are
     in units of their own, so each is divided by its first value; box and class loss are the same
     for all arms, and so is the AP of the validations. The last panel has its difference to the
-    baseline at the same seeds."""
+    baseline at the same seeds. None of results files."""
+    if not report.trained:
+        return None
     lines = {arm.label: _arm_lines(arm) for arm in report.arms if arm.runs}
     data = {label: _over_seeds(by_seed) for label, by_seed in lines.items()}
     for label, by_seed in lines.items():

@@ -343,7 +343,7 @@ def shared_instances(report: Report) -> Table | None:
 
 def coco_models(report: Report) -> Table | None:
     """On COCO: the arms, and below them every published model."""
-    found = published_models(report.base.config.data.name)
+    found = published_models(report.base.config.data.name) if report.trained else []
     if not found or shape_of(report.metric) != "mask":
         return None
     rows = [

@@ -26,12 +26,16 @@ Masks = Mapping[int, dict[str, Any]]  # {row of the records' masks: COCO's run l
 
 def has_masks(run: FinishedRun) -> bool:
     """Whether the masks of a run's detections are there."""
+    if run.path.suffix == ".json":
+        return "mask" in run.records().found
     return any((run.folder / name).is_file() for name in (DETECTIONS, MASK_DETECTIONS))
 
 
 def masks_of_run(run: FinishedRun, records: Records) -> Masks:
     """Those of the detections that the run's oLRP keeps. ValueError where they are not there, or
     are of another evaluation than the records."""
+    if run.path.suffix == ".json":  # COCO results
+        return _of_results(run.path, records)
     if (run.folder / DETECTIONS).is_file():
         return _read_compact(run.folder / DETECTIONS)
     return _of_results(run.folder / MASK_DETECTIONS, records)

@@ -18,7 +18,7 @@ from yolact.study.report.cells import Number, Probability
 from yolact.study.report.data import ArmReport, Report, shape_of
 from yolact.study.report.images.masks import has_masks, masks_of_run
 from yolact.study.report.images.outlines import outline
-from yolact.study.report.images.truth import ValidationSet
+from yolact.study.report.images.truth import ImageSource, ValidationSet
 from yolact.study.report.page.render import data_uri
 from yolact.study.report.tables import Row, Table, metric_title
 from yolact.study.statistics import FinishedRun
@@ -83,8 +83,8 @@ class ImagesTab:
         """(what the script draws, why there is nothing to draw); one of the two is empty."""
         if not self.pairs:
             return {}, "there are no two arms with a seed in common"
-        if not self.report.trained:
-            return {}, "results files come without images: compare runs, or make a study of them"
+        if self.report.truth is not None and self.report.truth.images is None:
+            return {}, "where the images are is not known: --image_folder=FOLDER says it"
         lacking = [run for run in self._runs if not has_masks(run)]
         if lacking:
             return {}, (
@@ -158,10 +158,14 @@ class ImagesTab:
     def _runs(self) -> list[FinishedRun]:
         return [run for _, _, run in self.report.runs]
 
+    @property
+    def _source(self) -> ImageSource:
+        return self.report.truth or ValidationSet(self.first)
+
     def _drawn(self) -> dict[str, Any]:
         """As many images as fit: fewer than asked for where the outlines are too many for a
         page."""
-        count, records, source = self.count, self.first.records(), ValidationSet(self.first)
+        count, records, source = self.count, self.first.records(), self._source
         while True:
             chosen = sorted({image for pair in self.pairs for image in pair.chosen(count)})
             images = self._outlines(records, source, chosen)
@@ -188,7 +192,7 @@ class ImagesTab:
         return {"classes": records.class_names, "images": images, "pairs": pairs}
 
     def _outlines(
-        self, records: Records, source: ValidationSet, chosen: Sequence[int]
+        self, records: Records, source: ImageSource, chosen: Sequence[int]
     ) -> dict[int, dict[str, Any]]:
         """{image: its instances, and what each run found}."""
         found: dict[int, dict[str, Any]] = {

@@ -1,20 +1,24 @@
-"""The pictures of a study's validation set, and the masks of its instances by their rows in the
+"""The pictures of a validation set, and the masks of its instances by their rows in the
 records."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from data.annotations import read_sound
 from data.coco import CocoDataset
+from data.images import read_image
 from data.loader import build_dataset
-from data.rules import size_of
+from data.rules import Id, size_of
 from data.segmentation import encoded
 from yolact.engine.evaluate import coco_ground_truth
 from yolact.engine.records import Records
@@ -24,21 +28,18 @@ SIDES = (640, 480, 360, 240, 160)  # longer sides of pictures, the largest that 
 QUALITY = 80
 
 
-@dataclass(frozen=True)
-class ValidationSet:
-    """What a run was evaluated on. ValueError or OSError, when asked, for what is not there any
-    more."""
+class ImageSource(ABC):
+    """The annotations and pictures that something was evaluated on. ValueError or OSError, when
+    asked, for what is not there any more."""
 
-    run: FinishedRun
-
-    @cached_property
-    def dataset(self) -> CocoDataset:
-        return build_dataset(self.run.config, self.run.note.get("split", "val"))
-
-    @cached_property
+    @property
+    @abstractmethod
     def ground_truth(self) -> dict[str, Any]:
         """The annotations that are evaluated on, as COCO's."""
-        return coco_ground_truth(self.dataset, self.run.config)
+
+    @abstractmethod
+    def image(self, image_id: Id) -> np.ndarray:
+        """(h,w,3) uint8 RGB"""
 
     def masks(self, records: Records, images: Iterable[int]) -> dict[int, dict[str, Any]]:
         """{row of Truth: run lengths} of the instances in some images (rows of image_ids).
@@ -66,16 +67,63 @@ class ValidationSet:
     ) -> tuple[dict[int, bytes], dict[int, tuple[int, int]]]:
         """JPEGs of some images, as large as `budget` bytes allow for all of them, and (width,
         height) of the images themselves."""
-        index = {image_id: number for number, image_id in enumerate(self.dataset.image_ids)}
         made: dict[int, dict[int, bytes]] = {side: {} for side in SIDES}
         sizes: dict[int, tuple[int, int]] = {}
         for image in images:
-            picture = self.dataset.load_image(index[records.image_ids[image]])
+            picture = self.image(records.image_ids[image])
             sizes[image] = picture.shape[1], picture.shape[0]
             for side in SIDES:
                 made[side][image] = _jpeg(picture, side)
         fitting = (one for one in made.values() if sum(map(len, one.values())) <= budget)
         return next(fitting, made[SIDES[-1]]), sizes
+
+
+@dataclass(frozen=True)
+class ValidationSet(ImageSource):
+    """What a run was evaluated on."""
+
+    run: FinishedRun
+
+    @cached_property
+    def _dataset(self) -> CocoDataset:
+        return build_dataset(self.run.config, self.run.note.get("split", "val"))
+
+    @cached_property
+    def _index(self) -> dict[Id, int]:
+        return {image_id: number for number, image_id in enumerate(self._dataset.image_ids)}
+
+    @cached_property
+    def ground_truth(self) -> dict[str, Any]:
+        return coco_ground_truth(self._dataset, self.run.config)
+
+    def image(self, image_id: Id) -> np.ndarray:
+        return self._dataset.load_image(self._index[image_id])
+
+
+@dataclass(frozen=True)
+class TruthFiles(ImageSource):
+    """What results files were evaluated on: their annotation file, and the folder of its images,
+    None where that is not known."""
+
+    annotations: Path
+    images: Path | None = None
+
+    @cached_property
+    def ground_truth(self) -> dict[str, Any]:
+        sound = read_sound(self.annotations)
+        return {
+            "images": list(sound.images.values()),
+            "categories": sound.categories,
+            "annotations": sound.annotations,
+        }
+
+    @cached_property
+    def _names(self) -> dict[Id, str]:
+        return {one["id"]: one["file_name"] for one in self.ground_truth["images"]}
+
+    def image(self, image_id: Id) -> np.ndarray:
+        assert self.images is not None, "asked where the folder is known"
+        return read_image(self.images / self._names[image_id])
 
 
 def _jpeg(image: np.ndarray, side: int) -> bytes:

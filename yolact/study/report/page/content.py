@@ -3,14 +3,16 @@ script reads."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from yolact.run_files import CONFIG
 from yolact.study.report.cells import plain
-from yolact.study.report.data import ArmReport, Report
+from yolact.study.report.data import STUDY_RUNS, ArmReport, Report
 from yolact.study.report.drawing import Drawing
 from yolact.study.report.figures import run_curves
 from yolact.study.report.images.tab import ImagesTab
@@ -19,6 +21,7 @@ from yolact.study.report.page.render import data_uri, print_page
 from yolact.study.report.palette import ARMS
 from yolact.study.report.svg import svg
 from yolact.study.report.tables import Row, Table
+from yolact.study.statistics import FinishedRun
 
 POINTS = 60  # of a run's curve where the pointer shows it
 
@@ -68,7 +71,7 @@ def content(
     """What the templates print."""
     study = report.study
     return {
-        "title": study.name,
+        "title": report.title,
         "description": study.description,
         "arms": [{"label": arm.label, "colour": colour_of(report, arm)} for arm in report.arms],
         "warnings": warnings(report),
@@ -163,6 +166,8 @@ def _figure_part(drawing: Drawing) -> TabPart:
 
 
 def _paired(report: Report) -> str:
+    if report.origin != STUDY_RUNS:
+        return "Runs of one seed count as a pair, and all share the images"
     return (
         "Arms are paired: runs of one seed share initial weights, order of the images and "
         "augmentation"
@@ -210,8 +215,7 @@ def _arm(report: Report, arm: ArmReport) -> dict[str, Any]:
 def _run(report: Report, arm: ArmReport, number: int, seed: int) -> dict[str, Any]:
     run = arm.runs[seed]
     points = run.resampled.point
-    name = f"{arm.arm.slug}/{run.folder.name}"
-    where = "/".join(report.folder.parts[-2:])
+    name = f"{arm.arm.slug}/{run.folder.name}" if report.trained else run.path.name
     curves = run_curves(run.folder, run.config.train.iterations) if report.trained else {}
     return {
         "arm": number,
@@ -223,8 +227,18 @@ def _run(report: Report, arm: ArmReport, number: int, seed: int) -> dict[str, An
             if key in points
         },
         "curves": {key: _thin(x, y) for key, (x, y) in curves.items() if len(x) > 1},
-        "command": f"yolact sweep {where}/study.yaml --run {name}" if report.trained else "",
+        "command": _command(report, run, name),
     }
+
+
+def _command(report: Report, run: FinishedRun, name: str) -> str:
+    """What trains a run again; nothing of results files."""
+    if report.origin == STUDY_RUNS:
+        where = "/".join(report.folder.parts[-2:])
+        return f"yolact sweep {where}/study.yaml --run {name}"
+    if report.trained and (run.folder / CONFIG).is_file():
+        return f"yolact train --config {os.path.relpath(run.folder / CONFIG)}"
+    return ""
 
 
 def _thin(x: Any, y: Any) -> list[list[float]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from yolact.study.arms import config_differences
 from yolact.study.folder.reading import starts_of
-from yolact.study.report.data import Report
+from yolact.study.report.data import RUNS_ALONE, Report
 from yolact.study.statistics.comparison import unstable_baseline
 from yolact.study.statistics.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE
 
@@ -77,8 +77,9 @@ def facts_of(report: Report) -> dict[str, str]:
     study, first = report.study, report.runs[0][2]
     scored = f"{first.images} images, digest {first.truth_digest[:16]}"
     asked = f"margin {study.margin:g}"
+    shared = {"baseline": report.baseline, "metric": f"{report.metric}, {asked}"}
     if not report.trained:
-        return {"baseline": report.baseline, "metric": f"{report.metric}, {asked}", "set": scored}
+        return {**shared, "set": scored}
     starts = [start for _, _, run in report.runs for start in starts_of(run.env)]
     seeds = ", ".join(map(str, study.seeds)) + (
         f"; added later: {', '.join(map(str, study.added_seeds))}" if study.added_seeds else ""
@@ -99,6 +100,18 @@ def facts_of(report: Report) -> dict[str, str]:
         for key in SHOWN_SETTINGS
         if key.split(".")[1] in config[key.split(".")[0]]
     )
+    code = (
+        f"digest {values('code')}, torch {values('versions', 'torch')}, torchvision "
+        f"{values('versions', 'torchvision')}; commit {values('commit')}"
+    )
+    if report.origin == RUNS_ALONE:
+        return {
+            **shared,
+            "validation set": f"{first.config.data.name}: {scored}",
+            "config of the baseline": f"{first.config.name} ({shown})",
+            "code": code,
+            "device": values("device"),
+        }
     return {
         "arms": str(len(report.arms)),
         "seeds": seeds,
@@ -108,8 +121,7 @@ def facts_of(report: Report) -> dict[str, str]:
         f"{study.looked_at}",
         "validation set": f"{first.config.data.name}: {scored}",
         "base config": f"{study.base} ({shown})",
-        "code": f"digest {values('code')}, torch {values('versions', 'torch')}, torchvision "
-        f"{values('versions', 'torchvision')}; commit {values('commit')}",
+        "code": code,
         "device": values("device"),
     }
 
