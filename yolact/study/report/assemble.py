@@ -7,10 +7,11 @@ from pathlib import Path
 from yolact.cli import note, one_line
 from yolact.files import write_whole, writing
 from yolact.study.report.bounds import Bounds
+from yolact.study.report.curves import curves
 from yolact.study.report.data import Report, shape_of
 from yolact.study.report.drawing import Drawing
 from yolact.study.report.error_figures import by_size, kinds_of_errors, precision_recall
-from yolact.study.report.figures import curves, forest, reliability, seeds, thresholds
+from yolact.study.report.figures import forest, reliability, seeds, thresholds
 from yolact.study.report.gallery import picture
 from yolact.study.report.images.tab import IMAGES, ImagesTab
 from yolact.study.report.page.content import page

@@ -1,11 +1,9 @@
-"""The figures of a report: differences with verdicts, seeds, AP against IoU, loss
-curves."""
+"""The figures of a report: differences with verdicts, seeds, AP against IoU, calibration."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from yolact.bound import Rule
 from yolact.engine.metrics import THRESHOLDS
-from yolact.study.folder.reading import read_metrics
 from yolact.study.report.bounds import Bounds
 from yolact.study.report.cells import is_number
-from yolact.study.report.data import ArmReport, Report, shape_of
+from yolact.study.report.data import Report, shape_of
 from yolact.study.report.estimates import Estimate, mean_over_seeds, width
 from yolact.study.report.palette import ARMS, GREY, INK, LIGHT, PAPER, VERDICTS
 from yolact.study.report.published import BASELINE, baseline
@@ -41,17 +37,21 @@ PUBLISHED_DOT: dict[str, Any] = {
 Dashes = Literal["-", "--", ":"]
 _DASHES: tuple[Dashes, ...] = ("-", "--", ":")
 LABEL = 30  # letters of an arm's label in a figure
-SMOOTH = 40  # a curve is smoothed over one so-many-th of its length
 
 
 def styles(report: Report) -> dict[str, tuple[str, Dashes]]:
+    """{label: (colour, dashes)} of its arms."""
+    return styles_of([arm.label for arm in report.arms], report.baseline)
+
+
+def styles_of(labels: Sequence[str], baseline: str) -> dict[str, tuple[str, Dashes]]:
     """{label: (colour, dashes)}: the baseline black, the others apart from each other."""
-    others = [arm.label for arm in report.arms if arm.label != report.baseline]
+    others = [label for label in labels if label != baseline]
     found = {
         label: (LIGHT[ARMS[i % len(ARMS)]], _DASHES[i // len(ARMS) % len(_DASHES)])
         for i, label in enumerate(others)
     }
-    return {report.baseline: (INK, "-"), **found}
+    return {baseline: (INK, "-"), **found}
 
 
 def arm_numbers(report: Report) -> dict[str, int]:
@@ -317,144 +317,3 @@ def reliability(report: Report) -> Figure | None:
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=9)
     return drawn(figure)
-
-
-# -------------------------------------------------------------------------------------- loss curves
-
-
-def curves(report: Report) -> Figure | None:
-    """Losses of all arms: means over seeds, smoothed, and the range of the seeds. Mask losses are
-    in units of their own, so each is divided by its first value; box and class loss are the same
-    for all arms, and so is the AP of the validations. The last panel has its difference to the
-    baseline at the same seeds. None of results files."""
-    if not report.trained:
-        return None
-    lines = {arm.label: _arm_lines(arm) for arm in report.arms if arm.runs}
-    data = {label: _over_seeds(by_seed) for label, by_seed in lines.items()}
-    for label, by_seed in lines.items():
-        if label != report.baseline:
-            data[label] |= _gain(by_seed, lines.get(report.baseline, {}))
-    panels = [
-        ("mask", "mask loss / its first value"),
-        ("box", "box loss"),
-        ("class", "class loss"),
-        ("ap", "mask AP at validations"),
-        ("gain", f"its difference to {short(report.baseline)}"),
-    ]
-    panels = [
-        (key, title)
-        for key, title in panels
-        if any(key in found and found[key][0].size > 1 for found in data.values())
-    ]
-    if not panels:
-        return None
-    batches = {arm.config.train.batch_size for arm in report.arms}
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.3 * len(panels), 3.9), layout="constrained", squeeze=False
-    )
-    look, numbers = styles(report), arm_numbers(report)
-    for panel, (key, title) in zip(axes[0], panels):
-        for arm in report.arms:
-            if key not in data.get(arm.label, {}):
-                continue
-            steps, mean, low, high = data[arm.label][key]
-            x = steps * arm.config.train.batch_size if len(batches) > 1 else steps
-            colour, dashes = look[arm.label]
-            marker = "o" if key in ("ap", "gain") else None
-            line: dict[str, Any] = {"linestyle": dashes, "linewidth": 1.5, "marker": marker}
-            with of_arm(panel, numbers[arm.label]):
-                panel.fill_between(x, low, high, color=colour, alpha=0.10, linewidth=0)
-                panel.plot(x, mean, color=colour, markersize=3, **line)
-        panel.set(
-            title=title,
-            xlabel="images seen" if len(batches) > 1 else "iteration",
-            yscale="linear" if key in ("ap", "gain") else "log",
-        )
-        if key == "gain":
-            panel.axhline(0, color=INK, linewidth=0.8)
-        elif key != "ap":
-            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            panel.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            panel.set_ylim(bottom=0)
-        panel.grid(alpha=0.25)
-    handles = [
-        Line2D([], [], color=look[label][0], linestyle=look[label][1], label=short(label))
-        for label in data
-    ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=9
-    )
-    return drawn(figure)
-
-
-Line = tuple[np.ndarray, np.ndarray]  # (steps, values)
-
-
-def _arm_lines(arm: ArmReport) -> dict[int, dict[str, Line]]:
-    """{seed: {curve: line}} of one arm."""
-    return {
-        seed: run_curves(run.folder, run.config.train.iterations)
-        for seed, run in sorted(arm.runs.items())
-    }
-
-
-def _over_seeds(by_seed: Mapping[int, Mapping[str, Line]]) -> dict[str, tuple[np.ndarray, ...]]:
-    """{curve: (steps, mean over seeds, lowest, highest)}."""
-    found: dict[str, tuple[np.ndarray, ...]] = {}
-    for key in dict.fromkeys(key for lines in by_seed.values() for key in lines):
-        lines = [lines[key] for lines in by_seed.values() if key in lines]
-        steps = lines[0][0]
-        values = np.stack([np.interp(steps, *line) for line in lines])
-        found[key] = (steps, values.mean(0), values.min(0), values.max(0))
-    return found
-
-
-def _gain(
-    arm: Mapping[int, Mapping[str, Line]], base: Mapping[int, Mapping[str, Line]]
-) -> dict[str, tuple[np.ndarray, ...]]:
-    """{"gain": AP of the validations less the baseline's at the same seed}; empty where they were
-    not made at the same steps."""
-    gains: dict[int, dict[str, Line]] = {}
-    for seed, lines in arm.items():
-        pair = [found["ap"] for found in (lines, base.get(seed, {})) if "ap" in found]
-        if len(pair) == 2 and np.array_equal(pair[0][0], pair[1][0]):
-            gains[seed] = {"gain": (pair[0][0], pair[0][1] - pair[1][1])}
-    return _over_seeds(gains)
-
-
-def run_curves(folder: Path, iterations: int) -> dict[str, Line]:
-    """{mask, box, class, ap: (steps, values)} of one run, losses smoothed; mask loss divided by its
-    first value, AP in percent."""
-    lines = read_metrics(folder)
-    found = {}
-    for key in ("mask", "box", "class"):
-        points = [
-            (line["step"], line["losses"][key])
-            for line in lines
-            if line["kind"] == "train" and is_number((line.get("losses") or {}).get(key))
-        ]
-        if len(points) > 1:
-            steps, values = np.array(points, float).T
-            values = _smooth(values)
-            found[key] = (steps, values / values[0] if key == "mask" and values[0] > 0 else values)
-    points = [
-        (line["step"], 100 * line["segm"]["ap"])
-        for line in lines
-        if line["kind"] == "validation"
-        and line["step"] <= iterations
-        and is_number(line.get("segm", {}).get("ap"))
-    ]
-    if points:
-        found["ap"] = tuple(np.array(points, float).T)
-    return found
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """A moving mean over a window that shrinks at both ends."""
-    half = max(1, len(values) // SMOOTH) // 2
-    total = np.concatenate([[0], np.cumsum(values)])
-    at = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(at, len(values) - 1 - at))
-    return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)

@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from yolact.run_files import CONFIG
 from yolact.study.report.cells import plain
+from yolact.study.report.curves import run_curves
 from yolact.study.report.data import STUDY_RUNS, ArmReport, Report
 from yolact.study.report.drawing import Drawing
-from yolact.study.report.figures import run_curves
 from yolact.study.report.images.tab import ImagesTab
 from yolact.study.report.page.facts import arm_settings, facts_of, left_out, meanings, warnings
 from yolact.study.report.page.render import data_uri, print_page
