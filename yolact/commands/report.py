@@ -8,6 +8,8 @@
                              report there
   --images N                 of each arm, show the N most improved and N most worsened images, and
                              half as many others (default 40)
+  --serve                    instead of writing, show the page of a running study on this machine:
+                             progress, curves, verdicts so far; --port N chooses the port
   --out FOLDER               write the report there (default: report/ in the study's folder)
 
 Writes report.html (self-contained), results.csv (one line a run), comparison.csv (one line an arm),
@@ -58,6 +60,13 @@ def _parser() -> cli.Parser:
         help="images a list of the Images tab: the N most improved, the N most worsened, and half "
         "as many others (default 40)",
     )
+    flags.switch(
+        "--serve",
+        help="serve the page of a running study on the loopback address, until Ctrl-C",
+    )
+    flags.add_argument(
+        "--port", type=int, metavar="N", help="with --serve: its port (default: a free one)"
+    )
     flags.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the report")
     return flags
 
@@ -70,6 +79,13 @@ def _main(arguments: Namespace) -> int:
 
     if arguments.overrides:
         raise ValueError(f"{arguments.overrides[0]}: there is no config to change here")
+    count = IMAGES if arguments.images is None else arguments.images
+    if count < 1:
+        raise ValueError(f"--images={count}: give 1 or more")
+    if arguments.serve:
+        return _serve(arguments)
+    if arguments.port is not None:
+        raise ValueError("--port is of --serve: give that too")
     report = collect(arguments.study, mixed=arguments.mixed)
     for label, seeds in report.unfinished.items():
         for seed, why in sorted(seeds.items()):
@@ -84,11 +100,19 @@ def _main(arguments: Namespace) -> int:
         new = keep(report, arguments.keep)
         cli.say(f"kept {len(new)} runs in {arguments.keep / RUNS}")
     out = arguments.out or (arguments.keep or report.folder) / REPORT
-    count = IMAGES if arguments.images is None else arguments.images
-    if count < 1:
-        raise ValueError(f"--images={count}: give 1 or more")
     cli.say(write_report(report, out, images=count))
     return 0
+
+
+def _serve(arguments: Namespace) -> int:
+    from yolact.study.report.live import watch
+    from yolact.study.report.live.server import serve
+
+    if arguments.out or arguments.keep or arguments.boundary:
+        raise ValueError("--serve writes nothing: leave out --out, --keep and --boundary")
+    count = watch.IMAGES if arguments.images is None else arguments.images
+    watched = watch.Watched(Path(arguments.study), count, arguments.mixed)
+    return serve(watched, arguments.port or 0)
 
 
 def _add_boundary(report: Report) -> None:

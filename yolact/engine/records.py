@@ -77,6 +77,8 @@ class Found:
     any_iou  (D,) float32: the highest IoU with an instance of any class that is no crowd;
              any_match (D,) int32: its row of Truth, -1 where none overlaps
     box      (D,4) float32: x, y, width, height in pixels
+    own_match (D,) int32: the row of Truth that best_iou is with, -1 where that is 0
+    other_iou (D,) float32: as any_iou, of the other classes alone; other_match (D,) int32: its row
     """
 
     image: np.ndarray  # (D,) int32
@@ -91,6 +93,9 @@ class Found:
     any_iou: np.ndarray | None = None
     any_match: np.ndarray | None = None
     box: np.ndarray | None = None
+    own_match: np.ndarray | None = None
+    other_iou: np.ndarray | None = None
+    other_match: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -203,19 +208,24 @@ _TYPES = {
     "any_iou": np.float32,
     "any_match": np.int32,
     "box": np.float32,
+    "own_match": np.int32,
+    "other_iou": np.float32,
+    "other_match": np.int32,
 }
+_NEAREST = ("any_iou", "any_match", "own_match", "other_iou", "other_match")
+_NOTHING = (0.0, -1, -1, 0.0, -1)
 
 
 def _found(run: CocoRun) -> Found:
     parameters = run.evaluator.params
     areas, thresholds = len(parameters.areaRng), len(THRESHOLDS)
     row_of = {truth["id"]: row for row, (_, _, truth) in enumerate(_instances(run))}
-    of_any = _any_class(run, row_of)
+    nearest = _nearest(run, row_of)
     parts = [
         part
         for c, category in enumerate(parameters.catIds)
         for i, image in enumerate(parameters.imgIds)
-        if (part := _of_image(run, c, category, i, image, row_of, of_any)) is not None
+        if (part := _of_image(run, c, category, i, image, row_of, nearest)) is not None
     ]
     leading = {"right": (areas, thresholds), "ignored": (areas, thresholds), "iou": (areas,)}
     leading |= {"matched": (thresholds,), "box": (4,)}
@@ -239,7 +249,7 @@ def _of_image(
     i: int,
     image: int,
     row_of: Mapping[int, int],
-    of_any: Mapping[int, tuple[float, int]],
+    nearest: Mapping[int, tuple[float, ...]],
 ) -> dict[str, Any] | None:
     """The columns of Found for one class of one image, detections last; None without any."""
     evaluator = run.evaluator
@@ -251,7 +261,6 @@ def _of_image(
     iou, best = _overlaps(evaluator, image, category, matched[:, 0])
     # 0 stands for none: ids of instances count from 1
     rows = [[row_of[int(m)] if m > 0 else -1 for m in row] for row in matched[0]]
-    any_iou, any_match = zip(*(of_any.get(d, (0.0, -1)) for d in ids))
     return {
         "image": np.full(len(ids), i),
         "label": np.full(len(ids), c),
@@ -262,9 +271,8 @@ def _of_image(
         "iou": iou,
         "best_iou": best,
         "matched": rows,
-        "any_iou": any_iou,
-        "any_match": any_match,
         "box": np.array([_box_of(detection) for detection in detections], np.float32).T,
+        **dict(zip(_NEAREST, zip(*(nearest.get(d, _NOTHING) for d in ids)))),
     }
 
 
@@ -273,29 +281,41 @@ def _box_of(detection: dict) -> Sequence[float]:
     return detection["bbox"] if "bbox" in detection else rle.toBbox(detection["segmentation"])
 
 
-def _any_class(run: CocoRun, row_of: Mapping[int, int]) -> dict[int, tuple[float, int]]:
-    """{detection: (highest IoU with an instance of any class that is no crowd, its row of Truth)}
-    of those that overlap one."""
+def _nearest(run: CocoRun, row_of: Mapping[int, int]) -> dict[int, tuple[float, ...]]:
+    """{detection: its values of _NEAREST}, of images with instances that are no crowd."""
     evaluator, key = run.evaluator, "bbox" if run.iou_type == "bbox" else "segmentation"
-    truths: dict[int, list[dict]] = {}
-    for image, _, truth in _instances(run):
+    truths: dict[int, list[tuple[int, dict]]] = {}
+    for image, category, truth in _instances(run):
         if not truth["iscrowd"]:
-            truths.setdefault(image, []).append(truth)
-    best: dict[int, tuple[float, int]] = {}
+            truths.setdefault(image, []).append((category, truth))
+    best: dict[int, tuple[float, ...]] = {}
     for image, there in truths.items():
-        found = [d for c in evaluator.params.catIds for d in evaluator._dts.get((image, c), ())]
+        found = [
+            (c, d) for c in evaluator.params.catIds for d in evaluator._dts.get((image, c), ())
+        ]
         if not found:
             continue
         overlaps = rle.iou(
-            [detection[key] for detection in found],
-            [truth[key] for truth in there],
+            [detection[key] for _, detection in found],
+            [truth[key] for _, truth in there],
             [0] * len(there),
         )
-        for detection, row in zip(found, overlaps):
-            k = int(row.argmax())
-            if row[k] > 0:
-                best[detection["id"]] = (float(row[k]), row_of[there[k]["id"]])
+        rows = np.array([row_of[truth["id"]] for _, truth in there])
+        own = np.array([c for c, _ in found])[:, None] == np.array([c for c, _ in there])
+        any_iou, any_match = _best(overlaps, rows)
+        _, own_match = _best(np.where(own, overlaps, 0), rows)
+        other_iou, other_match = _best(np.where(own, 0, overlaps), rows)
+        columns = zip(any_iou, any_match, own_match, other_iou, other_match)
+        best |= {d["id"]: values for (_, d), values in zip(found, columns)}
     return best
+
+
+def _best(overlaps: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """overlaps (D,G) -> the highest of each detection, and its entry of rows (G,), -1 where none
+    overlaps."""
+    k = overlaps.argmax(1)
+    iou = overlaps[np.arange(len(k)), k]
+    return iou, np.where(iou > 0, rows[k], -1)
 
 
 def _overlaps(

@@ -72,6 +72,7 @@ def test_what_they_hold_by_hand():
     ) and box.best_iou.tolist() == pytest.approx([1, 1 / 16, 0.5])
     assert box.matched.T.tolist() == [[0] * 10, [-1] * 10, [1] + [-1] * 9]
     assert box.any_match.tolist() == [0, 0, 1] and box.any_iou.tolist() == box.best_iou.tolist()
+    assert box.own_match.tolist() == [0, 0, 1] and box.other_match.tolist() == [-1] * 3
     assert box.box.tolist() == [[0, 0, 40, 40], [0, 30, 10, 10], [100, 0, 20, 40]]
     # 40^2 is medium, 800 and 100 pixels are small
     assert box.ignored[1].tolist() == [[True, False, True]] + [[True, False, False]] * 9
@@ -129,6 +130,8 @@ def test_the_best_overlap_of_any_class():
     ]
     for shape in records_of_results(gt, found).found.values():
         assert shape.any_iou.tolist() == [0.5] and shape.any_match.tolist() == [0]
+        assert shape.other_iou.tolist() == [0.5] and shape.other_match.tolist() == [0]
+        assert shape.own_match.tolist() == [-1]
         assert shape.best_iou.tolist() == [0] and shape.matched[:, 0].tolist() == [-1] * 10
         assert shape.box.tolist() == [[0, 0, 20, 40]]
 
@@ -137,11 +140,11 @@ def test_older_files_are_read_without_what_they_lack(tmp_path):
     """As kept studies have them."""
     write_records(tmp_path / FILE, records_of_results(TRUTH, results()))
     with np.load(tmp_path / FILE) as file:
-        new = ("matched", "any_iou", "any_match", "box")
+        new = ("matched", "any_iou", "any_match", "box", "own_match", "other_iou", "other_match")
         old = {name: file[name] for name in file if not name.endswith(new)}
     np.savez(tmp_path / "old.npz", **old)
     found = read_records(tmp_path / "old.npz").found["mask"]
-    assert [getattr(found, name) for name in new] == [None] * 4 and len(found.score) == 734
+    assert [getattr(found, name) for name in new] == [None] * 7 and len(found.score) == 734
     write_records(tmp_path / "again.npz", read_records(tmp_path / "old.npz"))
     assert read_records(tmp_path / "again.npz").found["mask"].matched is None
 
@@ -156,7 +159,7 @@ def test_a_file_holds_all_and_is_small(tmp_path, kind, shape):
     )
     write_records(tmp_path / FILE, records)
     assert (
-        equal(records, read_records(tmp_path / FILE)) and (tmp_path / FILE).stat().st_size < 40_000
+        equal(records, read_records(tmp_path / FILE)) and (tmp_path / FILE).stat().st_size < 44_000
     )
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     fewer = json.loads(TRUTH.read_text())

@@ -10,7 +10,14 @@ from yolact.study.report.bounds import Bounds
 from yolact.study.report.curves import curves
 from yolact.study.report.data import Report, shape_of
 from yolact.study.report.drawing import Drawing
-from yolact.study.report.error_figures import by_size, kinds_of_errors, precision_recall
+from yolact.study.report.errors.figures import (
+    by_boundary,
+    by_class,
+    by_size,
+    gains_by_kind,
+    kinds_of_errors,
+    precision_recall,
+)
 from yolact.study.report.figures import forest, reliability, seeds, thresholds
 from yolact.study.report.gallery import picture
 from yolact.study.report.images.tab import IMAGES, ImagesTab
@@ -47,6 +54,14 @@ FIGURES = {  # title and caption
         "with an instance of the class; class, on one of another class; duplicate, on one that "
         "is found already; background, on none; missed, touched by no detection.",
     ),
+    "gains": (
+        "What mending an error gains (dAP)",
+        "Points of AP50 that an arm gains where errors of one kind alone are mended, at every "
+        "score; means over seeds with 95 % intervals over seeds and images. After TIDE: a "
+        "detection in the wrong place or class is put right, or goes where its instance is found; "
+        "duplicates, background, and what is wrong in both go; instances that are missed are not "
+        "counted. Last: every false detection goes, every instance not found is not counted.",
+    ),
     "precision_recall": (
         "Precision against recall",
         "COCO's interpolated precision, means over classes and seeds. The area is AP50 and AP75.",
@@ -54,6 +69,16 @@ FIGURES = {  # title and caption
     "by_size": (
         "AP by size",
         "Means over seeds with 95 % intervals: small below 32² pixels, large above 96².",
+    ),
+    "by_class": (
+        "AP by class",
+        "Means over seeds with 95 % intervals over seeds and images. Of many classes, those in "
+        "which arms lie furthest apart.",
+    ),
+    "boundary": (
+        "Boundary AP",
+        "AP where masks count as right by the IoU of their edges too (Cheng et al., CVPR 2021); "
+        "means over seeds with 95 % intervals over seeds alone.",
     ),
     "reliability": (
         "Scores against IoU",
@@ -69,6 +94,12 @@ FIGURES = {  # title and caption
     ),
 }
 
+NOTHING = {  # why a figure may not be there
+    "gains": "the records are of an older version, which do not tell a wrong class from a wrong "
+    "place: evaluate again (eval.py --trained_model=RUN/weights/last.pth)",
+    "by_class": "there is one class, whose AP is the AP",
+    "boundary": "it was not measured: yolact report STUDY --boundary",
+}
 
 DRAWN = {
     "forest": forest,
@@ -76,8 +107,11 @@ DRAWN = {
     "ap_by_iou": thresholds,
     "reliability": reliability,
     "errors": kinds_of_errors,
+    "gains": gains_by_kind,
     "precision_recall": precision_recall,
     "by_size": by_size,
+    "by_class": by_class,
+    "boundary": by_boundary,
     "curves": curves,
 }
 
@@ -120,7 +154,7 @@ def draw(report: Report) -> list[Drawing]:
             caption = f"{caption} {_of_bounds(report.bounds)}"
         if key == "errors" and _older(report):
             caption = f"{caption} {OLDER}"
-        words = "there is nothing to draw" if figure is None else caption
+        words = NOTHING.get(key, "there is nothing to draw") if figure is None else caption
         drawings.append(Drawing(key, title, figure, words))
     return [*drawings, _gallery(report)]
 

@@ -54,6 +54,15 @@ def estimate(
     return Estimate(float(mean), half, least, most)
 
 
+def over_seeds(values: Sequence[float], *, least: float = 0, most: float = 100) -> Estimate:
+    """The mean of what is known of whole runs alone, with an interval over seeds; none of one."""
+    found = np.array(values, float)
+    if len(found) < 2:
+        return Estimate(float(found.mean()), math.nan, least, most)
+    half = width(float(found.var(ddof=1)), 0.0, len(found), len(found) - 1)
+    return Estimate(float(found.mean()), half, least, most)
+
+
 def width(s2: float, image: float, seeds: int, df: float, level: float = 0.05) -> float:
     """Half of an interval from a variance over seeds and one over images; one seed has the image
     part only."""

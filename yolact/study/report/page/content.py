@@ -17,7 +17,7 @@ from yolact.study.report.data import STUDY_RUNS, ArmReport, Report
 from yolact.study.report.drawing import Drawing
 from yolact.study.report.images.tab import ImagesTab
 from yolact.study.report.page.facts import arm_settings, facts_of, left_out, meanings, warnings
-from yolact.study.report.page.render import data_uri, print_page
+from yolact.study.report.page.render import LivePart, data_uri, print_page
 from yolact.study.report.palette import ARMS
 from yolact.study.report.svg import svg
 from yolact.study.report.tables import Row, Table
@@ -59,7 +59,7 @@ def page(
     drawings: Sequence[Drawing],
     images: ImagesTab,
     *,
-    live: bool = False,
+    live: LivePart | None = None,
 ) -> str:
     """The report as one HTML file."""
     return print_page(content(report, tables, drawings, images), data(report, images), live=live)
@@ -130,7 +130,10 @@ def _tabs(
         "images-tab": ("Images", ("chance", "images", "changes", "gallery")),
         "errors-tab": (
             "Errors",
-            ("errors", "ap_by_iou", "precision_recall", "by_size", "reliability"),
+            (
+                *("errors", "gains", "ap_by_iou", "precision_recall"),
+                *("by_size", "by_class", "boundary", "reliability"),
+            ),
         ),
         "training-tab": ("Training", ("curves",)),
         "method-tab": ("Method", ("made", "reading")),

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -22,10 +23,29 @@ from yolact.study.report.tables import Table
 TEMPLATES = "templates"
 
 
-def print_page(content: Mapping[str, Any], data: Mapping[str, Any], *, live: bool = False) -> str:
+@dataclass(frozen=True)
+class LivePart:
+    """version: of the page, by which its script knows a newer one; finished of planned runs; html:
+    the progress when the page was made."""
+
+    version: str
+    finished: int
+    planned: int
+    html: Markup
+
+    @property
+    def provisional(self) -> bool:
+        """Whether verdicts may still change."""
+        return self.finished < self.planned
+
+
+def print_page(
+    content: Mapping[str, Any], data: Mapping[str, Any], *, live: LivePart | None = None
+) -> str:
     """The page. content: what the templates print; data: what the script reads, plain values whose
     NaN become null. live: served, and allowed to ask its own server for news."""
-    script = '"use strict";(() => {\n' + _file("page.js") + _file("images.js") + "view();\n})();"
+    parts = ("page.js", "images.js", *["live.js"] * (live is not None))
+    script = '"use strict";(() => {\n' + "".join(map(_file, parts)) + "view();\n})();"
     return (
         _environment()
         .get_template("page.html")
@@ -33,7 +53,7 @@ def print_page(content: Mapping[str, Any], data: Mapping[str, Any], *, live: boo
             **content,
             live=live,
             data=plain_data(data),
-            policy=policy(script, live=live),
+            policy=policy(script, live=live is not None),
             style=Markup(css() + _file("page.css")),
             # both are files of this package
             script=Markup(script),
@@ -50,6 +70,11 @@ def policy(script: str, *, live: bool = False) -> str:
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
         + ("; connect-src 'self'" if live else "")
     )
+
+
+def fragment(template: str, **content: Any) -> Markup:
+    """A part of the page, for its script to put in place."""
+    return Markup(_environment().get_template(template).render(**content))
 
 
 def table_html(table: Table) -> str:

@@ -1,0 +1,147 @@
+"""The page of a running study: what it tells, whom it answers, and how it ends."""
+
+import http.client
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.yolact.study.report.browser import opened, shown
+from tests.yolact.study.report.small_study import place
+from yolact.commands import report
+from yolact.study.report.live.watch import Watched
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def running(study):
+    """The finished study with one run of dice half way, one not begun."""
+    half = place(study, "dice", 2)
+    (half / "results" / "records.npz").unlink()
+    lines = (half / "metrics.jsonl").read_text().splitlines()
+    (half / "metrics.jsonl").write_text("\n".join(lines[:200]) + "\n")
+    shutil.rmtree(place(study, "dice", 1))
+    return study
+
+
+@pytest.fixture
+def served(running):
+    """(process, port, folder) of a server, which is ended."""
+    words = [sys.executable, "-m", "yolact", "report", str(running), "--serve", "--images", "1"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline()
+        yield process, int(re.match(r"http://127\.0\.0\.1:(\d+)/ ", url)[1]), running
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def asked(port, path="/", host=None):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", path, headers={} if host is None else {"Host": host})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def until(port, words, seconds=240):
+    """The page, once the words are on it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        status, text = asked(port)
+        if status == 200 and words in text:
+            return text
+        time.sleep(0.5)
+    raise AssertionError(f"{words!r} never came: {text[-2000:]}")
+
+
+def test_it_tells_progress_and_what_is_known_so_far(running):
+    watched = Watched(running)
+    watched.look()
+    assert "<b>Provisional</b>: 7 of 9 runs are finished" in watched.html
+    assert watched.curves is not None and "mask loss" in watched.html
+    shares = re.findall(r'<td class="(\w+)">([^<]*)</td>', str(watched.live_html()))
+    assert [state for state, _ in shares].count("done") == 7
+    assert ("interrupted", "(50%)") in shares and ("waiting", ".") in shares
+    first = watched.version
+    watched.look()
+    assert watched.version == first  # nothing was finished: the page stays
+    (place(running, "bce", 1) / "results" / "records.npz").unlink()
+    watched.look()
+    assert watched.version != first and "6 of 9 runs" in watched.html
+
+
+def test_before_a_run_is_finished_it_says_so(running):
+    for records in running.glob("*/seed*/results/records.npz"):
+        records.unlink()
+    watched = Watched(running)
+    watched.look()
+    assert "no run is finished" in watched.html and "(50%)" in watched.html
+    assert "Provisional" not in watched.html and watched.curves is not None
+
+
+def test_a_browser_sees_it_and_it_ends_cleanly(served):
+    process, port, folder = served
+    until(port, "Provisional")
+    # whoever asks by another name is refused: a page elsewhere could have one that leads here
+    for name in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}", ""):
+        assert asked(port, host=name)[0] == 403
+    assert asked(port, host=f"localhost:{port}")[0] == 200 and asked(port, "/etc/passwd")[0] == 404
+    news = json.loads(asked(port, "/progress")[1])
+    assert f'data-live="{news["version"]}"' in asked(port)[1] and "(50%)" in news["html"]
+    with opened() as browser:
+        with shown(browser, None, served=f"http://127.0.0.1:{port}/") as page:
+            assert page.inner_text("#tabs a[aria-current]") == "Progress"
+            page.wait_for_selector("#live-told:not(:empty)")
+            assert page.locator("#progress td.done").count() == 7
+            page.click('#tabs a[href="#verdicts-tab"]')
+            style = (
+                "getComputedStyle(document.querySelector('#answer .verdict'), '::after').content"
+            )
+            assert "provisional" in page.evaluate(style)
+            records = place(folder, "bce", 1) / "results" / "records.npz"
+            records.rename(records.with_name("away.npz"))  # as if the run was not finished yet
+            page.wait_for_selector("text=6 of 9 runs", timeout=240e3)
+            assert page.evaluate("location.hash") == "#verdicts-tab"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    with pytest.raises(ConnectionError):
+        asked(port)
+
+
+def test_ctrl_c_ends_it(served):
+    process, port, _ = served
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0 and process.stdout.read().endswith("closed\n")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--serve", "--port", "99999999"], "--port"),
+        (["--serve", "--out", "x"], "--out"),
+        (["--port", "8000"], "--serve"),
+    ],
+)
+def test_mistakes_are_one_line(study, capsys, words, said):
+    assert report.program([str(study), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error
+
+
+def test_a_port_that_is_taken_is_one_line(served, capsys):
+    _, port, folder = served
+    assert report.program([str(folder), "--serve", "--port", str(port)]) == 2
+    assert f"--port={port}" in capsys.readouterr().err
+    assert report.program([str(folder.parent), "--serve"]) == 2
+    assert "no study that has begun" in capsys.readouterr().err

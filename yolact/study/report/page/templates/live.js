@@ -1,0 +1,18 @@
+
+// ------------------------------------------------------------------------------------- live
+// The page of a running study: asks its own server how far it is, and loads itself again for a newer report.
+const hear = async () => {
+  const told = $("#live-told");
+  try {
+    const answer = await fetch("progress", { cache: "no-store" });
+    const news = await answer.json();
+    if (news.version !== document.body.dataset.live) return location.reload();
+    $("#live").innerHTML = news.html;
+    told.textContent = `As of ${new Date().toLocaleTimeString()}.`;
+    show();
+  } catch (error) {
+    told.textContent = "The server has ended; this is the last it said.";
+  }
+  setTimeout(hear, 3000);
+};
+setTimeout(hear, 1000);
