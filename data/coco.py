@@ -14,7 +14,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.draws import Viewport
+from data.compose import Content, draw_chosen, pasted, rotated, tightened, upside_down
+from data.draws import Drawn, Viewport
 from data.images import read_reduced
 from data.rules import Id
 from data.segmentation import extent, filled_columns, run_lengths
@@ -155,6 +156,8 @@ class CocoDataset(Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a data set of {len(self)}")
         index %= len(self)
+        if isinstance(self.transform, TrainTransform) and self.transform.augment.composes:
+            return self._composed(self.transform, epoch, index)
         height, width = self.table.size(index)
         rows = np.array(self.table.rows(index), np.int64)
         view = self._view(torch.from_numpy(self.table.boxes[rows]), epoch, index)
@@ -175,13 +178,58 @@ class CocoDataset(Dataset):
             )
         return Sample(view.image, targets, self.table.image_ids[index], (height, width), index)
 
+    def _composed(self, transform: TrainTransform, epoch: int, index: int) -> Sample:
+        """A sample that is changed with its masks, see data/compose.py."""
+        share, least = transform.augment.copy_paste, transform.augment.min_box_side
+        with _own_randomness(self.seed, epoch, index), _one_thread():
+            content = self._content(transform, index)
+            if share and float(torch.rand(1)) < share:
+                other = self._content(transform, int(torch.randint(len(self), (1,))))
+                content = pasted(content, other, draw_chosen(other.crowd), least)
+        targets = Targets(
+            content.boxes / transform.size, content.labels, content.crowd, content.masks
+        ).reduce(self.mask_sizes, keep_full=self.needs_full_masks, extras=self.extras)
+        size = self.table.size(index)
+        return Sample(content.image, targets, self.table.image_ids[index], size, index)
+
+    def _content(self, transform: TrainTransform, index: int) -> Content:
+        augment, (height, width) = transform.augment, self.table.size(index)
+        rows = np.array(self.table.rows(index), np.int64)
+        drawn = transform.draw(height, width, torch.from_numpy(self.table.boxes[rows]))
+        view = transform.render(*self._drawn(transform, index, drawn))
+        kept = rows[view.kept.numpy()]
+        content = Content(
+            view.image,
+            view.boxes,
+            render_masks(
+                self.patches(kept.tolist(), height, width, view.viewport), view.viewport, view.size
+            ),
+            torch.from_numpy(self.table.labels[kept]),
+            torch.from_numpy(self.table.crowd[kept]),
+        )
+        if augment.scale_jitter is not None:
+            content = tightened(content, augment.min_box_side)
+        if augment.vertical_flip and float(torch.rand(1)) < 0.5:
+            content = upside_down(content)
+        if augment.rotation:
+            degrees = augment.rotation * (2 * float(torch.rand(1)) - 1)
+            aspect = view.viewport.width / view.viewport.height
+            content = rotated(content, degrees, aspect, transform.fill, augment.min_box_side)
+        return content
+
+    def _drawn(
+        self, transform: TrainTransform, index: int, drawn: Drawn
+    ) -> tuple[np.ndarray, Drawn, int]:
+        """An image, what was drawn for it, and how many times smaller it was read."""
+        image, times = self._read(index, transform.reduction(drawn))
+        return image, drawn, times
+
     def _view(self, boxes: Tensor, epoch: int, index: int) -> View:
         if isinstance(self.transform, TrainTransform):
             height, width = self.table.size(index)
             with _own_randomness(self.seed, epoch, index), _one_thread():
                 drawn = self.transform.draw(height, width, boxes)
-                image, times = self._read(index, self.transform.reduction(drawn))
-                return self.transform.render(image, drawn, times)
+                return self.transform.render(*self._drawn(self.transform, index, drawn))
         image = self.load_image(index)
         if self.transform is not None:
             return self.transform.view(image, boxes)

@@ -505,6 +505,15 @@ derive(
     train=dict(iterations=1_100, warmup_iterations=50, validate_every=550, save_every=100),
 )
 
+# The same network for any set: what a CPU trains in minutes. `yolact import` starts from it.
+derive(
+    "quickstart",
+    name="yolact_plus_micro",
+    note="own data on a CPU: the network of the quickstart",
+    dataset="coco2017",
+    train=dict(iterations=3_000, warmup_iterations=100, validate_every=500),
+)
+
 
 # ------------------------------------------------------------------------------------- your configs
 

@@ -79,12 +79,16 @@ def draw_augmentation(augment: AugmentConfig, height: int, width: int, boxes: Te
     """Draws for a picture of height x width with `boxes` (M,4) float32 XYXY in pixels."""
     colours = Colours.draw() if augment.photometric else None
     view = Viewport(0, 0, height, width)
-    if augment.zoom_out and torch.rand(1) < 0.5:
+    jitter = augment.scale_jitter
+    if jitter is not None:
+        view = _jittered(height, width, *jitter)
+        boxes = moved_boxes(boxes, -view.left, -view.top, view.width, view.height)
+    if jitter is None and augment.zoom_out and torch.rand(1) < 0.5:
         view = _canvas(height, width, augment.zoom_out_max)
         boxes = moved_boxes(boxes, -view.left, -view.top, view.width, view.height)
     # Without boxes, an IoU crop would try in vain some 240 times on average before it leaves the
     # picture alone.
-    if augment.iou_crop and len(boxes):
+    if jitter is None and augment.iou_crop and len(boxes):
         crop = _iou_crop(view.height, view.width, boxes.numpy())
         if crop is not None:
             (top, left, height, width), kept = crop
@@ -108,6 +112,16 @@ def _canvas(height: int, width: int, largest: float) -> Viewport:
     across, down = torch.rand(2).tolist()
     left, top = _whole(canvas_width - width, across), _whole(canvas_height - height, down)
     return Viewport(-top, -left, canvas_height, canvas_width)
+
+
+def _jittered(height: int, width: int, least: float, largest: float) -> Viewport:
+    """The view of a picture that a scale drawn from least..largest makes (large-scale jitter of
+    Ghiasi et al. 2021): above 1 a part of the picture, below 1 a canvas around it."""
+    scale = least + float(torch.rand(1)) * (largest - least)
+    view_height, view_width = max(1, round(height / scale)), max(1, round(width / scale))
+    down, across = torch.rand(2).tolist()
+    top, left = _whole(height - view_height, down), _whole(width - view_width, across)
+    return Viewport(top, left, view_height, view_width)
 
 
 def _whole(length: int, share: float) -> int:

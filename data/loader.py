@@ -24,13 +24,15 @@ from torch.utils.data import Dataset, Sampler
 
 from data.annotations import Id
 from data.coco import CocoDataset, Sample
+from data.repeats import repeat_factors, seen_in_epoch
 from data.schema import Config, DataConfig
 from data.transforms import eval_transform, train_transform
 from data.workers import Failure, Loader, Parcel, handed_over
 from layers.losses.plugins import load_plugins
 from layers.targets import ExtraKey, Targets
 
-ORDER_STREAM = 2  # see data.coco.AUGMENTATION_STREAM
+ORDER_STREAM, REPEAT_STREAM = 2, 3  # see data.coco.AUGMENTATION_STREAM
+MOST_EPOCHS = 1 << 40  # above every epoch that a training comes to
 
 
 @dataclass
@@ -166,29 +168,42 @@ class TrainOrder(Sampler):
         world_size: int = 1,
         start_step: int = 0,
         shuffle: bool = True,
+        factors: np.ndarray | None = None,
     ) -> None:
         if batch_size % (world_size * accumulate):
             raise ValueError(
                 f"train.batch_size={batch_size} cannot be split over {world_size} devices x "
                 f"{accumulate} micro-batches: use a multiple of {world_size * accumulate}"
             )
-        self.length, self.seed, self.start_step, self.shuffle = length, seed, start_step, shuffle
+        self.seed, self.start_step, self.shuffle, self.factors = seed, start_step, shuffle, factors
+        self.length = length if factors is None else round(float(factors.sum()))
         self.batch_size, self.accumulate, self.rank = batch_size, accumulate, rank
         self.share = batch_size // world_size  # images of one rank in a step
         self._shuffled: tuple[int, list[int]] = (-1, [])
+        self._seen: tuple[int, list[tuple[int, int]]] = (-1, [])
 
     def key(self, position: int) -> tuple[int, int]:
-        """(epoch, index) of an image by its position in the endless sequence."""
+        """(epoch, index) of an image by its position in the endless sequence. An image that an
+        epoch lists again is augmented anew: for that it counts as of another epoch."""
         epoch, offset = divmod(position, self.length)
-        if not self.shuffle:
-            return epoch, offset
+        place = self._order(epoch)[offset] if self.shuffle else offset
+        if self.factors is None:
+            return epoch, place
+        if self._seen[0] != epoch:
+            entropy = np.random.SeedSequence([REPEAT_STREAM, self.seed, epoch])
+            start = float(np.random.default_rng(entropy).random())
+            self._seen = (epoch, seen_in_epoch(self.factors, start))
+        index, time = self._seen[1][place]
+        return epoch + time * MOST_EPOCHS, index
+
+    def _order(self, epoch: int) -> list[int]:
         if self._shuffled[0] != epoch:
             entropy = np.random.SeedSequence([ORDER_STREAM, self.seed, epoch])
             drawn = entropy.generate_state(1, np.uint64)
             seed = int(drawn[0]) >> 1  # of 63 bits; numpy 1 cannot shift a uint64 by an int
             generator = torch.Generator().manual_seed(seed)
             self._shuffled = (epoch, torch.randperm(self.length, generator=generator).tolist())
-        return epoch, self._shuffled[1][offset]
+        return self._shuffled[1]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         step, micro = self.start_step, self.share // self.accumulate
@@ -276,9 +291,23 @@ def train_loader(
         world_size=world_size,
         start_step=start_step,
         shuffle=cfg.train.shuffle,
+        factors=_factors(cfg, dataset),
     )
     workers = cfg.train.num_workers if num_workers is None else num_workers
     return _loader(cfg, dataset, order, workers, pin_memory)
+
+
+def _factors(cfg: Config, dataset: Items) -> np.ndarray | None:
+    """How often each image is seen in an epoch; None where train.repeat_threshold is off.
+    ValueError for a set whose classes are not known before its items are read."""
+    if not cfg.train.repeat_threshold:
+        return None
+    if not isinstance(dataset, CocoDataset):
+        raise ValueError(
+            f"train.repeat_threshold={cfg.train.repeat_threshold:g} needs a COCO-format training "
+            "set, whose classes are known: set it to 0 for a data set of your own"
+        )
+    return repeat_factors(dataset.table, cfg.train.repeat_threshold)
 
 
 def eval_loader(

@@ -41,18 +41,24 @@ RUN_CONFIG = "config.yaml"  # in a run's folder: what it was trained with
 AUTOSCALE_BATCH = 8  # the batch size that published learning rates and iteration counts belong to
 # settings that are newer than runs that are kept: those are found by the hash in their names
 ADDED = (
+    "augment.copy_paste",
     "augment.photometric_at",
     "augment.reduced_decode",
+    "augment.rotation",
+    "augment.scale_jitter",
+    "augment.vertical_flip",
     "data.cache",
     "data.val_truth",
     "eval.masks",
     "eval.precision",
+    "loss.class_weights",
     "loss.mask_target",
     "loss.mask_stride",
     "loss.mask_iou_target",
     "loss.semantic_target",
     "train.epochs",
     "train.patience",
+    "train.repeat_threshold",
 )
 _ONE_LENGTH = "train.epochs and train.iterations are both given: give one of them"
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
@@ -403,7 +409,7 @@ def check_names_of(config: Config) -> None:
             soft=config.loss.mask_target == "coverage",
         ),
         "loss.box": build_box_loss,
-        "loss.classification": build_class_loss,
+        "loss.classification": lambda text: build_class_loss(text, config.class_weights),
         "assign.name": build_assigner,
     }
     for key, check in checks.items():

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from layers.losses.expr import CallText, SumText
+from layers.names import unknown_name
 from layers.problems import is_line, shown
 
 
@@ -48,6 +49,7 @@ Layers = Annotated[int, Field(ge=0, le=100)]
 Batch = Annotated[int, Field(gt=0, le=65_536)]
 Pixel = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Divisor = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)]
 MOST_ANCHORS = 256  # at a cell of a pyramid level
 AnchorSides = Annotated[
@@ -289,6 +291,19 @@ class AugmentConfig(Section):
     )
     iou_crop: bool = Field(True, description="SSD's random crop by minimum IoU")
     flip: bool = Field(True, description="horizontal flip with probability 0.5")
+    vertical_flip: bool = Field(False, description="vertical flip with probability 0.5")
+    rotation: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = Field(
+        0.0, description="largest turn to either side in degrees, uniform; 0 = none"
+    )
+    scale_jitter: tuple[Scale, Scale] | None = Field(
+        None,
+        description="least and largest scale, uniform, as (0.1, 2) of large-scale jitter: part of "
+        "the image, or a mean-coloured canvas around it; in place of zoom_out and iou_crop",
+    )
+    copy_paste: Fraction = Field(
+        0.0,
+        description="share of the training images onto which objects of another one are pasted",
+    )
     antialias: bool = Field(
         False, description="antialias when resizing; false as the published models"
     )
@@ -300,6 +315,20 @@ class AugmentConfig(Section):
     min_box_side: NonNegative = Field(
         1.0, description="boxes thinner than this many input pixels after augmentation are dropped"
     )
+
+    @field_validator("scale_jitter")
+    @classmethod
+    def _ascending(cls, value):
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"scale_jitter={list(value)}: the least scale comes first")
+        return value
+
+    @property
+    def composes(self) -> bool:
+        """Whether a picture is changed with its masks, at network size."""
+        return bool(
+            self.vertical_flip or self.rotation or self.copy_paste or self.scale_jitter is not None
+        )
 
 
 class AssignConfig(Section):
@@ -373,6 +402,12 @@ class LossConfig(Section):
         (), description="Python files or modules that register more mask losses"
     )
 
+    class_weights: dict[str, Positive] = Field(
+        {},
+        description="factors of positives in the class loss, by class name; 1 for others (ohem, "
+        "focal)",
+    )
+
     @field_validator("plugins", mode="before")
     @classmethod
     def _plugins_list(cls, value):
@@ -441,6 +476,11 @@ class TrainConfig(Section):
         True,
         description="every epoch in an order of its own; false = always in the order of the "
         "annotation file",
+    )
+    repeat_threshold: Fraction = Field(
+        0.0,
+        description="repeat-factor sampling (LVIS): classes in a smaller share of the images are "
+        "seen more often; 0 = off",
     )
     init_from: str = Field(
         "",
@@ -543,6 +583,21 @@ class Config(Section):
         ):
             raise ValueError(f"name={value!r} must be usable as a folder name")
         return value
+
+    @model_validator(mode="after")
+    def _classes_known(self):
+        for name in self.loss.class_weights:
+            if name not in self.data.class_names:
+                raise ValueError(
+                    f"loss.class_weights: {unknown_name('class', name, self.data.class_names)}"
+                )
+        return self
+
+    @property
+    def class_weights(self) -> list[float] | None:
+        """C factors of positives in the class loss, in label order; None where all are 1."""
+        weights = self.loss.class_weights
+        return [weights.get(name, 1.0) for name in self.data.class_names] if weights else None
 
     @property
     def num_classes(self) -> int:

@@ -128,7 +128,7 @@ def build_criterion(cfg: Config, model: Yolact) -> Criterion:
         image_size=cfg.model.max_size,
         assigner=cfg.assign.name,
         box=loss.box,
-        classification=loss.classification,
+        classification=build_class_loss(loss.classification, cfg.class_weights),
         mask_iou_min_area=loss.mask_iou_min_area,
         mask_target=loss.mask_target,
         mask_stride=loss.mask_stride,

@@ -8,6 +8,7 @@ from pathlib import Path
 from data.resolve import RUN_CONFIG
 
 CONFIG, ENV, METRICS = RUN_CONFIG, "env.json", "metrics.jsonl"
+GALLERY_PICTURE = "gallery.jpg"  # validation images: what the best weights find, and ground truth
 NOTE, LOG = "sweep.json", "log.txt"  # of a study's run: its state, and what it printed
 
 WEIGHTS, RESULTS, PICTURES, TENSORBOARD = "weights", "results", "pictures", "tensorboard"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from layers.problems import shown
+from yolact.safetensors_file import read_safetensors
 
 FORMAT = 1  # of our own checkpoints
 # what a file begins with that is something else, and what it is
@@ -81,15 +82,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _read_safetensors(path: Path) -> dict[str, Any]:
     """A file of `yolact export --format safetensors`, as one of our checkpoints."""
     try:
-        from safetensors import safe_open
-    except ImportError as error:
-        raise ValueError(
-            f'{path} needs the package safetensors ({error}): pip install "yolact-loss-lab[export]"'
-        ) from error
-    try:
-        with safe_open(path, "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}
-            config = json.loads((file.metadata() or {}).get("config", "null"))
+        state, about = read_safetensors(path)
+        config = json.loads(about.get("config", "null"))
     except Exception as error:  # as of read_checkpoint
         raise _damaged(path, _first_line(error)) from error
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.cigarettes.generate import ANNOTATION_FILE, IMAGES_FOLDER, PARTIAL
+from data.generated import ANNOTATION_FILE, IMAGES_FOLDER, PARTIAL
 
 
 def contact_sheet(

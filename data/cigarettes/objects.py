@@ -43,7 +43,7 @@ def sample_look(rng: np.random.Generator) -> ButtLook:
     )
 
 
-def _patch(outline: np.ndarray, size: int, margin: float) -> tuple[int, int, int, int]:
+def patch_box(outline: np.ndarray, size: int, margin: float) -> tuple[int, int, int, int]:
     """Box of the outline grown by `margin` pixels, cut at the image; empty boxes have x1 <= x0 or
     y1 <= y0."""
     low, high = np.floor(outline.min(0) - margin), np.ceil(outline.max(0) + margin)
@@ -57,7 +57,7 @@ def cast_shadow(canvas: np.ndarray, outline: np.ndarray, height: float, light: L
     contact shadow all round."""
     lx, ly, lz = (float(v) for v in light.direction)
     reach = np.array([-lx, -ly]) / lz * height
-    box = _patch(outline, len(canvas), float(np.abs(reach).max()) + 0.7 * height + 3)
+    box = patch_box(outline, len(canvas), float(np.abs(reach).max()) + 0.7 * height + 3)
     x0, y0, x1, y1 = box
     if x1 <= x0 or y1 <= y0:
         return
@@ -76,7 +76,7 @@ def cast_shadow(canvas: np.ndarray, outline: np.ndarray, height: float, light: L
     canvas[y0:y1, x0:x1] *= 1 - shade[..., None] * np.array([1.0, 0.98, 0.93], np.float32)
 
 
-def _blend(canvas: np.ndarray, box, fine_cover: np.ndarray, fine_colour: np.ndarray) -> None:
+def blend_patch(canvas: np.ndarray, box, fine_cover: np.ndarray, fine_colour: np.ndarray) -> None:
     """Paints a supersampled patch: premultiplied, averaged down, so that edges take no colour from
     outside the object."""
     x0, y0, x1, y1 = box
@@ -245,7 +245,7 @@ def paint_butt(
     """Paints one cigarette butt with its shadow. The mask is the rod's silhouette; the shadow is
     not part of it."""
     cast_shadow(canvas, rod.outline, rod.thickness * 0.85, light)
-    box = _patch(rod.outline, len(canvas), 2)
+    box = patch_box(rod.outline, len(canvas), 2)
     _, cover = silhouette(rod.outline, box, SUPERSAMPLING)
     u, v, across = _rod_frame(rod, box)
     slim = rod.thickness / max(rod.length, 1e-6)  # one diameter, in units of u
@@ -271,7 +271,7 @@ def paint_butt(
     colour = colour * (1 - dirt * (1 - np.array([0.6, 0.52, 0.42], np.float32)))
     wet = rng.uniform(0.7, 0.9) if rng.random() < 0.2 else 1.0
     fade = rng.uniform(0.85, 1.04)
-    _blend(canvas, box, cover, np.clip(colour * wet * fade, 0, 1.1))
+    blend_patch(canvas, box, cover, np.clip(colour * wet * fade, 0, 1.1))
 
 
 def paint_stick(
@@ -288,7 +288,7 @@ def paint_stick(
         "peg": (rng.uniform(40, 110), rng.uniform(12, 24)),
     }[str(kind)]
     rod = make_rod(rng, length * scale, width * scale, rng.uniform(0, 2 * math.pi), centre)
-    box = _patch(rod.outline, len(canvas), 2)
+    box = patch_box(rod.outline, len(canvas), 2)
     if box[2] - box[0] < 3 or box[3] - box[1] < 3:
         return
     cast_shadow(canvas, rod.outline, rod.thickness * 0.8, light)
@@ -311,7 +311,7 @@ def paint_stick(
     colour = (
         colour * _cylinder(v, across, light, bump, 0.15 if kind == "straw" else 0.03)[..., None]
     )
-    _blend(canvas, box, cover, colour)
+    blend_patch(canvas, box, cover, colour)
 
 
 def paint_stone(
@@ -329,7 +329,7 @@ def paint_stone(
         points @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
         + centre
     )
-    box = _patch(outline, len(canvas), 2)
+    box = patch_box(outline, len(canvas), 2)
     if box[2] - box[0] < 3 or box[3] - box[1] < 3:
         return
     flat = rng.uniform(0.25, 0.75)
@@ -353,7 +353,7 @@ def paint_stone(
     base = varied(rng, bases[rng.integers(len(bases))], 10)
     colour = tint(0.7 * grain, *[tuple(c * k for c in base) for k in (0.78, 1.0, 1.14)])
     dome = cv2.GaussianBlur(dome + 0.25 * SUPERSAMPLING * scale * grain, (0, 0), 0.06 * half + 0.6)
-    _blend(canvas, box, cover, colour * relief(dome, light, 0.9)[..., None])
+    blend_patch(canvas, box, cover, colour * relief(dome, light, 0.9)[..., None])
 
 
 def paint_leaf(
@@ -380,7 +380,7 @@ def paint_leaf(
     turn = rng.uniform(0, 2 * math.pi)
     rotate = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     outline = points @ rotate.T + centre
-    box = _patch(outline, len(canvas), 2)
+    box = patch_box(outline, len(canvas), 2)
     if box[2] - box[0] < 3 or box[3] - box[1] < 3:
         return
     cast_shadow(canvas, outline, rng.uniform(2, 6) * scale, light)
@@ -414,7 +414,9 @@ def paint_leaf(
             np.clip(1.4 - rib / scale, 0, 1), 0.5 * np.clip(1.2 - veins / scale, 0, 1)
         )[..., None]
         colour = colour * (1 - 0.3 * line)
-    _blend(canvas, box, cover, colour * relief(height.astype(np.float32), light, 0.5)[..., None])
+    blend_patch(
+        canvas, box, cover, colour * relief(height.astype(np.float32), light, 0.5)[..., None]
+    )
 
 
 DISTRACTORS = {"stick": paint_stick, "stone": paint_stone, "leaf": paint_leaf}

@@ -18,8 +18,8 @@ from data.cigarettes.shape import (
     silhouette,
     spread_points,
 )
+from data.generated import SPLITS
 
-SPLITS = ("train", "val")
 _GROUND_SHARES = {
     "asphalt": 0.16,
     "gravel": 0.12,
@@ -102,7 +102,7 @@ def _scatter(
         DISTRACTORS[str(kind)](canvas, centre, rng, scale * rng.uniform(0.7, 1.25), light)
 
 
-def _camera(image: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
+def photograph(image: np.ndarray, rng: np.random.Generator, scale: float) -> np.ndarray:
     """Shade of trees, exposure, white balance, contrast, vignetting, blur and noise: (S, S, 3)
     float32 -> uint8 RGB."""
     size = len(image)
@@ -173,6 +173,6 @@ def render(
     for butt in layout.butts:
         looks.append(sample_look(rng))
         paint_butt(canvas, butt, looks[-1], light, rng)
-    image = _camera(canvas, rng, scale)
+    image = photograph(canvas, rng, scale)
     annotations = tuple(annotate(butt, size) for butt in layout.butts)
     return Scene(image, annotations, ground, tuple(looks), int(rng.integers(70, 97)))

@@ -16,6 +16,9 @@ it needs to see it names in `needs`:
     negatives   per image, how many negatives to choose (list of int on the host), from
                 loss.ohem_ratio and loss.ohem_min_negatives
     quality     (P,) IoU of each positive's predicted box with its ground truth, detached
+    class_weight
+                (P,) factors of the positives, of loss.class_weights; None where there are none.
+                ClassLoss supplies it
     mask_quality
                 (P,) IoU of each positive's mask, cut at 0.5 in the matched box, with its ground
                 truth at prototype size, detached
@@ -23,7 +26,7 @@ it needs to see it names in `needs`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -38,6 +41,7 @@ from layers.records import Bound, Chosen, Fn, Record, Registry
 NO_LOGIT = -1e4  # p rounds to 0: neither value nor gradient
 # of a positive whose predicted box misses its ground truth: the worst positive, but no negative
 LEAST_QUALITY = 1e-6
+WEIGHT = "class_weight"  # an extra that ClassLoss itself supplies
 
 CLASS_LOSSES = Registry("class loss", Record)
 
@@ -69,12 +73,21 @@ def class_loss(
 class ClassLoss:
     """loss(logits, rows, labels, background, **extras) -> 0-d, the extras those of `needs`.
 
-    sigmoid  whether it reads sigmoid logits (B,A,C) rather than softmax logits (B,A,1+C)"""
+    sigmoid        whether it reads sigmoid logits (B,A,C) rather than softmax logits (B,A,1+C)
+    class_weights  C factors of positives by their class; None: all 1"""
 
-    def __init__(self, chosen: Chosen[Record]):
+    def __init__(self, chosen: Chosen[Record], class_weights: Sequence[float] | None = None):
         self.chosen = chosen
-        self.needs = chosen.record.needs
+        self.class_weights = None if class_weights is None else torch.tensor(list(class_weights))
+        self.needs = tuple(name for name in chosen.record.needs if name != WEIGHT)
         self.sigmoid = chosen.record.kind == "sigmoid"
+        self.weighs = WEIGHT in chosen.record.needs
+        if class_weights is not None and not self.weighs:
+            able = [record.name for record in CLASS_LOSSES.records() if WEIGHT in record.needs]
+            raise ValueError(
+                f"loss.class_weights: {chosen.expression} takes none: leave them out, or set "
+                f"loss.classification to {' or '.join(able)}"
+            )
 
     @property
     def expression(self) -> str:
@@ -83,13 +96,21 @@ class ClassLoss:
     def __call__(
         self, logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, **extras
     ) -> Tensor:
+        if self.weighs:
+            extras[WEIGHT] = None
+            if self.class_weights is not None:
+                self.class_weights = self.class_weights.to(logits.device)
+                extras[WEIGHT] = self.class_weights[labels]
         return self.chosen(logits, rows, labels, background, **extras)
 
 
-def build_class_loss(expression: str | Call | Chosen[Record]) -> ClassLoss:
+def build_class_loss(
+    expression: str | Call | Chosen[Record], class_weights: Sequence[float] | None = None
+) -> ClassLoss:
     """The loss that an expression such as `focal(gamma=1.5)` describes; parsed and checked ones are
-    not read again. ValueError names the mistake and the nearest valid name."""
-    return ClassLoss(CLASS_LOSSES.read(expression))
+    not read again. class_weights: C factors of positives. ValueError names the mistake and the
+    nearest valid name, or says that the loss takes no weights."""
+    return ClassLoss(CLASS_LOSSES.read(expression), class_weights)
 
 
 def class_loss_for(chosen: str | ClassLoss | None, sigmoid: bool) -> ClassLoss:
@@ -116,11 +137,17 @@ def negatives_wanted(positives: list[int], anchors: int, *, ratio: float, least:
     "ohem",
     "softmax",
     "cross-entropy of positives and hard negatives (loss.ohem_ratio, loss.ohem_min_negatives)",
-    needs=("negatives",),
+    needs=("negatives", WEIGHT),
     source="SSD (Liu et al., ECCV 2016), section 2.2, hard negative mining",
 )
 def ohem(
-    logits: Tensor, rows: Tensor, labels: Tensor, background: Tensor, *, negatives: list[int]
+    logits: Tensor,
+    rows: Tensor,
+    labels: Tensor,
+    background: Tensor,
+    *,
+    negatives: list[int],
+    class_weight: Tensor | None,
 ) -> Tensor:
     """-log p of the class of every positive and of the background at hard negatives: in each image
     `negatives` of them, those of the lowest background probability, fewer where there are fewer."""
@@ -129,13 +156,17 @@ def ohem(
     chosen = flat.index_select(0, torch.cat((rows, hard)))  # (P+Q,1+C)
     classes = torch.cat((labels + 1, torch.zeros_like(hard)))
     counts = torch.cat((torch.ones_like(rows, dtype=torch.bool), real))
-    return F.cross_entropy(chosen, classes, reduction="none").masked_fill(~counts, 0).sum()
+    values = F.cross_entropy(chosen, classes, reduction="none").masked_fill(~counts, 0)
+    if class_weight is not None:
+        values = values * torch.cat((class_weight, torch.ones_like(hard, dtype=values.dtype)))
+    return values.sum()
 
 
 @class_loss(
     "focal",
     "sigmoid",
     "cross-entropy of every class at every anchor, those right already weighted down",
+    needs=(WEIGHT,),
     bounds={"alpha": Bound("(0, 1)", "alpha=None weights both by 1"), "gamma": Bound("[0, inf)")},
     source="Focal Loss for Dense Object Detection (Lin et al., ICCV 2017), equation 5",
 )
@@ -145,6 +176,7 @@ def focal_of_classes(
     labels: Tensor,
     background: Tensor,
     *,
+    class_weight: Tensor | None,
     alpha: float | None = 0.25,
     gamma: float = 2.0,
 ) -> Tensor:
@@ -155,10 +187,10 @@ def focal_of_classes(
     right, ignored = _right_and_ignored(logits, rows, labels, background)
     others = logits.flatten().masked_fill(ignored.index_fill_(0, right, True), NO_LOGIT)
     against, toward = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
-    return (
-        against * _focused(others, gamma).sum()
-        + toward * _focused(-logits.flatten().index_select(0, right), gamma).sum()
-    )
+    hits = _focused(-logits.flatten().index_select(0, right), gamma)  # (P,)
+    if class_weight is not None:
+        hits = hits * class_weight
+    return against * _focused(others, gamma).sum() + toward * hits.sum()
 
 
 @class_loss(

@@ -17,7 +17,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from data.cigarettes import generate as cigarettes
+from data import generated
 from data.cigarettes import objects as cigarettes_objects
 from data.cigarettes import shape as cigarettes_shape
 from data.cigarettes.contact_sheet import contact_sheet
@@ -278,8 +278,8 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 
 def test_what_a_killed_run_left_is_replaced(tmp_path):
-    (tmp_path / cigarettes.PARTIAL / "train").mkdir(parents=True)
-    (tmp_path / cigarettes.PARTIAL / "train" / "old").write_text("")
+    (tmp_path / generated.PARTIAL / "train").mkdir(parents=True)
+    (tmp_path / generated.PARTIAL / "train" / "old").write_text("")
     generate(tmp_path, train=1, val=0, size=96, workers=1, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["train"]
     assert not (tmp_path / "train" / "old").exists()
@@ -317,7 +317,7 @@ def test_a_dead_process_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
         def shutdown(self, **options):
             pass
 
-    monkeypatch.setattr(cigarettes, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(generated, "ProcessPoolExecutor", Pool)
     with pytest.raises(ValueError, match="died.*lack of memory.*nothing was kept"):
         generate(tmp_path / "set", train=4, val=0, size=96, workers=2, progress=False)
     assert not (tmp_path / "set").exists()

@@ -25,5 +25,6 @@ COMMANDS = {
     ),
     "prepare-nuclei": ("prepare_nuclei", "convert the nuclei of the 2018 Data Science Bowl"),
     "make-cigarettes": ("make_cigarettes", "make the synthetic stand-in of the cigarette butts"),
+    "make-shapes": ("make_shapes", "make a set of many kinds of things, to start trainings from"),
     "check-reference": ("check_reference", "compare with numbers of published implementations"),
 }

@@ -6,6 +6,9 @@
     python scripts/check_data.py ... --write OUT.json
         a mended copy of the annotations, and a list of what was done
 
+    python scripts/check_data.py NAME --views FILE.jpg
+        training images, augmented as the config says
+
 --write puts right what the file and its pictures tell, and leaves out what cannot be used. The
 input stays as it is. Of a set with two files the copy of the second is OUT_val.json. The check that
 follows is of the copies.
@@ -60,6 +63,8 @@ def _check(args: argparse.Namespace) -> int:
     if not args.fast:
         _tell_bound(cfg, splits, found, progress)
     print(listing(found))
+    if args.views:
+        _draw_views(cfg, args.views)
     return int(any(finding.level == "error" for finding in found))
 
 
@@ -118,6 +123,14 @@ def _tell_bound(
         else "raise model.max_size"
     )
     found.warning(what, path, fix)
+
+
+def _draw_views(cfg: Config, file: Path) -> None:
+    from yolact.engine.pictures import training_views
+    from yolact.files import write_image
+
+    write_image(file, training_views(cfg))
+    say(f"training images as stored, and as the first epochs show them: {file}")
 
 
 def _points(share: float) -> str:
@@ -187,6 +200,12 @@ def program(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--fast", action="store_true", help="annotation files and folder listings only"
+    )
+    parser.add_argument(
+        "--views",
+        type=Path,
+        metavar="FILE",
+        help="draw training images as stored and as training sees them, with their masks",
     )
     parser.add_argument(
         "--write",

@@ -29,7 +29,7 @@ from layers.problems import printable
 from yolact.cli import Arguments, run
 from yolact.commands import check_data
 
-BASE = "yolact_plus_small"
+BASE = "yolact_plus_micro"
 
 
 def _import(args: argparse.Namespace) -> int:

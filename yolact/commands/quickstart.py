@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolact import cli
-from yolact.run_files import BEST, METRICS
+from yolact.run_files import BEST, GALLERY_PICTURE, METRICS
 
 IMAGES = {"train": 1600, "val": 100}
 SIZE, MAX_INSTANCES = 256, 4
-GALLERY_PICTURES = 12
 
 
 def main(arguments: Namespace) -> None:
-    from data.cigarettes.generate import ANNOTATION_FILE, generate
+    from data.cigarettes.generate import generate
+    from data.generated import ANNOTATION_FILE
     from data.resolve import load_config
     from yolact.analysis.curves import draw_curves
     from yolact.engine.train import train
@@ -35,25 +35,23 @@ def main(arguments: Namespace) -> None:
     images = {"train": arguments.train_images, "val": arguments.val_images}
     if (data / "train" / ANNOTATION_FILE).is_file():  # written last
         check_pictures(data, images)
-        print(f"1/4  pictures are in {data} already")
+        print(f"1/3  pictures are in {data} already")
     else:
         print(
-            f"1/4  making {images['train']} training and {images['val']} validation pictures in "
+            f"1/3  making {images['train']} training and {images['val']} validation pictures in "
             f"{data}"
         )
         generate(data, **images, size=SIZE, max_instances=MAX_INSTANCES)
-    print("2/4  training and evaluating")
+    print("2/3  training and evaluating")
     trained = time.perf_counter()
     run = train(cfg).path
     print(f"     {(time.perf_counter() - trained) / 60:.1f} minutes")
-    print("3/4  drawing the curves")
+    print("3/3  drawing the curves")
     curves = draw_curves([run], run / "curves.png")
-    print("4/4  drawing predictions beside ground truth")
-    pictures = draw_gallery(cfg, run)
     print(
-        f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes; look at\n  {pictures}\n  "
-        f"{curves}\n  {run / METRICS}\n  tensorboard --logdir {run}\nnext: yolact eval "
-        f"--trained_model={run / BEST} --image=IN.jpg:OUT.jpg"
+        f"\ndone in {(time.perf_counter() - start) / 60:.1f} minutes; look at\n  "
+        f"{run / GALLERY_PICTURE}\n  {curves}\n  {run / METRICS}\n  tensorboard "
+        f"--logdir {run}\nnext: yolact eval --trained_model={run / BEST} --image=IN.jpg:OUT.jpg"
     )
 
 
@@ -63,7 +61,7 @@ def check_pictures(data: Path, images: dict[str, int]) -> None:
     from collections import Counter
 
     from data.annotations import read_sound
-    from data.cigarettes.generate import ANNOTATION_FILE
+    from data.generated import ANNOTATION_FILE
 
     try:
         content = {split: read_sound(data / split / ANNOTATION_FILE) for split in images}
@@ -87,29 +85,6 @@ def check_pictures(data: Path, images: dict[str, int]) -> None:
             "to make them anew, or name another with data.root=FOLDER; to train on these, use "
             f"train.py --config=quickstart data.root={data}"
         )
-
-
-def draw_gallery(cfg, run: Path) -> Path:
-    """Writes gallery.jpg: validation pictures, predictions left, ground truth right."""
-    import cv2
-    import torch
-
-    from data.loader import build_dataset
-    from yolact import build_model, load_weights
-    from yolact.draw import gallery
-    from yolact.engine.pictures import prediction_pictures
-
-    model = build_model(cfg)
-    load_weights(model, run / BEST)
-    dataset = build_dataset(cfg, "val", mask_sizes=[], needs_full_masks=True)
-    pictures = prediction_pictures(
-        model.eval(), cfg, dataset, torch.device("cpu"), count=GALLERY_PICTURES
-    )
-    out = run / "gallery.jpg"
-    cv2.imwrite(
-        str(out), cv2.cvtColor(gallery(list(pictures.values()), columns=3), cv2.COLOR_RGB2BGR)
-    )
-    return out
 
 
 def parser() -> cli.Parser:

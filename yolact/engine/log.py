@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,7 +22,7 @@ from data.resolve import dump_yaml
 from data.schema import Config
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
-from yolact.files import write_whole
+from yolact.files import write_image, write_whole
 from yolact.provenance import (
     ROOT,
     changed_parts,
@@ -207,9 +207,12 @@ class RunLog:
                     self.board.add_scalar(f"validation_{shown}/{name}", metrics[name], step)
         self.board.flush()
 
-    def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """image HWC uint8 RGB."""
-        self.board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """{name: HWC uint8 RGB}, to TensorBoard and as files."""
+        for name, picture in pictures.items():
+            self.board.add_image(f"pictures/{name}", picture, step, dataformats="HWC")
+            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+            write_image(self.run.pictures / f"{safe}.jpg", picture)
 
     def close(self) -> None:
         """Closes both files. On a full disk that fails as well, and the error that ended the run is

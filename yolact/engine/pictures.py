@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
+from data.loader import build_dataset
 from data.schema import Config
-from yolact.draw import draw_detections, draw_targets, side_by_side
+from yolact.draw import draw_detections, draw_targets, gallery, side_by_side
 from yolact.engine.predict import Predictor
 from yolact.finite import Diverged
 from yolact.model import Yolact
@@ -39,3 +42,20 @@ def prediction_pictures(
         right = draw_targets(image, sample.targets, cfg.data.class_names)
         pictures[str(sample.image_id)] = side_by_side(left, right)
     return pictures
+
+
+def training_views(cfg: Config, *, images: int = 3, views: int = 4) -> np.ndarray:
+    """HWC uint8 RGB: a row for each of `images` training images spread evenly over the set, as
+    stored and as the first epochs show it, with its masks. ValueError where the set cannot be
+    read."""
+    augmented = build_dataset(cfg, "train", needs_full_masks=True)
+    stored = copy.copy(augmented)
+    stored.transform = None
+    cells, count = [], min(images, len(augmented))
+    for i in range(count):
+        index = i * len(augmented) // count
+        for sample in (stored[index], *(augmented[epoch, index] for epoch in range(views))):
+            picture = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())  # (h,w,3)
+            cells.append(draw_targets(picture, sample.targets, cfg.data.class_names))
+    side = cfg.model.max_size
+    return gallery(cells, columns=views + 1, cell=(side, side))

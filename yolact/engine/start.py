@@ -233,14 +233,3 @@ def print_summary(
         *notes,
     ):
         say(line)
-
-
-def tell_early_end(cfg: Config, state: TrainState, run: RunDir) -> None:
-    """Says why a training ended before its last step, where it did."""
-    plan = cfg.train
-    if state.step < plan.iterations and distributed.is_main():
-        say(
-            f"ended at step {state.step} of {plan.iterations}: no better mask AP in {state.stale} "
-            f"validations (train.patience={plan.patience}); a higher train.patience with "
-            f"--resume={run.path} goes on"
-        )

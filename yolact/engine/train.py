@@ -21,6 +21,7 @@ from yolact.cli import one_line, say
 from yolact.engine import distributed
 from yolact.engine.assignment import prototype_mask_note
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap
+from yolact.engine.ending import end_training
 from yolact.engine.evaluate import EvalResult, evaluate
 from yolact.engine.idle import IdleSteps
 from yolact.engine.log import Meter, RunLog, write_run_files
@@ -39,7 +40,6 @@ from yolact.engine.start import (
     open_sets,
     print_summary,
     settled,
-    tell_early_end,
 )
 from yolact.engine.state import (
     TrainState,
@@ -55,7 +55,6 @@ from yolact.engine.stopping import (
     Together,
     as_mistake,
 )
-from yolact.files import write_image
 from yolact.finite import diverged_weights
 from yolact.locking import RunLock
 from yolact.model import Yolact
@@ -207,7 +206,7 @@ class Trainer:
         if stopping:
             self._interrupted()
         else:
-            tell_early_end(self.cfg, self.state, self.run_dir)
+            end_training(self.cfg, self.state, self.run_dir, self.sets, self.device)
 
     def _steps(self) -> bool:
         """The loop. It reads the losses, and so waits for the device, only where something is due.
@@ -376,10 +375,7 @@ class Trainer:
         assert self.log is not None, "only the process that logs validates"
         if result is not None:
             self._record_ap(result, seconds, self.log)
-        for name, picture in pictures.items():
-            self.log.picture(self.state.step, name, picture)
-            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-            write_image(self.run_dir.pictures / f"{safe}.jpg", picture)
+        self.log.pictures(self.state.step, pictures)
 
     def _record_ap(self, result: EvalResult, seconds: float, log: RunLog) -> None:
         state = self.state

@@ -113,3 +113,38 @@ def test_mistakes_are_named(expression, message):
 def test_canonical_expressions():
     assert build_class_loss("focal(gamma=2, alpha=0.25)").expression == "focal"
     assert build_class_loss("focal(gamma=1, alpha=None)").expression == "focal(alpha=None, gamma=1)"
+
+
+def test_class_weights_are_torchs_and_of_positives_alone():
+    weights = [0.5 + label for label in range(CLASSES)]
+    logits, rows, labels, background, _ = inputs()
+    softmax = torch.cat([torch.zeros_like(logits[..., :1]), logits], 2)
+    value = build_class_loss("ohem", weights)(
+        softmax, rows, labels, background, negatives=[4, 4, 4]
+    )
+    plain = build_class_loss("ohem")(softmax, rows, labels, background, negatives=[4, 4, 4])
+    factors = torch.tensor([1.0, *weights], dtype=logits.dtype)
+    chosen = softmax.flatten(0, 1)[rows]
+    whole, ones = (
+        torch.nn.functional.cross_entropy(chosen, labels + 1, weight=w, reduction="sum")
+        for w in (factors, None)
+    )
+    torch.testing.assert_close(value - plain, whole - ones)
+
+
+def test_class_weights_of_focal():
+    weights = [1.0 + label for label in range(CLASSES)]
+    logits, rows, labels, background, _ = inputs()
+    value = build_class_loss("focal", weights)(logits, rows, labels, background)
+    target = torch.zeros(IMAGES * ANCHORS, CLASSES, dtype=logits.dtype)
+    target[rows, labels] = 1
+    every = sigmoid_focal_loss(logits.flatten(0, 1), target)
+    more = (every[rows, labels] * torch.tensor(weights)[labels]).sum() - every[rows, labels].sum()
+    plain = build_class_loss("focal")(logits, rows, labels, background)
+    torch.testing.assert_close(value - plain, more.to(value.dtype))
+
+
+@pytest.mark.parametrize("name", ["rank_sort", "quality_focal"])
+def test_losses_that_take_no_class_weights_say_so(name):
+    with pytest.raises(ValueError, match=f"{name} takes none: .*loss.classification to focal or"):
+        build_class_loss(name, [1.0] * CLASSES)

@@ -2,6 +2,8 @@
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.data.sets import NUCLEI, annotation, real_data, write_set
@@ -64,3 +66,17 @@ def test_a_set_without_masks_is_told_in_a_line(tmp_path, capsys, changes):
     path.write_text(json.dumps(content))
     _, lines = told(capsys, "--annotations", str(path), "--images", str(images))
     assert f"note     {path} has no mask that can be used, so that mask AP has no bound" in lines
+
+
+def test_views_are_drawn_as_training_sees_them(tmp_path, capsys):
+    file = tmp_path / "views.png"
+    words = ["yolact_small_nuclei", *FOLDERS, "--fast", "--views", str(file)]
+    assert program(words) == 0 and str(file) in capsys.readouterr().out
+    plain = cv2.imread(str(file))
+    assert plain.shape[0] > 3 * 256 and plain.shape[1] > 5 * 256  # three images, five views
+    still = ("photometric", "zoom_out", "iou_crop", "flip")
+    assert program([*words, *(f"augment.{name}=false" for name in still)]) == 0
+    views = cv2.imread(str(file))
+    width = views.shape[1] // 5
+    first, second = (views[:250, n * width + 12 : n * width + 240] for n in (2, 3))
+    assert np.abs(first.astype(int) - second).mean() < 12 < np.abs(plain.astype(int) - views).mean()

@@ -57,6 +57,7 @@ def test_a_run_folder_holds_what_it_should(data, tmp_path, capsys):
         "metrics.jsonl",
         "weights/last.pth",
         "weights/best.pth",
+        "gallery.jpg",
         "weights/step_00000002.pth",
         "results/bbox_detections.json",
         "results/mask_detections.json",
