@@ -138,6 +138,7 @@ def _text(found: Compared) -> str:
         f"margin {first.margin:g}\n",
         f"{table.main_table(records, arms)}\n",
         *(record.sentence for record in records),
+        f"variance rule: {first.rule}; the paired t is a check that decides nothing",
     ]
     if start := about_the_start(records):
         parts.append(start)

@@ -33,6 +33,7 @@ from yolact.study.report.published_coco import NAMES, published_models
 from yolact.study.report.published_coco import NOTE as COCO_NOTE
 from yolact.study.statistics.beside import mean_quality
 from yolact.study.statistics.comparison import Interval, about_the_start, baseline_label
+from yolact.study.statistics.inference import VARIANCE_RULE
 from yolact.study.statistics.shared import shared_iou
 from yolact.study.statistics.verdict import LEAST_SEEDS
 
@@ -98,7 +99,8 @@ def tables(report: Report) -> list[Table]:
 
 
 def verdicts(report: Report) -> Table:
-    """One line an arm: AP, difference, p and verdict; from six seeds also the sign-flip p."""
+    """One line an arm: AP, difference, p and verdict, with the plain paired t and, from six seeds,
+    the sign-flip p as checks."""
     flips = any(
         arm.comparison is not None and arm.comparison.sign_flip is not None for arm in report.arms
     )
@@ -107,18 +109,19 @@ def verdicts(report: Report) -> Table:
         found = arm.comparison
         cells = [arm.label, ap(arm, report.metric), seeds_of(arm, report.study), difference(arm)]
         if found is None:
-            rows.append(Row([*cells, *[None] * (3 + flips), verdict(arm)], "baseline"))
+            rows.append(Row([*cells, *[None] * (4 + flips), verdict(arm)], "baseline"))
             continue
         p = Probability(found.p_holm if len(found.seeds) >= LEAST_SEEDS else None)
         spread = [Number(found.seed_sd), Number(found.image_sd)]
-        flip = [Probability(found.sign_flip)] if flips else []
-        rows.append(Row([*cells, p, *flip, *spread, verdict(arm)]))
+        checks = [Probability(found.paired_t), *[Probability(found.sign_flip)] * flips]
+        rows.append(Row([*cells, p, *checks, *spread, verdict(arm)]))
     header = [
         "arm",
         metric_title(report.metric),
         "n",
         f"difference to {report.baseline}",
         "p (Holm)",
+        "paired t p",
         *["sign-flip p"] * flips,
         "sd, seeds",
         "sd, images",
@@ -129,12 +132,10 @@ def verdicts(report: Report) -> Table:
         f"equivalence: {report.study.margin:g} AP. p is adjusted for the number of arms, the "
         "intervals are not; sd: of the difference to the baseline, over seeds and from the "
         f"images. {100 * dropped(report):.1f} % of the classes drop out of a resample of the "
-        "images on average, having no ground truth in it."
+        "images on average, having no ground truth in it.",
+        f"Variance rule: {VARIANCE_RULE}. The plain paired t{' and the sign-flip p' * flips}, on "
+        "these images and not adjusted, are checks and decide nothing.",
     ]
-    if flips:
-        notes.append(
-            "Sign-flip p: exact, on these images, not adjusted; a check that decides nothing."
-        )
     if start := about_the_start(arm.comparison for arm in report.arms if arm.comparison):
         notes.append(f"{start[0].upper()}{start[1:]}.")
     return Table("verdicts", "Verdicts", header, rows, notes)

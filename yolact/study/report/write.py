@@ -222,6 +222,8 @@ def _against_the_baseline(arm: ArmReport) -> dict[str, Cell]:
         "p_holm": Probability(found.p_holm),
         "p_equivalent": Probability(found.p_equivalent),
         "p_equivalent_holm": Probability(found.p_equivalent_holm),
+        "variance_rule": found.rule,
+        "paired_t_p": Probability(found.paired_t),
         "seed_sd": Number(found.seed_sd),
         "image_sd": Number(found.image_sd),
         "common_seeds": " ".join(map(str, found.seeds)),

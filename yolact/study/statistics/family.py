@@ -10,7 +10,13 @@ import numpy as np
 
 from yolact.study.statistics.comparison import FAILED, Comparison, Interval
 from yolact.study.statistics.finished import FinishedRun
-from yolact.study.statistics.inference import Array, crossed, half_width, sign_flip_p
+from yolact.study.statistics.inference import (
+    Array,
+    crossed,
+    half_width,
+    paired_t_p,
+    sign_flip_p,
+)
 from yolact.study.statistics.power import Needed, seeds_needed
 from yolact.study.statistics.study_runs import StudyRuns
 from yolact.study.statistics.verdict import (
@@ -236,6 +242,7 @@ def _record(
         p_equivalent_holm=float(found.p_equivalent_holm[i]),
         small=bool(found.small[i]),
         level=level,
+        paired_t=paired_t_p(own.by_seed[i]),
         sign_flip=sign_flip_p(own.by_seed[i]) if len(chosen) >= SIGN_FLIP_FROM else None,
         needed=_needed(asked, len(chosen), own, i, level),
         unstable=sum(asked.arms[label][seed].diverged for seed in chosen),

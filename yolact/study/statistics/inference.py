@@ -20,10 +20,12 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtr
 from scipy.stats import chi2
+from scipy.stats import t as student
 
 Array = np.ndarray
 _QUANTILES = 200
 SHARED_FROM = 4  # arms
+VARIANCE_RULE = "paired t; from 4 arms on, quiet variances shrunk to the median"
 
 
 def crossed(differences: Array, draws: Array) -> tuple[Array, Array, Array]:
@@ -64,7 +66,7 @@ def _variance(values: Array) -> Array:
 
 def shared_variance(s2: Array, seeds: Array | int) -> tuple[Array, Array]:
     """Seed variances v and degrees of freedom df of K arms from their s2 (..., K), each of `seeds`
-    seeds (K,).
+    seeds (K,). This is VARIANCE_RULE, by which all verdicts are given.
 
     From four arms on a quiet arm borrows from the others: m is the typical variance, estimated from
     the median of s2; an arm with s2 >= m keeps its own, one below takes (s2 + m) / 2 on twice its
@@ -148,6 +150,16 @@ def critical(seed_part: Array, image_part: Array | float, df: int, level: float)
 def _critical_table(df: int, level: float) -> tuple[Array, Array]:
     grid = np.linspace(0, 1, 129)
     return grid, half_width(grid, 1 - grid, np.full(grid.shape, df), level)
+
+
+def paired_t_p(differences: Array) -> float | None:
+    """p of the plain paired t test of D_s: on these images alone, each arm by itself. None below
+    two seeds, or where the seeds do not differ."""
+    differences = np.asarray(differences, float)
+    if len(differences) < 2 or not (sd := differences.std(ddof=1)) > 0:
+        return None
+    t = abs(differences.mean()) * np.sqrt(len(differences)) / sd
+    return float(2 * student.sf(t, len(differences) - 1))
 
 
 def sign_flip_p(differences: Array) -> float | None:

@@ -28,8 +28,8 @@ QUALITY = {
 
 
 def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, FinishedRun]]) -> str:
-    """One line an arm: AP, difference with its interval, p, spread over seeds and over images,
-    verdict."""
+    """One line an arm: AP, difference with its interval, p, the plain paired t as a check, spread
+    over seeds and over images, verdict."""
     first = records[0]
     base = arms[first.baseline]
     ap = (
@@ -45,6 +45,7 @@ def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, Fi
             "difference",
             "95 % interval",
             "p (Holm)",
+            "paired t p",
             "seed sd",
             "image sd",
             "verdict",
@@ -53,6 +54,7 @@ def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, Fi
             first.baseline,
             _number(ap),
             str(len(base)),
+            "",
             "",
             "",
             "",
@@ -72,6 +74,7 @@ def main_table(records: Sequence[Comparison], arms: Mapping[str, Mapping[int, Fi
                 _number(r.interval.difference, "+"),
                 _span(r.interval),
                 p,
+                "-" if r.paired_t is None else _probability(r.paired_t),
                 _number(r.seed_sd),
                 _number(r.image_sd),
                 r.label + flip,

@@ -24,12 +24,16 @@ from tests.yolact.study.report.small_study import (
 from yolact.engine.records import read_records
 from yolact.study.report.cells import plain
 from yolact.study.report.data import collect
+from yolact.study.report.images.tab import ImagesTab
+from yolact.study.report.page.content import data
+from yolact.study.report.page.facts import facts_of
 from yolact.study.report.published import ROWS, TABLE_ONE, published
 from yolact.study.report.published_coco import published_models
 from yolact.study.report.tables import by_role, tables
 from yolact.study.report.write import comparison_csv, results_csv
 from yolact.study.statistics import compare_study, load_runs
 from yolact.study.statistics.ap import metric_names, weighted_ap
+from yolact.study.statistics.inference import VARIANCE_RULE
 from yolact.study.statistics.quality import olrp
 
 ROOT = Path(__file__).parents[4]
@@ -170,6 +174,17 @@ def test_other_metrics_have_intervals_and_no_verdict(finished):
     )
     note = next(table for table in tables(report_) if table.key == "verdicts").notes[0]
     assert f"{100 * report_.base.runs[0].resampled.dropped:.1f} % of the classes drop out" in note
+
+
+def test_tables_page_and_facts_name_the_variance_rule(study):
+    found = collect(study)
+    notes = next(table for table in tables(found) if table.key == "verdicts").notes
+    assert f"Variance rule: {VARIANCE_RULE}. The plain paired t, on" in notes[1]
+    assert facts_of(found)["variance rule"] == VARIANCE_RULE
+    embedded = data(found, ImagesTab(found, 0))["arms"][1:]
+    assert [arm["rule"] for arm in embedded] == [VARIANCE_RULE] * 2
+    t = [found.arms[i].comparison.paired_t for i in (1, 2)]
+    assert [arm["paired_t"] for arm in embedded] == t and all(0 < p < 1 for p in t)
 
 
 def test_sign_flips_from_six_seeds(study, tmp_path):

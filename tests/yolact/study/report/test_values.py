@@ -19,6 +19,7 @@ from yolact.study.report.page.render import table_html
 from yolact.study.report.tables import Row, Table, tables
 from yolact.study.report.write import comparison_csv, latex, markdown
 from yolact.study.statistics.ap import metric_names, weighted_ap
+from yolact.study.statistics.inference import VARIANCE_RULE
 from yolact.study.statistics.quality import calibration, olrp
 from yolact.study.statistics.resample import RESAMPLES, image_weights
 
@@ -95,8 +96,8 @@ def probability(p):
 
 
 def verdict_rows(expected):
-    """[(label, AP and half width, difference and half width, p, sd over seeds, sd from images)] in
-    the order of the study's file; the baseline has the first two."""
+    """[(label, AP and half width, difference and half width, p, p of the paired t, sd over seeds,
+    sd from images)] in the order of the study's file; the baseline has the first two."""
     rows = []
     for arm in SKILLS:
         mean, half, *_ = expected.measured(arm)
@@ -104,6 +105,7 @@ def verdict_rows(expected):
         if arm != "bce":
             d, gap, s2, image = expected.measured(arm, base="bce")
             cells += [(f"{d:+.2f}", f"{gap:.2f}"), probability(expected.p[arm])]
+            cells += [probability(2 * stats.t.sf(abs(d) / np.sqrt(s2 / 3), 2))]
             cells += [f"{np.sqrt(s2):.2f}", f"{np.sqrt(image):.2f}"]
         rows.append(cells)
     assert [row[0] for row in rows] == ["bce", "dice", HYBRID]
@@ -124,15 +126,15 @@ def test_the_verdicts_in_every_way_of_printing(report, expected):
 
     texts = [[plain(cell) for cell in row.cells] for row in table.rows]
     head, *others = (joined(row, " ± ") for row in (base, dice, hybrid))
-    assert texts[0] == [*head, "3", "", "", "", "", "baseline"]
+    assert texts[0] == [*head, "3", "", "", "", "", "", "baseline"]
     assert texts[1:] == [
-        [label, ap, "3", gap, p, seeds, images, verdict]
-        for (label, ap, gap, p, seeds, images), verdict in zip(others, labels)
+        [label, ap, "3", gap, p, t, seeds, images, verdict]
+        for (label, ap, gap, p, t, seeds, images), verdict in zip(others, labels)
     ]
 
     lines = markdown([table]).splitlines()[4:7]
     name = HYBRID.replace("*", r"\*")
-    assert lines[0] == f"| **bce** | {head[1]} | 3 |  |  |  |  | baseline |"
+    assert lines[0] == f"| **bce** | {head[1]} | 3 |  |  |  |  |  | baseline |"
     for line, label, (_, ap, *rest), verdict in zip(lines[1:], ("dice", name), others, labels):
         shown = [label, ap, "3", *rest, verdict]
         assert line == f"| {' | '.join(shown)} |".replace("<.", "&lt;.")
@@ -140,7 +142,7 @@ def test_the_verdicts_in_every_way_of_printing(report, expected):
     lines = latex([table]).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("bce & "))
     head, tex, _ = (joined(row, r" $\pm$ ") for row in (base, dice, hybrid))
-    assert lines[start] == rf"bce & {head[1]} & 3 &  &  &  &  & baseline \\ \midrule"
+    assert lines[start] == rf"bce & {head[1]} & 3 &  &  &  &  &  & baseline \\ \midrule"
     expected_line = rf"dice & {tex[1]} & 3 & {tex[2]} & {' & '.join(tex[3:])} & worse \\"
     assert lines[start + 1] == expected_line.replace("<", r"\textless{}")
 
@@ -150,11 +152,12 @@ def test_the_verdicts_in_every_way_of_printing(report, expected):
     assert (
         f'<tr class=""><th>dice</th><td>{value}<small>±{half}</small></td><td>3</td>'
         f"<td>{gap}<small>±{gap_half}</small></td><td>{p}</td><td>{dice[4]}</td>"
-        f'<td>{dice[5]}</td><td><span class="verdict worse">worse</span></td></tr>'
+        f"<td>{dice[5]}</td><td>{dice[6]}</td>"
+        '<td><span class="verdict worse">worse</span></td></tr>'
     ) in page
     assert (
         f'<tr class="baseline"><th>bce</th><td>{base[1][0]}<small>±{base[1][1]}</small></td>'
-        "<td>3</td><td></td><td></td><td></td><td></td><td>baseline</td></tr>"
+        "<td>3</td><td></td><td></td><td></td><td></td><td></td><td>baseline</td></tr>"
     ) in page
 
 
@@ -176,6 +179,8 @@ def test_intervals_in_the_csv_file_are_those_of_the_records(report, expected):
         )
         assert float(row["p"]) == pytest.approx(both_tails(abs(d), s2, image), abs=1e-5)
         assert float(row["p_holm"]) == pytest.approx(expected.p[row["arm"]], abs=1e-5)
+        assert float(row["paired_t_p"]) == pytest.approx(both_tails(abs(d), s2, 0.0), abs=2e-3)
+        assert row["variance_rule"] == VARIANCE_RULE
         d, half, *_ = expected.measured(row["arm"], "mask_ap75", base="bce")
         found = [float(row[f"d_mask_ap75{end}"]) for end in ("", "_low", "_high")]
         assert found == pytest.approx([d, d - half, d + half], abs=1e-4)

@@ -128,11 +128,13 @@ def test_a_line_of_the_table_has_its_own_arms_numbers():
     for line, name, d in zip(lines[2:], ("up", "down"), (2, -2)):
         mean = d + noise.mean()
         ends = f"[{mean - half:+.2f}, {mean + half:+.2f}]"
-        label, ap, count, gap, *span, p, sd, image, verdict = line.split()
+        label, ap, count, gap, *span, p, t, sd, image, verdict = line.split()
         assert (label, ap, count) == (name, f"{base + mean:.2f}", "3")
         assert (gap, " ".join(span)) == (f"{mean:+.2f}", ends)
         assert (sd, image) == (f"{noise.std(ddof=1):.2f}", "0.00")
         assert verdict == ("better" if d > 0 else "worse") and 0 < float(p) < 0.05
+        expected = stats.ttest_1samp(d + noise, 0).pvalue  # without Holm's factor of two
+        assert float(t) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("count, verdict", [(1, "no verdict"), (2, "no verdict"), (3, "better")])

@@ -211,6 +211,8 @@ def _arm(report: Report, arm: ArmReport) -> dict[str, Any]:
         "difference_high": found.interval.high,
         "p": found.p,
         "p_holm": found.p_holm,
+        "paired_t": found.paired_t,
+        "rule": found.rule,
         "seeds": list(found.seeds),
     }
 

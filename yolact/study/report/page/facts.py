@@ -10,6 +10,7 @@ from yolact.study.arms import config_differences
 from yolact.study.folder.reading import starts_of
 from yolact.study.report.data import RUNS_ALONE, Report
 from yolact.study.statistics.comparison import unstable_baseline
+from yolact.study.statistics.inference import VARIANCE_RULE
 from yolact.study.statistics.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE
 
 SHOWN_SETTINGS = (
@@ -77,7 +78,11 @@ def facts_of(report: Report) -> dict[str, str]:
     study, first = report.study, report.runs[0][2]
     scored = f"{first.images} images, digest {first.truth_digest[:16]}"
     asked = f"margin {study.margin:g}"
-    shared = {"baseline": report.baseline, "metric": f"{report.metric}, {asked}"}
+    shared = {
+        "baseline": report.baseline,
+        "metric": f"{report.metric}, {asked}",
+        "variance rule": VARIANCE_RULE,
+    }
     if not report.trained:
         return {**shared, "set": scored}
     starts = [start for _, _, run in report.runs for start in starts_of(run.env)]
@@ -119,6 +124,7 @@ def facts_of(report: Report) -> dict[str, str]:
         "length": f"{study.budget} iterations, equal {study.equal}",
         "metric": f"{report.metric} of the weights after the last iteration, {asked}, looked at "
         f"{study.looked_at}",
+        "variance rule": VARIANCE_RULE,
         "validation set": f"{first.config.data.name}: {scored}",
         "base config": f"{study.base} ({shown})",
         "code": code,
