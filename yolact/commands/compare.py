@@ -140,6 +140,7 @@ def _text(found: Compared) -> str:
         *(record.sentence for record in records),
         f"variance rule: {first.rule}; the paired t is a check that decides nothing",
     ]
+    parts += _spread(found)
     if start := about_the_start(records):
         parts.append(start)
     if unstable := unstable_baseline(first.baseline, arms[first.baseline].values()):
@@ -160,6 +161,21 @@ def _text(found: Compared) -> str:
             "average, having no ground truth in it"
         )
     return "\n".join(parts)
+
+
+def _spread(found: Compared) -> list[str]:
+    """Median and worst seed of each arm, and those that may have collapsed; nothing of single
+    runs."""
+    from yolact.study.statistics.collapse import about_collapses, spreads
+
+    if max(map(len, found.arms.values())) < 2:
+        return []
+    spread = spreads(found.arms, found.comparisons[0].metric)
+    each = [
+        f"{label} {one.median:.2f}, {one.worst:.2f} (seed {one.worst_seed})"
+        for label, one in spread.items()
+    ]
+    return [f"median, and worst seed: {'; '.join(each)}", *about_collapses(spread)]
 
 
 def _show_boundary(found: Compared, gt: Path | None) -> None:

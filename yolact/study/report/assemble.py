@@ -22,6 +22,7 @@ from yolact.study.report.figures import forest, reliability, seeds, thresholds
 from yolact.study.report.gallery import picture
 from yolact.study.report.images.tab import IMAGES, ImagesTab
 from yolact.study.report.page.content import page
+from yolact.study.report.spread import spread_table
 from yolact.study.report.svg import png
 from yolact.study.report.tables import tables
 from yolact.study.report.write import comparison_csv, latex, markdown, results_csv
@@ -119,7 +120,8 @@ DRAWN = {
 def write_report(report: Report, out: Path, *, images: int = IMAGES) -> Path:
     """Writes report.html, results.csv, comparison.csv, tables.md, tables.tex and the figures to the
     folder `out`, and returns the page. images: see ImagesTab."""
-    made = tables(report)
+    first, *rest = tables(report)
+    made = [first, spread_table(report), *rest]
     drawings = draw(report)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from yolact.study.report.data import (
     frames_per_second,
     shape_of,
 )
+from yolact.study.report.spread import spread_of
 from yolact.study.report.tables import Row, Table, dropped, verdict
 from yolact.study.statistics.beside import mean_quality, quality_of
 from yolact.study.statistics.comparison import Comparison
@@ -204,6 +205,14 @@ def _means(report: Report, arm: ArmReport) -> dict[str, Cell]:
     shape = shape_of(report.metric)
     beside = mean_quality(arm.runs.values(), shape)
     row |= {f"{shape}_{name}": Number(value) for name, value in beside.items()}
+    if own := spread_of(report).get(arm.label):
+        row |= {
+            "median": Number(own.median),
+            "worst": Number(own.worst),
+            "worst_seed": own.worst_seed,
+            "worst_robust_sd_below": Number(own.below),
+            "collapsed_seeds": " ".join(map(str, own.collapsed)),
+        }
     return row | {
         "fps": Number(arm.fps.mean if arm.fps else None),
         "classes_dropped": Number(dropped(report)),

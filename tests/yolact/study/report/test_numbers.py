@@ -26,9 +26,10 @@ from yolact.study.report.cells import plain
 from yolact.study.report.data import collect
 from yolact.study.report.images.tab import ImagesTab
 from yolact.study.report.page.content import data
-from yolact.study.report.page.facts import facts_of
+from yolact.study.report.page.facts import facts_of, warnings
 from yolact.study.report.published import ROWS, TABLE_ONE, published
 from yolact.study.report.published_coco import published_models
+from yolact.study.report.spread import spread_table
 from yolact.study.report.tables import by_role, tables
 from yolact.study.report.write import comparison_csv, results_csv
 from yolact.study.statistics import compare_study, load_runs
@@ -174,6 +175,24 @@ def test_other_metrics_have_intervals_and_no_verdict(finished):
     )
     note = next(table for table in tables(report_) if table.key == "verdicts").notes[0]
     assert f"{100 * report_.base.runs[0].resampled.dropped:.1f} % of the classes drop out" in note
+
+
+def test_a_collapsed_run_is_warned_of_in_every_form(tmp_path):
+    found = collect(make_study(tmp_path / "runs", {**STUDY, "seeds": 4}, SKILLS, images=10))
+    arms = {arm.label: arm for arm in found.arms}
+    assert not any("collapsed" in warned.what for warned in warnings(found))
+    point = arms["dice"].runs[2].resampled.point
+    point["mask_ap"] -= 50
+    aps = sorted(run.resampled.point["mask_ap"] for run in arms["dice"].runs.values())
+    (said,) = [warned.what for warned in warnings(found) if "collapsed" in warned.what]
+    assert said.startswith("dice may have collapsed at seed 2:")
+    rows = {texts(row)[0]: texts(row)[1:] for row in spread_table(found).rows}
+    median = (aps[1] + aps[2]) / 2
+    assert rows["dice"][:3] == [f"{median:.2f}", f"{point['mask_ap']:.2f}", "2"]
+    assert f"{said}." in spread_table(found).notes
+    row = read_csv_text(comparison_csv(found))[1]
+    assert (row["worst_seed"], row["collapsed_seeds"]) == ("2", "2")
+    assert float(row["median"]) == pytest.approx(median, abs=1e-6)
 
 
 def test_tables_page_and_facts_name_the_variance_rule(study):

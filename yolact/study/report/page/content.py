@@ -112,7 +112,7 @@ def _tabs(
     parts["made"] = TabPart("made", "made")
     parts["reading"] = TabPart("reading", "reading", "How to read it")
     layout = {
-        "verdicts-tab": ("Verdicts", ("answer", "forest", "verdicts", "seeds")),
+        "verdicts-tab": ("Verdicts", ("answer", "forest", "verdicts", "spread", "seeds")),
         "tables-tab": (
             "Tables",
             (

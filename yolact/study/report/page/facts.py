@@ -9,6 +9,8 @@ from typing import Any
 from yolact.study.arms import config_differences
 from yolact.study.folder.reading import starts_of
 from yolact.study.report.data import RUNS_ALONE, Report
+from yolact.study.report.spread import spread_of
+from yolact.study.statistics.collapse import about_collapses
 from yolact.study.statistics.comparison import unstable_baseline
 from yolact.study.statistics.inference import VARIANCE_RULE
 from yolact.study.statistics.verdict import BETTER, EQUIVALENT, IDENTICAL, NONE, UNDECIDED, WORSE
@@ -61,6 +63,7 @@ def warnings(report: Report) -> list[Warned]:
     unstable = unstable_baseline(report.baseline, report.base.runs.values())
     if unstable:
         found.append(Warned(unstable, ": every difference is to these."))
+    found += [Warned(sentence, ".") for sentence in about_collapses(spread_of(report))]
     missing = sum(map(len, report.unfinished.values()))
     if missing:
         total = missing + len(report.runs)
