@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[3]
 STATUS = {
     "assigners_nuclei": "12 done",
     "assigners_small": "12 done",
-    "nuclei_losses": "12 done, 7 waiting",
     "quick_study": "25 done",
     "same_loss": "12 done",
 }

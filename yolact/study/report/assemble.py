@@ -22,9 +22,8 @@ from yolact.study.report.figures import forest, reliability, seeds, thresholds
 from yolact.study.report.gallery import picture
 from yolact.study.report.images.tab import IMAGES, ImagesTab
 from yolact.study.report.page.content import page
-from yolact.study.report.spread import spread_table
+from yolact.study.report.spread import report_tables
 from yolact.study.report.svg import png
-from yolact.study.report.tables import tables
 from yolact.study.report.write import comparison_csv, latex, markdown, results_csv
 
 PAGE = "report.html"
@@ -120,8 +119,7 @@ DRAWN = {
 def write_report(report: Report, out: Path, *, images: int = IMAGES) -> Path:
     """Writes report.html, results.csv, comparison.csv, tables.md, tables.tex and the figures to the
     folder `out`, and returns the page. images: see ImagesTab."""
-    first, *rest = tables(report)
-    made = [first, spread_table(report), *rest]
+    made = report_tables(report)
     drawings = draw(report)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +141,7 @@ def write_report(report: Report, out: Path, *, images: int = IMAGES) -> Path:
 
 def write_page(report: Report, file: Path, *, images: int = IMAGES) -> Path:
     """Writes the page alone, to a file. images: see ImagesTab."""
-    write_whole(file, page(report, tables(report), draw(report), ImagesTab(report, images)))
+    write_whole(file, page(report, report_tables(report), draw(report), ImagesTab(report, images)))
     return file
 
 

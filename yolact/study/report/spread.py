@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from yolact.study.report.cells import Number
 from yolact.study.report.data import Report
-from yolact.study.report.tables import Row, Table, metric_title
+from yolact.study.report.tables import Row, Table, metric_title, tables
 from yolact.study.statistics.collapse import LEAST_RUNS, Spread, about_collapses, spreads
+
+
+def report_tables(report: Report) -> list[Table]:
+    """All tables: the verdicts, median and worst seed, and the others."""
+    first, *others = tables(report)
+    return [first, spread_table(report), *others]
 
 
 def spread_of(report: Report) -> dict[str, Spread]:

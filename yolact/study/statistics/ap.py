@@ -1,10 +1,10 @@
 """AP of a set of images counted any number of times, exactly, from per-image records.
 
-Counting image i w_i times is what pycocotools gives on a set that really holds w_i copies of it, up
-to the order of equal scores of different images. Precision and recall are cumulative sums of w over
-the detections by falling score. Precision has its peaks where a right detection ends a run of wrong
-ones, so both are needed at right detections only; the wrong ones between two of these enter as one
-sum.
+Counting image i w_i times is what pycocotools gives on a set that really holds w_i copies of it,
+one after the other. That holds for equal scores too, which it ranks by image, and within an image
+as they stand. Precision and recall are cumulative sums of w over the detections by falling score.
+Precision has its peaks where a right detection ends a run of wrong ones, so both are needed at
+right detections only; the wrong ones between two of these enter as one sum.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from yolact.engine.records import AREAS, Found, Records, Truth
 RECALLS = np.linspace(0, 1, 101)  # as pycocotools has them: 0.01 * k, rounded
 _AT_ONCE = 512  # weightings at a time, so that what is worked on stays in the processor's cache
 _TINY = np.spacing(1)
+MOST_COPIES = 64  # of an image with equal scores; heavier ones rank these together
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def weighted_ap(
     heaviest = columns.max(initial=0) * max(len(found.image), len(truth.image))
     if heaviest >= 2**24:
         columns = columns.astype(np.float64)
-    classes = _Classes(found, truth, len(records.category_ids), len(records.image_ids))
+    copies = int(columns.max(initial=0))
+    classes = _Classes(found, truth, len(records.category_ids), len(records.image_ids), copies)
     blocks = [
         np.ascontiguousarray(columns[:, start : start + _AT_ONCE])
         for start in range(0, columns.shape[1], _AT_ONCE)
@@ -79,13 +81,12 @@ def weighted_ap(
 
 class _Classes:
     """The detections of each class by falling score, and sparse counts of its ground truth: (areas,
-    classes, images)."""
+    classes, images). copies: how often an image is counted at most."""
 
-    def __init__(self, found: Found, truth: Truth, classes: int, images: int):
-        self.images = images
+    def __init__(self, found: Found, truth: Truth, classes: int, images: int, copies: int):
         # stable: equal scores stay in the order of images
         order = np.lexsort((-found.score, found.label))
-        self.image = found.image[order]
+        order, self.image, self.tied = _rank_copies(found, order, images, copies)
         self.right, self.wrong = found.right[..., order], ~(found.right | found.ignored)[..., order]
         self.bounds = np.searchsorted(found.label[order], np.arange(classes + 1))
         self.truth = []
@@ -98,14 +99,48 @@ class _Classes:
             )
         self.present = np.array([counts.sum(1) > 0 for counts in self.truth])  # (areas, classes)
 
+    def weigh(self, columns: np.ndarray) -> np.ndarray:
+        """Weights (images, b) with a row more for each copy of an image that holds equal scores: 1
+        where it is counted that often."""
+        images, copies = self.tied
+        if not len(images):
+            return columns
+        there = columns[images][:, None] > np.arange(copies)[:, None]
+        return np.concatenate([columns, there.reshape(-1, columns.shape[1]).astype(columns.dtype)])
+
     def rows(self, label: int) -> slice:
         return slice(*self.bounds[label : label + 2])
+
+
+def _rank_copies(
+    found: Found, order: np.ndarray, images: int, copies: int
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, int]]:
+    """Detections by rank (D,), the row of weights of each, and (the images that hold equal scores
+    of one class, how many copies of each have a row). Equal scores a, b of an image that is there
+    twice rank a, b, a, b, not a, a, b, b."""
+    rows, image = np.arange(len(order)), found.image[order]
+    keys = np.stack([found.label[order], image, found.score[order]])
+    again = np.zeros(len(order), bool)
+    again[1:] = (keys[:, 1:] == keys[:, :-1]).all(0)
+    in_tie = again.copy()
+    in_tie[:-1] |= again[1:]
+    if copies > MOST_COPIES or not in_tie.any():
+        return order, image, (np.zeros(0, int), 0)
+    first = np.maximum.accumulate(np.where(again, 0, rows))  # of its tie
+    times = np.where(in_tie, copies, 1)
+    row = np.repeat(rows, times)
+    copy = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
+    row, copy = (each[np.lexsort((row, copy, first[row]))] for each in (row, copy))
+    tied = np.unique(image[in_tie])
+    own = images + np.searchsorted(tied, image[row]) * copies + copy
+    return order[row], np.where(in_tie[row], own, image[row]), (tied, copies)
 
 
 def _mean_over_classes(classes: _Classes, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """columns (images, b) -> AP (b, metrics), share of classes dropped (b,)."""
     sums = np.zeros((len(AREAS), len(THRESHOLDS), columns.shape[1]))
     counted = np.zeros((len(AREAS), columns.shape[1]), int)
+    weighed = classes.weigh(columns)
     for a in range(len(AREAS)):
         totals = classes.truth[a] @ columns  # (classes, b)
         counted[a] = (totals > 0).sum(0)
@@ -114,7 +149,7 @@ def _mean_over_classes(classes: _Classes, columns: np.ndarray) -> tuple[np.ndarr
             image, total = classes.image[rows], totals[label].astype(np.float64)
             for t in range(len(THRESHOLDS)):
                 sums[a, t] += _average_precision(
-                    classes.right[a, t, rows], classes.wrong[a, t, rows], image, total, columns
+                    classes.right[a, t, rows], classes.wrong[a, t, rows], image, total, weighed
                 )
     with np.errstate(invalid="ignore"):
         by_threshold = sums / counted[:, None]

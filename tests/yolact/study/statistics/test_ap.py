@@ -9,7 +9,7 @@ import pytest
 
 from yolact.engine.metrics import coco_metrics
 from yolact.engine.records import SHAPES, records_of_results, write_records
-from yolact.study.statistics.ap import metric_names, weighted_ap
+from yolact.study.statistics.ap import MOST_COPIES, metric_names, weighted_ap
 from yolact.study.statistics.resample import cached_resample, image_weights, resample
 from yolact.testing.synthetic import synthetic_records
 
@@ -29,7 +29,7 @@ def distinct(shape):
 def copied(detections, weights):
     """Ground truth and detections in which image i is there weights[id] times."""
     images, annotations, results = [], [], []
-    for image in GT["images"]:
+    for image in sorted(GT["images"], key=lambda image: image["id"]):
         for _ in range(weights[image["id"]]):
             new = len(images) + 1
             images.append({**image, "id": new})
@@ -82,6 +82,26 @@ def test_ties_as_they_stand_are_pycocotools_too(shape):
     assert list(found.point) == metric_names(shape) and list(found.point.values()) == pytest.approx(
         100 * np.array(expected), abs=1e-7
     )
+
+
+@pytest.mark.parametrize("shape", ["mask", "box"])
+@pytest.mark.parametrize("digits", [0, 1])
+def test_ties_rank_as_pycocotools_ranks_those_of_copies(shape, digits):
+    """Scores of one or two values: nearly all are ties, within images and between them."""
+    detections = json.loads(
+        (EVAL100 / f"instances_val2014_fake{SHAPES[shape]}100_results.json").read_text()
+    )
+    detections = [{**d, "score": round(d["score"], digits)} for d in detections]
+    records = records_of_results(GT, detections)
+    drawn = image_weights(records.image_ids, 3)
+    apart = []
+    for weights, values in zip(drawn, weighted_ap(records, shape, drawn).values):
+        there = dict(zip(records.image_ids, weights.tolist()))
+        expected = pycocotools(*copied(detections, there), shape)
+        assert values == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        together = weighted_ap(records, shape, weights[None] * (MOST_COPIES + 1)).values[0]
+        apart.append(np.nanmax(abs(together - values)))
+    assert max(apart) > 1e-6, "the order of ties tells"
 
 
 def test_recall_that_meets_a_sampling_point_exactly():

@@ -23,8 +23,8 @@ from yolact.study.report.images.tab import ImagesTab
 from yolact.study.report.page.content import page
 from yolact.study.report.page.render import LivePart
 from yolact.study.report.page.waiting import LiveRow, live_html, waiting_page
+from yolact.study.report.spread import report_tables
 from yolact.study.report.svg import svg
-from yolact.study.report.tables import tables
 from yolact.study.train.stages import Plan, plan_of
 from yolact.study.train.status import cell, failures, summary, time_left
 
@@ -128,7 +128,7 @@ class Watched:
                 raise ValueError("no run is finished")
             report = collect(self.folder, mixed=self.mixed)
             images = ImagesTab(report, self.images)
-            return page(report, tables(report), draw(report), images, live=live)
+            return page(report, report_tables(report), draw(report), images, live=live)
         except ValueError as error:
             if finished:
                 note(one_line(error))
