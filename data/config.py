@@ -466,6 +466,21 @@ derive(
     ),
 )
 
+# Of the size of the smallest YOLO segmenters, 10.4 GFLOP: docs/reference/benchmarks.md.
+derive(
+    "yolact_small",
+    name="yolact_micro_320",
+    note="10.4 GFLOP; no weights of it are trained yet",
+    model=dict(
+        max_size=320,
+        pretrained="imagenet",
+        fpn_channels=96,
+        proto_channels=64,
+        head_channels=96,
+        anchor_scales=octaves(15, 1),
+    ),
+)
+
 _SMALL = ("yolact_small", "yolact_plus_small", "yolact_plus_tiny")
 for _name in _SMALL:
     derive(

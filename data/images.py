@@ -64,11 +64,17 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_upright(path: str | Path) -> np.ndarray:
     """(h,w,3) uint8 RGB of a picture, turned as its EXIF orientation says, with a DataWarning where
     it is dim. ProblemError as of read_image()."""
+    image, dim = read_picture(path)
+    if dim:
+        warnings.warn(f"image {path} {DIM}: {DIM_FIX}", DataWarning, stacklevel=2)
+    return image
+
+
+def read_picture(path: str | Path) -> tuple[np.ndarray, bool]:
+    """read_upright(), and whether the picture is dim, without a warning: for threads."""
     data = read_bytes(path, "image", if_absent=_ABSENT)
     image = decode_image(data, f"image {path}")
-    if is_dim(image, data):
-        warnings.warn(f"image {path} {DIM}: {DIM_FIX}", DataWarning, stacklevel=2)
-    return upright(image, orientation(data))
+    return upright(image, orientation(data)), bool(is_dim(image, data))
 
 
 def read_annotated(path: str | Path, size: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The length of a training: passes over the training images in iterations."""
+"""The length of a training: passes over the training images, or minutes, in iterations."""
 
 from __future__ import annotations
 
@@ -42,11 +42,17 @@ def with_iterations(train: TrainConfig, images: int, chosen: Collection[str] = (
     """
     if train.epochs is None or not images:
         return train
-    iterations = math.ceil(train.epochs * images / train.batch_size - 1e-9)
+    return of_iterations(train, math.ceil(train.epochs * images / train.batch_size - 1e-9), chosen)
+
+
+def of_iterations(train: TrainConfig, iterations: int, chosen: Collection[str] = ()) -> TrainConfig:
+    """A training of so many iterations, which states its length in no other way; lr_steps and
+    warm-up follow as in with_iterations()."""
     share = iterations / train.iterations
     follow = {
         "lr_steps": tuple(sorted({max(1, round(step * share)) for step in train.lr_steps})),
         "warmup_iterations": min(train.warmup_iterations, iterations // WARMUP),
     }
     follow = {key: value for key, value in follow.items() if key not in chosen}
-    return train.model_copy(update={**follow, "iterations": iterations, "epochs": None})
+    length = {"iterations": iterations, "epochs": None, "max_minutes": None}
+    return train.model_copy(update={**follow, **length})

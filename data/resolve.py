@@ -57,10 +57,11 @@ ADDED = (
     "loss.mask_iou_target",
     "loss.semantic_target",
     "train.epochs",
+    "train.max_minutes",
     "train.patience",
     "train.repeat_threshold",
 )
-_ONE_LENGTH = "train.epochs and train.iterations are both given: give one of them"
+_OTHER_LENGTHS = ("train.epochs", "train.max_minutes")  # than train.iterations
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")
 
 
@@ -215,8 +216,7 @@ def _file(path: Path) -> _Source:
     values.update(own)
     # A rate written beside the batch size was chosen for it.
     fixed = {key for key in _SCALED if key in own} if "train.batch_size" in own else set()
-    if _is_set(own.get("train.epochs")) and "train.iterations" in own:
-        raise ConfigError(f"{path}: {_ONE_LENGTH}")
+    _refuse_two_lengths(own, f"{path}: ")
     return _Source(values, str(path), fixed, set(own))
 
 
@@ -250,11 +250,18 @@ def _choose_dataset(values: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def _choose_length(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Iterations of `changes` replace epochs of `values`, in place."""
-    if "train.iterations" in changes:
-        if _is_set(changes.get("train.epochs")):
-            raise ConfigError(_ONE_LENGTH)
-        values.pop("train.epochs", None)
+    """A length of `changes` replaces those of `values`, in place."""
+    _refuse_two_lengths(changes, "")
+    for key in _OTHER_LENGTHS:
+        if "train.iterations" in changes or any(map(_is_set, map(changes.get, _OTHER_LENGTHS))):
+            values.pop(key, None)
+
+
+def _refuse_two_lengths(values: Mapping[str, Any], where: str) -> None:
+    """ConfigError where iterations are given, and epochs or minutes too."""
+    other = next((key for key in _OTHER_LENGTHS if _is_set(values.get(key))), None)
+    if other and "train.iterations" in values:
+        raise ConfigError(f"{where}{other} and train.iterations are both given: give one of them")
 
 
 def _is_set(value: Any) -> bool:

@@ -427,6 +427,11 @@ class TrainConfig(Section):
         description="passes over the training images, in place of iterations: load_config turns "
         "them into iterations once, and lr_steps and warm-up follow",
     )
+    max_minutes: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = Field(
+        None,
+        description="minutes that training may take with its validations, in place of iterations: "
+        "set once from steps timed at the start, and lr_steps and warm-up follow",
+    )
     autoscale: bool = Field(
         False,
         description="lr x batch/8, iterations and lr_steps / (batch/8), as YOLACT; applied once, "
@@ -524,6 +529,11 @@ class TrainConfig(Section):
     def _consistent(self):
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
             raise ValueError(f"lr_steps must ascend, got {list(self.lr_steps)}")
+        if self.epochs is not None and self.max_minutes is not None:
+            raise ValueError(
+                f"epochs={self.epochs:g} and max_minutes={self.max_minutes:g} are both given: give "
+                "one of them"
+            )
         if self.patience and not self.validate_every:
             raise ValueError(
                 f"patience={self.patience} counts validations, and validate_every=0 has one only, "

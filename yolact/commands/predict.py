@@ -49,14 +49,27 @@ def _predict(args: argparse.Namespace) -> None:
     with FoundFiles(chosen, opened.predictor.cfg) as files:
         say(opened.report)
         for word in inputs:
-            _predict_one(opened.predictor, word, out, files, progress=not args.no_bar)
+            _predict_one(
+                opened.predictor,
+                word,
+                out,
+                files,
+                batch_size=args.batch_size,
+                progress=not args.no_bar,
+            )
     say(files.told(pictures=out is not None))
     for line in [*([f"pictures in {out}"] if out else []), *files.places()]:
         say(line)
 
 
 def _predict_one(
-    predictor: Predictor, word: str, out: Path | None, files: FoundFiles, *, progress: bool
+    predictor: Predictor,
+    word: str,
+    out: Path | None,
+    files: FoundFiles,
+    *,
+    batch_size: int | None,
+    progress: bool,
 ) -> None:
     from yolact.engine.predict import predict_folder, predict_image
     from yolact.engine.video import VIDEO_CODECS, predict_video
@@ -70,11 +83,19 @@ def _predict_one(
     if _is_video(word):
         suffix = path.suffix.lower() if path.suffix.lower() in VIDEO_CODECS else ".mp4"
         target = None if out is None else out / f"{path.stem}{suffix}"
-        predict_video(predictor, word, target, draw=out is not None, progress=progress, **options)
+        options |= {"batch_size": batch_size or predictor.at_once, "draw": out is not None}
+        predict_video(predictor, word, target, progress=progress, **options)
     elif path.is_dir():
+        options["batch_size"] = batch_size
         predict_folder(predictor, path, out, progress=progress, **options)
     else:
         predict_image(predictor, path, None if out is None else out / path.name, **options)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of pictures, 1 or more")
+    return int(text)
 
 
 def _is_video(word: str) -> bool:
@@ -124,6 +145,12 @@ def program(argv: Sequence[str] | None = None) -> int:
         choices=("float32", "bf16", "fp16", "auto"),
         help="of the forward pass (default: eval.precision of the config, or float32); auto takes "
         "what is faster on the device",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=_positive,
+        metavar="N",
+        help="pictures or frames in one forward pass (default: 8 on a GPU, else 1)",
     )
     parser.add_argument("--no_bar", action="store_true", help="no progress bar")
     parser.add_argument(

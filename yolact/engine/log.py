@@ -265,15 +265,19 @@ def write_run_files(
     resumed_from: int | None,
     *,
     given: Sequence[str] = (),
+    length: dict[str, Any] | None = None,
 ) -> list[str]:
     """config.yaml, and env.json, which lists every start of the run. given: what Python handed over
-    (model, criterion, data sets), which the config therefore does not describe. Returns notes on
+    (model, criterion, data sets), which the config therefore does not describe. length: what the
+    number of iterations was set from, where it was measured. Returns notes on
     code that has changed since the run began."""
     write_whole(run.path / CONFIG, dump_yaml(cfg))
     path = run.path / ENV
     record = environment(cfg, device, world_size)
     if given:
         record["given"] = list(given)
+    if length is not None:
+        record["length"] = length
     notes: list[str] = []
     if resumed_from is not None and path.exists():
         first = _object_in(path)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -13,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from data.images import DIM, DIM_FIX, IMAGE_SUFFIXES, read_upright
+from data.images import DIM, DIM_FIX, IMAGE_SUFFIXES, read_picture, read_upright
 from data.schema import Config
 from data.transforms import eval_transform, normalize
 from layers.problems import DataWarning, few
 from yolact.cli import say
 from yolact.draw import draw_detections
+from yolact.engine.ahead import Behind, read_ahead
 from yolact.engine.folding import prepared
 from yolact.engine.found import FoundFiles
 from yolact.engine.precision import Choice, autocast, choose
@@ -28,6 +32,7 @@ from yolact.model import Yolact
 from yolact.outputs import Detections, Predictions
 from yolact.postprocess import Instances, detect, suppress
 
+AT_ONCE = {"cuda": 8}  # pictures in one forward pass by default; elsewhere 1: more gain nothing
 Picture: TypeAlias = str | os.PathLike[str] | np.ndarray
 
 
@@ -68,6 +73,11 @@ class Predictor:
         return self.model.mask_iou_net
 
     @property
+    def at_once(self) -> int:
+        """Pictures of a folder or video in one forward pass, unless told otherwise."""
+        return AT_ONCE.get(self.device.type, 1)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What labels are called."""
         return self.cfg.data.class_names
@@ -96,24 +106,28 @@ class Predictor:
             found.class_names, found.image = self.class_names, image
         return detections
 
-    def batch(self, images: Sequence[np.ndarray]) -> list[Detections]:
+    def batch(
+        self, images: Sequence[np.ndarray], inputs: Sequence[Tensor] | None = None
+    ) -> list[Detections]:
         """Detections of each (h,w,3) uint8 RGB image, from one forward pass. The images may differ
-        in size."""
+        in size. inputs: what input() made of each, where that was done before."""
+        pixels = self.preprocess(images) if inputs is None else torch.stack(list(inputs))
         return self.detect(
-            self.forward(self.preprocess(images)), [image.shape[:2] for image in images]
+            self.forward(pixels.to(self.device)), [image.shape[:2] for image in images]
         )
 
     def preprocess(self, images: Sequence[np.ndarray]) -> Tensor:
         """(B,3,S,S) float32, 0..255, on the device. ValueError for anything but (h,w,3) uint8."""
-        for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(
-                    f"an image is {image.shape} {image.dtype}: convert it to (height, width, 3) "
-                    "uint8 RGB"
-                )
-        return torch.stack([self.transform(np.ascontiguousarray(image)) for image in images]).to(
-            self.device
-        )
+        return torch.stack([self.input(image) for image in images]).to(self.device)
+
+    def input(self, image: np.ndarray) -> Tensor:
+        """(3,S,S) float32, 0..255, on the host. ValueError for anything but (h,w,3) uint8."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"an image is {image.shape} {image.dtype}: convert it to (height, width, 3) "
+                "uint8 RGB"
+            )
+        return self.transform(np.ascontiguousarray(image))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Predictions:
@@ -174,28 +188,22 @@ def predict_image(
     draw_detections. files gets the detections too, and what it leaves is drawn.
     """
     image = read_upright(source)
-    return _predict_pixels(
-        predictor,
-        Path(source).name,
-        image,
-        output,
-        files=files,
-        score_threshold=score_threshold,
-        top_k=top_k,
-        **drawing,
-    )
+    (detections,) = predictor.batch([image])
+    drawing |= {"score_threshold": score_threshold, "top_k": top_k}
+    return _keep(predictor, Path(source).name, image, detections, output, files=files, **drawing)
 
 
-def _predict_pixels(
+def _keep(
     predictor: Predictor,
     name: str,
     image: np.ndarray,
+    detections: Detections,
     output: str | Path | None,
     *,
     files: FoundFiles | None = None,
     **drawing,
 ) -> Detections:
-    (detections,) = predictor.batch([image])
+    """Writes and draws what is wanted of a picture's detections."""
     detections.class_names = predictor.class_names
     if files is not None:
         detections = files.add(name, image, detections)
@@ -212,14 +220,17 @@ def predict_folder(
     *,
     score_threshold: float = 0.15,
     top_k: int = 15,
+    batch_size: int | None = None,
     progress: bool = True,
     **options,
 ) -> list[Path]:
     """Draw every picture of a folder into another, under its own name; returns the pictures that
     were read. The rest is as of predict_image.
 
-    Files that are no pictures, or that cannot be read, are skipped and named on stderr. ValueError
-    where the folder does not exist, holds no readable picture, or is the output folder itself.
+    Threads read and resize pictures before the forward pass of batch_size of them, and draw and
+    write behind it, in the order of their names. Files that are no pictures, or that cannot be
+    read, are skipped and named on stderr. ValueError where the folder does not exist, holds no
+    readable picture, or is the output folder itself.
     """
     source, output = Path(source), None if output is None else Path(output)
     if not source.is_dir():
@@ -235,26 +246,27 @@ def predict_folder(
     listed = sorted(path for path in source.iterdir() if path.is_file())
     pictures = [path for path in listed if path.suffix.lower() in IMAGE_SUFFIXES]
     skipped = [f"{path.name} (no picture)" for path in listed if path not in pictures]
+    batch_size = batch_size or predictor.at_once
+    options |= {"score_threshold": score_threshold, "top_k": top_k}
     read, dim = [], []
-    for path in tqdm(pictures, unit="image", disable=not progress):
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", DataWarning)
-                image = read_upright(path)
-        except ValueError as error:
-            skipped.append(f"{path.name} ({error})")
-            continue
-        dim += [path.name] * any(issubclass(one.category, DataWarning) for one in caught)
-        _predict_pixels(
-            predictor,
-            path.name,
-            image,
-            None if output is None else output / path.name,
-            score_threshold=score_threshold,
-            top_k=top_k,
-            **options,
-        )
-        read.append(path)
+    with (
+        tqdm(total=len(pictures), unit="image", disable=not progress) as bar,
+        closing(read_ahead(_reader(predictor), pictures, ahead=2 * batch_size + 2)) as ahead,
+        Behind() as behind,
+    ):
+        for some in _batches(ahead, batch_size):
+            bar.update(len(some))
+            skipped += [f"{one.path.name} ({one.error})" for one in some if one.error is not None]
+            good = [one for one in some if one.error is None]
+            if not good:
+                continue
+            images = [one.image for one in good]
+            found = predictor.batch(images, [one.pixels for one in good])
+            for one, detections in zip(good, found, strict=True):
+                target = None if output is None else output / one.path.name
+                behind(_keep, predictor, one.path.name, one.image, detections, target, **options)
+                read.append(one.path)
+                dim += [one.path.name] * one.dim
     if skipped:
         say(f"skipped {len(skipped)} of {len(listed)} files: {few(skipped, 20)}", error=True)
     if dim:
@@ -265,3 +277,31 @@ def predict_folder(
             f"{source}: holds no picture that can be read ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     return read
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture of a folder, its input to the network, and whether it is dim; or why it cannot be
+    read."""
+
+    path: Path
+    image: np.ndarray
+    pixels: Tensor
+    dim: bool
+    error: ValueError | None = None
+
+
+def _reader(predictor: Predictor) -> Callable[[Path], _Read]:
+    def read(path: Path) -> _Read:
+        try:
+            image, dim = read_picture(path)
+        except ValueError as error:
+            return _Read(path, np.empty((0, 0, 3), np.uint8), torch.empty(0), False, error)
+        return _Read(path, image, predictor.input(image), dim)
+
+    return read
+
+
+def _batches(items: Iterator[_Read], size: int) -> Iterator[list[_Read]]:
+    while some := list(islice(items, size)):
+        yield some

@@ -24,6 +24,7 @@ from yolact.engine.datasets import DataSet, OwnItems, finds_ap
 from yolact.engine.ending import end_training
 from yolact.engine.evaluate import EvalResult, evaluate
 from yolact.engine.idle import IdleSteps
+from yolact.engine.length import settled_length
 from yolact.engine.log import Meter, RunLog, write_run_files
 from yolact.engine.pictures import prediction_pictures
 from yolact.engine.run import Run
@@ -32,7 +33,6 @@ from yolact.engine.saving import Saver
 from yolact.engine.start import (
     Sets,
     check_data,
-    check_length,
     check_split,
     find_start,
     lacks_evaluation,
@@ -113,7 +113,16 @@ def train(
         cfg, notes = settled(cfg, device, checkpoint)
         if train_set is None and val_set is None:
             notes += distributed.first_run_by_main(lambda: check_data(cfg))
-        notes += check_length(cfg)
+        cfg, notes, length = settled_length(
+            cfg,
+            notes,
+            device,
+            checkpoint,
+            model=model,
+            criterion=criterion,
+            train_set=train_set,
+            val_set=val_set,
+        )
         state, loaded = build_state(cfg, device, checkpoint, model=model, criterion=criterion)
         step = state.step
         sets = open_sets(cfg, state, train_set, val_set)
@@ -136,6 +145,7 @@ def train(
                 distributed.world_size(),
                 step if checkpoint else None,
                 given=[name for name, value in given.items() if value is not None],
+                length=length,
             )
             notes += prototype_mask_note(
                 state.criterion, *state.model.anchors_for(cfg.model.max_size), sets.train
@@ -435,8 +445,9 @@ class Trainer:
                 self._save(INTERRUPT, alone=alone)
             except (OSError, RuntimeError) as error:
                 why = one_line(error)
-        ended = f"training ended at step {step}" + (f" ({why})" if why else "")
-        return self.files.how_to_go_on(ended)
+        return self.files.how_to_go_on(
+            f"training ended at step {step}" + (f" ({why})" if why else "")
+        )
 
     def _interrupted(self) -> None:
         with deaths_held(report=False):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
+from itertools import count, takewhile
 from pathlib import Path
 
 import cv2
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from yolact.draw import draw_detections
+from yolact.engine.ahead import Behind, read_ahead
 from yolact.engine.found import FoundFiles
 from yolact.engine.predict import Predictor
+from yolact.outputs import Detections
 
 VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
@@ -43,33 +48,38 @@ def predict_video(
     """
     window = _Window() if draw and output is None else None
     capture = _open_video(source)
+    drawing |= {"score_threshold": score_threshold, "top_k": top_k}
     fps = capture.get(cv2.CAP_PROP_FPS)
     fps = fps if 1 <= fps <= 240 else 30.0
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     sink = window or (_VideoFile(Path(str(output)), fps) if draw else _Nowhere())
     name = Path(str(source))
+
+    def keep(number: int, frame: np.ndarray, found: Detections, rate: float) -> None:
+        if files is not None:
+            stem = f"{name.stem}_{number:06d}"
+            found = files.add(f"{name.name}#{number}", frame, found, stem=stem)
+        if draw:
+            drawn = draw_detections(frame, found, predictor.cfg.data.class_names, **drawing)
+            if show_fps:
+                _write_fps(drawn, rate)
+            sink.write(drawn)
+
     frames, started = 0, time.perf_counter()
     try:
-        with tqdm(total=total if total > 0 else None, unit="frame", disable=not progress) as bar:
-            for batch in _batches(capture, batch_size):
-                for frame, found in zip(batch, predictor.batch(batch)):
+        with (
+            tqdm(total=total if total > 0 else None, unit="frame", disable=not progress) as bar,
+            closing(_read(capture, predictor, batch_size)) as batches,
+            Behind() as behind,
+        ):
+            for batch, inputs in batches:
+                for frame, found in zip(batch, predictor.batch(batch, inputs)):
                     frames += 1
-                    if files is not None:
-                        stem = f"{name.stem}_{frames:06d}"
-                        found = files.add(f"{name.name}#{frames}", frame, found, stem=stem)
-                    if not draw:
-                        continue
-                    drawn = draw_detections(
-                        frame,
-                        found,
-                        predictor.cfg.data.class_names,
-                        score_threshold=score_threshold,
-                        top_k=top_k,
-                        **drawing,
-                    )
-                    if show_fps:
-                        _write_fps(drawn, frames / (time.perf_counter() - started))
-                    sink.write(drawn)
+                    rate = frames / (time.perf_counter() - started)
+                    if window is None:
+                        behind(keep, frames, frame, found, rate)
+                    else:  # a screen belongs to the main thread
+                        keep(frames, frame, found, rate)
                 bar.update(len(batch))
                 if sink.closed:
                     break
@@ -112,18 +122,22 @@ def _open_video(source: str | Path | int) -> cv2.VideoCapture:
     return capture
 
 
-def _batches(capture: cv2.VideoCapture, size: int) -> Iterator[list[np.ndarray]]:
-    """Lists of up to `size` RGB frames."""
-    batch = []
-    while True:
-        read, frame = capture.read()
-        if read:
-            batch.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-        if batch and (len(batch) == size or not read):
-            yield batch
-            batch = []
-        if not read:
-            return
+def _read(
+    capture: cv2.VideoCapture, predictor: Predictor, size: int
+) -> Generator[tuple[list[np.ndarray], list[Tensor]], None, None]:
+    """Up to `size` RGB frames and their inputs, which a thread reads one batch ahead."""
+
+    def next_batch(_: int) -> tuple[list[np.ndarray], list[Tensor]]:
+        frames: list[np.ndarray] = []
+        while len(frames) < size:
+            read, frame = capture.read()
+            if not read:
+                break
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        return frames, [predictor.input(frame) for frame in frames]
+
+    with closing(read_ahead(next_batch, count(), threads=1, ahead=1)) as batches:
+        yield from takewhile(lambda batch: bool(batch[0]), batches)
 
 
 def _write_fps(frame: np.ndarray, fps: float) -> None:

@@ -17,6 +17,8 @@ DECIDED = {
     "train.seed": "seeds:",
     "train.iterations": "budget:",
     "train.epochs": "budget:, which counts iterations",
+    "train.max_minutes": "budget:, one length for all runs: a slower arm would train fewer steps, "
+    "and AP would tell of the machine too",
     "train.patience": "budget:, one length for all runs: AP of arms that ended earlier or later "
     "would tell of the length too",
     "train.autoscale": "lr_rule: and equal:, which replace it",
@@ -30,6 +32,12 @@ def comparable(config: Config) -> Config:
         raise ConfigError(
             f"train.patience={config.train.patience} of the base ends runs early, and arms can be "
             "compared at one length alone: choose a base without it"
+        )
+    if config.train.max_minutes is not None:
+        raise ConfigError(
+            f"train.max_minutes={config.train.max_minutes:g} of the base sets the length by the "
+            "machine's speed, and arms can be compared at one length alone: choose a base without "
+            "it, and give budget: in iterations"
         )
     auto = [
         f"{section}.{key}"

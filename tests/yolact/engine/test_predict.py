@@ -9,6 +9,7 @@ from PIL import Image
 from tests.yolact.engine.oracle import Oracle, config, write_set
 from yolact.build import build_model
 from yolact.engine import predict
+from yolact.engine.found import FoundFiles, Wanted
 from yolact.engine.predict import (
     Predictor,
     predict_folder,
@@ -151,6 +152,46 @@ def test_a_folder(folder, oracle, capsys):
     )
     said = capsys.readouterr().err
     assert "skipped 2 of 4" in said and "notes.txt (no picture)" in said and "empty.jpg" in said
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_folder_gives_what_its_pictures_give_one_by_one(tmp_path, capsys, batch_size):
+    """In the order of the names, whatever threads do first; a broken file is named once."""
+    squares = [[(8 * i, 16, 64 + 8 * i, i % 2)] for i in range(7)]
+    write_set(tmp_path, squares, image_ids=[f"p{i}" for i in range(7)], category_ids=[1, 2])
+    source = tmp_path / "images"
+    listed = sorted(source.iterdir())
+    (source / "p3x.png").write_bytes(b"\x89PNG broken")
+    cfg = config(tmp_path)
+    found = {}
+    for name, run in (
+        ("together", lambda **k: predict_folder(batch_size=batch_size, progress=False, **k)),
+        (
+            "alone",
+            lambda source, output, predictor, files: one_by_one(predictor, listed, output, files),
+        ),
+    ):
+        out = tmp_path / name
+        with FoundFiles(Wanted(json=out / "found.json", csv=out / "found.csv"), cfg) as files:
+            run(predictor=Predictor(Oracle(), cfg), source=source, output=out, files=files)
+        found[name] = {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+    assert found["together"] == found["alone"] and len(found["alone"]) == 9
+    said = capsys.readouterr().err
+    assert said.count("p3x.png") == said.count("skipped 1 of 8") == 1
+
+
+def one_by_one(predictor, paths, output, files):
+    for path in paths:
+        predict_image(predictor, path, output / path.name, files=files)
+
+
+def test_a_folder_ends_where_a_result_cannot_be_written(folder, oracle, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(predict, "write_image", full)
+    with pytest.raises(OSError, match="no space"):
+        predict_folder(oracle, folder / "images", folder / "out", progress=False)
 
 
 def test_a_folder_that_cannot_serve_is_named(folder, oracle):

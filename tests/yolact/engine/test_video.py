@@ -93,11 +93,11 @@ def test_a_video_that_fails_midway_leaves_no_half_file_and_an_interrupt_a_whole_
         calls.clear()
         batch = Predictor.batch
 
-        def stop(self, images):
+        def stop(self, images, inputs):
             calls.append(1)
             if len(calls) == 3:
                 raise error
-            return batch(self, images)
+            return batch(self, images, inputs)
 
         return stop
 

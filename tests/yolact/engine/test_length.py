@@ -1,0 +1,98 @@
+"""train.max_minutes: the length comes from a measurement, and the run is that of a config which
+states the length."""
+
+import json
+
+import pytest
+
+from data.resolve import ConfigError, config_hash, load_config
+from yolact.engine import length
+from yolact.engine.train import train
+from yolact.study.shorthand import comparable
+from yolact.testing.tiny import config, write_dataset
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Steps of 0.5 s and a validation of 3 s, whatever the machine does, in seconds of minutes."""
+    monkeypatch.setattr(length, "_step_seconds", lambda *_: (0.5, 8))
+    monkeypatch.setattr(length, "_validation_seconds", lambda *_: 3.0)
+    monkeypatch.setattr(length, "_now", lambda: 0.0)
+
+
+def lines(run):
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_in_minutes_is_the_run_of_its_iterations(tmp_path, measured, capsys):
+    """Measuring leaves no trace in the weights; 10 steps and the validation fill 8.2 s."""
+    folder = write_dataset(tmp_path)
+    settings = {"schedule": "cosine", "log_every": 1, "ema_decay": 0.9}
+    cfg = config(folder, **settings, max_minutes=8.2 / 60 / (1 - length.RESERVE))
+    timed = train(cfg, device="cpu", run_dir=tmp_path / "timed")
+    said = capsys.readouterr().out
+    assert "10 iterations in train.max_minutes=0.139" in said and "steps of 500 ms" in said
+    stated = load_config(timed.path)
+    assert (stated.train.iterations, stated.train.max_minutes) == (10, None)
+    assert stated.train.lr_steps == (8,) and stated.train.warmup_iterations == 1  # 5 of 6, 2 of 6
+    plain = train(stated, device="cpu", run_dir=tmp_path / "plain")
+    losses = [
+        [line["losses"] for line in lines(r) if line["kind"] == "train"] for r in (timed, plain)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 10
+    kept = json.loads((timed.path / "env.json").read_text())["length"]
+    assert kept["iterations"] == 10 and kept["max_minutes"] == cfg.train.max_minutes
+    assert "length" not in json.loads((plain.path / "env.json").read_text())
+    # asked for again, the run that goes on keeps its length
+    again = train(cfg, device="cpu", resume=timed.path)
+    assert load_config(again.path).train == stated.train
+    assert "10 iterations, as the run that goes on" in capsys.readouterr().out
+
+
+def test_measuring_times_steps_and_a_validation_for_real(tmp_path, monkeypatch):
+    folder = write_dataset(tmp_path)
+    monkeypatch.setattr(length, "SHARE", 0)
+    cfg = config(folder, max_minutes=600)
+    found, notes, kept = length.settled_length(cfg, [], length.torch.device("cpu"), None)
+    assert kept["steps_timed"] >= length.TIMED and kept["step"] > 0 and kept["validation"] > 0
+    assert found.train.iterations == kept["iterations"] >= length.FEWEST
+    assert any(line.startswith("length") for line in notes)
+
+
+@pytest.mark.parametrize(
+    "every, minutes, iterations",
+    [(0, 1, 107), (1000, 1, 107), (50, 1, 100), (10, 1, 70), (90, 1, 101)],
+)
+def test_validations_take_their_share(every, minutes, iterations):
+    """58.8 s less 2 s of measuring: 0.5 s a step, and 3 s for each validation."""
+    cfg = config(validate_every=every)
+    assert length._iterations(cfg, minutes, 0.5, 3.0, 2.0) == iterations
+
+
+def test_too_few_minutes_are_refused_before_a_folder_is_made(tmp_path, measured):
+    cfg = config(write_dataset(tmp_path), max_minutes=0.1)
+    with pytest.raises(ValueError, match=r"max_minutes=0\.1.*give at least 0\.2"):
+        train(cfg, device="cpu", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_length_is_stated(tmp_path):
+    minutes = load_config("quickstart", ["train.max_minutes=8"])
+    assert minutes.train.max_minutes == 8
+    for other in ("iterations=9", "epochs=2"):
+        with pytest.raises(ConfigError, match="give one of them"):
+            load_config("quickstart", ["train.max_minutes=8", f"train.{other}"])
+    file = tmp_path / "own.yaml"
+    file.write_text("base: quickstart\ntrain: {max_minutes: 8}\n")
+    assert load_config(file, ["train.iterations=9"]).train.max_minutes is None
+    assert load_config(file, ["train.epochs=2"]).train.max_minutes is None
+    file.write_text("base: quickstart\ntrain: {max_minutes: 8, iterations: 9}\n")
+    with pytest.raises(ConfigError, match="give one of them"):
+        load_config(file)
+    plain = load_config("quickstart")
+    assert config_hash(plain) != config_hash(minutes) and plain.train.max_minutes is None
+
+
+def test_studies_refuse_minutes():
+    with pytest.raises(ConfigError, match="machine's speed"):
+        comparable(load_config("quickstart", ["train.max_minutes=8"]))
