@@ -14,13 +14,14 @@ from data.loader import split_paths  # noqa: E402
 from data.schema import Config  # noqa: E402
 from yolact.bound import LIMIT, THRESHOLDS, MaskBound, Rule, mask_bounds  # noqa: E402
 from yolact.files import writing  # noqa: E402
+from yolact.study.report.palette import LIGHT  # noqa: E402
 
 # target and masks: label and colour
 LINES = {
-    ("binary", "published"): ("binary targets, as published", "#222222"),
-    ("coverage", "published"): ("coverage targets", "#0072b2"),
-    ("coverage", "subpixel"): ("coverage targets, subpixel masks", "#d55e00"),
-    ("input", "published"): ("masks of the input's size", "#9a9a9a"),
+    ("binary", "published"): ("binary targets, as published", LIGHT["ink"]),
+    ("coverage", "published"): ("coverage targets", LIGHT["arm1"]),
+    ("coverage", "subpixel"): ("coverage targets, subpixel masks", LIGHT["arm2"]),
+    ("input", "published"): ("masks of the input's size", LIGHT["line"]),
 }
 
 

@@ -16,6 +16,9 @@ from matplotlib.axes import Axes  # noqa: E402
 from yolact.files import writing  # noqa: E402
 from yolact.run_files import METRICS  # noqa: E402
 from yolact.study.folder.reading import read_metrics  # noqa: E402
+from yolact.study.report.palette import LINES  # noqa: E402
+
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=LINES)
 
 Lines = list[dict[str, Any]]
 

@@ -16,12 +16,12 @@ from layers.assign import Assignment  # noqa: E402
 from layers.targets import Targets  # noqa: E402
 from yolact.analysis.assignment.data import LEAST_IOU, AnchorLosses, Pairs, whole_masks  # noqa: E402
 from yolact.files import writing  # noqa: E402
+from yolact.study.report.palette import LINES  # noqa: E402
 
 RATIO = "mask pixels / box area"
 IOU_BINS = ((LEAST_IOU, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 1.0))
 RATIO_BINS = np.linspace(0, 1, 11)
 LEAST_COUNT = 30  # anchors behind a point of a curve
-PALETTE = [plt.get_cmap("tab10")(i) for i in range(10)]
 
 
 def ratio_histogram(ratios: dict[str, np.ndarray], out: Path) -> Path:
@@ -34,7 +34,7 @@ def ratio_histogram(ratios: dict[str, np.ndarray], out: Path) -> Path:
                 np.clip(values, 0, 1),
                 bins,
                 weights=np.full(len(values), 100 / max(1, len(values))),
-                color=PALETTE[i % 10],
+                color=LINES[i % len(LINES)],
                 histtype="stepfilled" if len(ratios) == 1 else "step",
                 linewidth=1.8,
                 alpha=0.75 if len(ratios) == 1 else 1,
@@ -146,11 +146,11 @@ def positives_panels(
             each.imshow(0.55 * image / 255 + 0.45)  # pale, so that thin lines show
             for i, mask in enumerate(whole_masks(targets).numpy()):
                 if mask.any():
-                    each.contour(mask, [0.5], colors=[PALETTE[i % 10]], linewidths=1.6)
+                    each.contour(mask, [0.5], colors=[LINES[i % len(LINES)]], linewidths=1.6)
             index = found.gt_index.numpy()
             for a in np.flatnonzero(index >= 0):
                 x1, y1, x2, y2 = anchors[a]
-                colour = PALETTE[index[a] % 10]
+                colour = LINES[index[a] % len(LINES)]
                 each.add_patch(
                     Rectangle(
                         (x1, y1),

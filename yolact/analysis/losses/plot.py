@@ -21,6 +21,9 @@ from layers.losses.checks.contract import at_full_weight  # noqa: E402
 from layers.losses.mask import MaskLoss  # noqa: E402
 from yolact.cli import note  # noqa: E402
 from yolact.files import writing  # noqa: E402
+from yolact.study.report.palette import LINES  # noqa: E402
+
+plt.rcParams["axes.prop_cycle"] = plt.cycler(color=LINES)
 
 SIZE = 69  # pixels of a map's side, the prototypes of a 276 pixel image
 SURE = 10.0  # logit of a predicted mask whose value is drawn: p = 0.99995 inside

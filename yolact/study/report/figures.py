@@ -244,7 +244,7 @@ def thresholds(report: Report) -> Figure | None:
         lower.axhspan(
             -report.study.margin, report.study.margin, color=MARGIN, alpha=0.16, linewidth=0
         )
-        upper.legend(fontsize=8, loc="lower left")
+        upper.legend(fontsize=8, loc="best")
         upper.tick_params(labelbottom=False)
         upper.set_ylim(bottom=0)
         for axes, label in ((upper, f"{shape} AP"), (lower, "difference")):

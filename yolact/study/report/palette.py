@@ -26,15 +26,23 @@ COLOURS = {
     "arm2": ("#d55e00", "#f58a3c"),
     "arm3": ("#009e73", "#2fc89c"),
     "arm4": ("#b8558f", "#e394c2"),
-    "arm5": ("#a07400", "#d9ab2f"),
+    "arm5": ("#3d2fd9", "#7d83ff"),
     "arm6": ("#258fc4", "#8fd0f5"),
-    "arm7": ("#7a3db8", "#b78ae6"),
+    "arm7": ("#a07400", "#d9ab2f"),
     "arm8": ("#8c564b", "#c2968c"),
     "arm9": ("#5f8f00", "#9cc93f"),
     "arm10": ("#d63b70", "#f583a8"),
 }
+PHOTO = {  # outlines on photographs, by kind of error, light or dark alike
+    "right": "#62b0ff",
+    "wrong-place": "#ffd23f",
+    "class": "#e394c2",
+    "duplicate": "#b78ae6",
+    "background": "#ff7a2f",
+}
 ARMS = [name for name in COLOURS if name.startswith("arm")]
 LIGHT = {name: pair[0] for name, pair in COLOURS.items()}
+LINES = [LIGHT[name] for name in ARMS]  # for figures beside those of reports
 INK, PAPER, GREY = LIGHT["ink"], LIGHT["paper"], LIGHT["line"]
 
 
@@ -74,11 +82,15 @@ def css() -> str:
         f'.verdict.{css_class(name)}::before{{content:"{look.sign} "}}'
         for name, look in VERDICTS.items()
     )
+    outlines = "".join(
+        f".photo .{kind}{{stroke:{colour}}}.instance.{kind}{{border-left-color:{colour}}}"
+        for kind, colour in PHOTO.items()
+    )
     return (
         f":root{{color-scheme:light;{light}}}"
         f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light])"
         f"{{color-scheme:dark;{dark}}}}}"
-        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}{verdicts}"
+        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}{verdicts}{outlines}"
     )
 
 

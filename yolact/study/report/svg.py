@@ -18,7 +18,7 @@ from matplotlib.artist import Artist  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from yolact.study.report.palette import INK, LIGHT  # noqa: E402
+from yolact.study.report.palette import INK, LIGHT, LINES  # noqa: E402
 
 plt.rcParams.update(
     {
@@ -28,6 +28,7 @@ plt.rcParams.update(
         "axes.titlesize": 10,
         "legend.frameon": False,
         "svg.fonttype": "none",  # text stays text: small, and a reader can search it
+        "axes.prop_cycle": plt.cycler(color=LINES),
         "text.parse_math": False,  # a label with $ in it is a label
         **dict.fromkeys(
             ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK

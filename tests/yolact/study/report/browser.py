@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+SLOW = 120_000  # ms, on a machine that has other things to do
 ALONE = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 
@@ -29,6 +30,7 @@ def shown(browser, file, address="", *, width=1200, dark=False, served=""):
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
     )
+    context.set_default_timeout(SLOW)
     page = context.new_page()
     faults, asked = [], []
     page.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))

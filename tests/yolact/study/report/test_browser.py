@@ -67,6 +67,30 @@ def test_the_numbers_are_those_of_compare(browser, page_file):
     assert len(data["runs"]) == 9
 
 
+def test_tables_and_runs_are_those_of_compare_too(browser, page_file):
+    found = compare_folder(page_file.parents[1] / "small_study")
+    with shown(browser, page_file, "#tables-tab") as page:
+        data = json.loads(page.inner_text("#data"))
+        tables = {}
+        for key in ("thresholds", "others"):
+            (head,) = cells_of(page, key, "thead")
+            tables[key] = {row[0]: dict(zip(head, row)) for row in cells_of(page, key)}
+    for label, runs in found.arms.items():
+        for name in ("mask_ap", "mask_ap50", "mask_ap75", "mask_ap95"):
+            mean = sum(run.resampled.point[name] for run in runs.values()) / len(runs)
+            cell = tables["thresholds"][label][name.replace("mask_ap", "AP") if name[7:] else "all"]
+            assert cell.split("\n")[0] == f"{mean:.2f}"
+        for seed, run in runs.items():
+            number = list(found.arms).index(label)
+            (own,) = (one for one in data["runs"] if (one["arm"], one["seed"]) == (number, seed))
+            expected = {name: run.resampled.point[name] for name in own["metrics"]}
+            assert len(expected) > 3 and own["metrics"] == pytest.approx(expected, rel=1e-5)
+    for record in found.comparisons:
+        for name in ("box_ap", "mask_ap_small"):
+            cell = tables["others"][record.arm][name.replace("_", " ").replace("ap", "AP")]
+            assert cell.split("\n")[0] == f"{record.others[name].difference:+.2f}"
+
+
 def test_a_click_sorts_and_the_address_keeps_it(browser, page_file):
     with shown(browser, page_file, "#tables-tab") as page:
         before = column(page, "thresholds", 1)
@@ -209,6 +233,40 @@ def test_an_image_opens_with_its_verdicts(browser, with_pictures):
         images = [data["images"]["images"][str(i)] for i, _, _ in pair["list"]]
         missing = [image for image in images if any(r["missed"] for r in image["runs"].values())]
         assert kept == len(missing)
+
+
+def test_images_are_filtered_and_ordered(browser, with_pictures):
+    with shown(browser, with_pictures, "#images-tab") as page:
+        images = json.loads(page.inner_text("#data"))["images"]
+        pair = images["pairs"][0]
+        shown_now = lambda: [  # noqa: E731
+            int(one.get_attribute("data-image")) for one in page.locator("#sheet .tile").all()
+        ]
+        area = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e9)}
+
+        def wanted(has):
+            return {i for i, _, _ in pair["list"] if has(images["images"][str(i)])}
+
+        for number in range(len(images["classes"])):
+            page.select_option("#images-class", str(number))
+            has = lambda one: any(t["label"] == number for t in one["truth"])  # noqa: E731, B023
+            assert set(shown_now()) == wanted(has)
+        page.select_option("#images-class", "")
+        for size, (low, high) in area.items():
+            page.select_option("#images-size", size)
+            has = lambda one: any(low <= t["area"] < high for t in one["truth"])  # noqa: E731, B023
+            assert set(shown_now()) == wanted(has)
+        page.select_option("#images-size", "")
+        for count in range(5):
+            page.select_option("#images-count", str(count))
+            has = lambda one: min(4, len(one["truth"])) == count  # noqa: E731, B023
+            assert set(shown_now()) == wanted(has)
+        page.select_option("#images-count", "")
+        changes = {image: change for image, change, _ in pair["list"]}
+        for order, down in (("worse", False), ("better", True)):
+            page.select_option("#images-order", order)
+            values = [changes[image] for image in shown_now()]
+            assert values == sorted(values, reverse=down) and len(values) == len(pair["list"])
 
 
 def test_kept_masks_make_the_same_pictures(with_pictures, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ recall, AP by size and class, boundary AP."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ from yolact.study.report.tables import metric_title
 from yolact.study.statistics.ap import RECALLS
 from yolact.study.statistics.beside import quality_of
 from yolact.study.statistics.curves import errors_of_runs, precision_at_recalls
-from yolact.study.statistics.errors import WRONG
+from yolact.study.statistics.errors import MISSED, WRONG
 
 MOST_ROWS = 120  # dots of a figure of classes
 
@@ -36,7 +37,8 @@ def kinds_of_errors(report: Report) -> Figure | None:
     found = {arm.label: errors_of_runs(list(arm.runs.values()), shape) for arm in arms}
 
     def value(arm: ArmReport, kind: str) -> Estimate | None:
-        return estimate(*found[arm.label][kind], least=0)
+        most = 100 if kind == MISSED else math.inf  # an instance is missed once
+        return estimate(*found[arm.label][kind], least=0, most=most)
 
     return _panels(report, arms, WRONG, value, "per 100 instances")
 
@@ -54,7 +56,7 @@ def gains_by_kind(report: Report) -> Figure | None:
         found[arm.label] = gained
 
     def value(arm: ArmReport, kind: str) -> Estimate | None:
-        return estimate(*found[arm.label][kind], least=-100, most=100)
+        return estimate(*found[arm.label][kind], least=0, most=100)
 
     return _panels(report, arms, GAINS, value, "points of AP50", columns=4)
 
@@ -134,7 +136,7 @@ def _panels(
         return None
     columns = min(columns, len(names))
     lines = -(-len(names) // columns)
-    size = (max(4.0, 1.6 + 2.1 * columns), lines * (1.3 + 0.32 * len(arms)))
+    size = (max(6.5, 1.6 + 2.1 * columns), lines * (1.3 + 0.32 * len(arms)))
     figure, axes = plt.subplots(lines, columns, figsize=size, layout="constrained", squeeze=False)
     labels = [short(arm.label) for arm in arms]
     for panel in axes.flat[len(names) :]:
@@ -146,6 +148,8 @@ def _panels(
                 _dot(report, panel, y, arm, found)
         panel.set_yticks(range(len(arms)), labels if place % columns == 0 else [""] * len(arms))
         panel.set(ylim=(len(arms) - 0.4, -0.6), title=metric_title(name), xlabel=unit)
+        if max(np.abs(panel.dataLim.intervalx)) == 0:  # none anywhere
+            panel.set_xlim(-0.02, 1)
         panel.grid(axis="x", alpha=0.25)
     return drawn(figure)
 

@@ -27,7 +27,7 @@ SHOWN_SETTINGS = (
 MEANING = {
     BETTER: "the difference is above 0 at the 5 % level, after paying for the number of arms; “(< "
     "margin)”: but surely small",
-    WORSE: "the difference is below 0, by the same test",
+    WORSE: "the difference is below 0 at the 5 % level, after paying for the number of arms",
     EQUIVALENT: "the difference is surely smaller than the margin, whichever its sign",
     UNDECIDED: "none of these: there may be a difference or none, more seeds or images are needed",
     IDENTICAL: "the runs are the same, which says nothing about the losses",

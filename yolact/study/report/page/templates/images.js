@@ -3,7 +3,7 @@
 // Each image: its instances, and what each run found on it. Runs are numbered as in data.runs.
 const pictures = data.images && data.images.pairs ? data.images : null;
 const KINDS = ["right", "wrong place", "class", "duplicate", "background", "missed"];
-const SIGNS = { "right": "✓", "wrong place": "↔", "class": "≠", "duplicate": "⧉", "background": "✕", "missed": "○" };
+const SIGNS = { "right": "✓", "wrong place": "↔", "class": "≠", "duplicate": "2×", "background": "✕", "missed": "○" };
 const baseline = data.arms.findIndex((arm) => arm.verdict === undefined);
 const sizeOf = (area) => (area < 32 ** 2 ? "small" : area < 96 ** 2 ? "medium" : "large");
 const runOf = (arm, seed) => data.runs.findIndex((run) => run.arm === arm && run.seed === seed);
