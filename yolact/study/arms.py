@@ -31,7 +31,7 @@ from yolact.study.plan import Study
 from yolact.study.sections import SEED_STRIDE, ArmEntry, InitRun
 from yolact.study.shorthand import comparable
 
-LONGEST_SLUG = 60
+LONGEST_SLUG, ANNOTATIONS = 60, ("train_annotations", "val_annotations")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def arms_of(study: Study) -> list[Arm]:
         )
     baseline_of(study, list(arms.values()))
     _check_trials(study, list(arms.values()))
-    _check_equal(study, list(arms.values()))
+    _check_configs(study, list(arms.values()))
     return list(arms.values())
 
 
@@ -207,8 +207,7 @@ def at_seed(study: Study, arm: Arm, config: Config, seed: int) -> Config:
     if study.start_per_seed:
         root, is_ours, _ = start.rpartition(f"{study.name}/{INIT_FOLDER}/")
         start = init_checkpoint(study, seed, root) if is_ours else start
-    train = config.train.model_copy(update={"seed": own, "init_from": start})
-    return config.model_copy(update={"train": train})
+    return _changed(config, "train", seed=own, init_from=start)
 
 
 def hash8(config: Config) -> str:
@@ -227,14 +226,9 @@ def identity(config: Config) -> Config:
                 return f"{folder}/{rest}"
         return path
 
-    data = config.data.model_copy(
-        update={
-            key: below(getattr(config.data, key))
-            for key in ("train_annotations", "val_annotations")
-        }
-    )
-    train = config.train.model_copy(update={"init_from": below(config.train.init_from)})
-    return config.model_copy(update={"name": "-", "data": data, "train": train})
+    files = {key: below(getattr(config.data, key)) for key in ANNOTATIONS}
+    start = _changed(config, "train", init_from=below(config.train.init_from))
+    return _changed(start, "data", **files).model_copy(update={"name": "-"})
 
 
 # ------------------------------------------------------------------------------------------- starts
@@ -259,8 +253,9 @@ def init_run(study: Study, seed: int) -> PlannedRun | None:
         f"{study.name}: init_from",
     )
     arm = Arm(INIT_FOLDER, INIT_FOLDER, dict(init.settings), {})
-    folder = Path(study.name) / INIT_FOLDER / run_folder(own, hash8(config))
-    return PlannedRun(arm, own, config, folder)
+    return PlannedRun(
+        arm, own, config, Path(study.name) / INIT_FOLDER / run_folder(own, hash8(config))
+    )
 
 
 def init_checkpoint(study: Study, seed: int, root: str | Path = "runs") -> str:
@@ -290,9 +285,7 @@ def check_losses(study: Study, arms: list[Arm]) -> list[str]:
         check_names_of(config)  # refuses unknown names, parameters, plugins
         config = _canonical_config(config)
         _refuse_equal(study, seen, arm, config)
-        blank = config.model_copy(
-            update={"loss": config.loss.model_copy(update={"mask": "-", "mask_weight": 0.0})}
-        )
+        blank = _changed(config, "loss", mask="-", mask_weight=0.0)
         groups.setdefault(config_hash(identity(blank)), {})[config.loss.mask] = (arm, config)
     notes = []
     for group in groups.values():
@@ -317,13 +310,9 @@ def _canonical_config(config: Config) -> Config:
     from layers.assign import build_assigner
     from layers.losses.mask import build_mask_loss
 
-    loss = config.loss.model_copy(
-        update={"mask": build_mask_loss(config.loss.mask, config.loss.plugins).expression}
-    )
-    assign = config.assign.model_copy(
-        update={"name": build_assigner(config.assign.name).expression}
-    )
-    return config.model_copy(update={"loss": loss, "assign": assign})
+    mask = build_mask_loss(config.loss.mask, config.loss.plugins).expression
+    assigner = build_assigner(config.assign.name).expression
+    return _changed(_changed(config, "loss", mask=mask), "assign", name=assigner)
 
 
 def config_differences(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
@@ -337,27 +326,34 @@ def config_differences(first: Config, second: Config) -> dict[str, tuple[Any, An
     }
 
 
-def _check_equal(study: Study, arms: list[Arm]) -> None:
-    """Refuses two arms that train the same, as far as can be told without torch."""
+def _check_configs(study: Study, arms: list[Arm]) -> None:
+    """Refuses two arms that train the same, as far as can be told without torch, and a data set
+    that nothing can be measured on."""
     seen: dict[str, Arm] = {}
-    for arm in arms:
-        config = _at_one_seed(study, arm)
-        assign = config.assign.model_copy(
-            update={"name": _canonical("assign.name", config.assign.name)}
-        )
-        _refuse_equal(study, seen, arm, config.model_copy(update={"assign": assign}))
+    for arm, config in ((arm, _at_one_seed(study, arm)) for arm in arms):
+        if not config.data.val_truth:
+            raise ConfigError(
+                f"{study.name}: {config.data.name} has no ground truth to measure AP on "
+                "(data.val_truth=false): give the study a data set that has, such as coco2017"
+            )
+        assigner = _canonical("assign.name", config.assign.name)
+        _refuse_equal(study, seen, arm, _changed(config, "assign", name=assigner))
 
 
 def _refuse_equal(study: Study, seen: dict[str, Arm], arm: Arm, config: Config) -> None:
     """ConfigError where an arm of `seen` {hash: arm} trains the same, in whatever order its loss is
     written."""
-    loss = config.loss.model_copy(update={"mask": " + ".join(unordered(parse(config.loss.mask)))})
-    other = seen.setdefault(hash8(config.model_copy(update={"loss": loss})), arm)
+    mask = " + ".join(unordered(parse(config.loss.mask)))
+    other = seen.setdefault(hash8(_changed(config, "loss", mask=mask)), arm)
     if other is not arm:
         raise ConfigError(
             f"{study.name}: the arms {other.label!r} and {arm.label!r} resolve to the same config: "
             "remove one of them"
         )
+
+
+def _changed(config: Config, section: str, **settings: Any) -> Config:
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=settings)})
 
 
 def _at_one_seed(study: Study, arm: Arm) -> Config:

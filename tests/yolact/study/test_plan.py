@@ -420,6 +420,11 @@ EXPANSIONS_REFUSED = [
         dict(tune={"grid": {"train.lr": [1e-3, 1e-4]}}, arms=["bce", {"train.lr": 0.1}]),
         "train.lr is tuned, so it cannot be what",
     ),
+    (dict(settings={"data.val_truth": False}), "has no ground truth to measure AP on"),
+    (
+        dict(base="yolact_base", settings={"dataset": "coco2017_testdev"}),
+        "s: coco2017_testdev has no ground truth",
+    ),
 ]
 
 
