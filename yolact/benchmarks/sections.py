@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import torch
 
@@ -21,8 +22,9 @@ from layers.losses.criterion import Criterion
 from layers.losses.rank_sort import rank_sort_loss
 from layers.losses.registry import names
 from layers.targets import Targets
-from yolact import build_model
+from yolact import build_model, postprocess
 from yolact.benchmarks.assign import assigner_times, milliseconds
+from yolact.benchmarks.flops import convolution_peak, gflop
 from yolact.benchmarks.inputs import ground_truth, images
 from yolact.benchmarks.pictures import sample_times
 from yolact.benchmarks.timing import peak_memory_mb, time_calls
@@ -31,7 +33,7 @@ from yolact.engine.benchmark import benchmark
 from yolact.engine.datasets import training_set
 from yolact.engine.evaluate import evaluate
 from yolact.engine.optim import build_optimizer
-from yolact.engine.precision import autocast
+from yolact.engine.precision import AUTOCAST, autocast
 from yolact.engine.step import TrainStep
 from yolact.postprocess import detect
 from yolact.study.statistics.resample import resample
@@ -103,13 +105,23 @@ class Bench:
 
     @torch.no_grad()
     def forward(self) -> dict:
+        """With the class scores, which the original computes there too."""
         model, (x, _) = self.model(training=False), self.inputs(1)
-        return self.timed(lambda: model(x))
+        result = self.timed(lambda: model(x).class_scores())
+        with self.autocast:
+            work = gflop(model, self.cfg.model.max_size)
+        half = AUTOCAST[self.precision]
+        peak = convolution_peak(
+            self.device, half or torch.float32, self.seconds / 4, channels_last=half is not None
+        )
+        share = 100 * work / min(result["times"]) / peak
+        return {**result, "detail": {"GFLOP": work, "% of peak": share, "peak GFLOP/s": peak}}
 
     @torch.no_grad()
     def detect(self) -> dict:
         model, (x, _) = self.model(training=False), self.inputs(1)
         predictions = model(x)
+        scores = predictions.class_scores().float()
 
         def work():
             return detect(
@@ -119,7 +131,9 @@ class Bench:
                 masks=self.cfg.eval.masks,
             )
 
-        return {**self.timed(work), "detail": {"detections": len(work()[0])}}
+        # they count in forward
+        with mock.patch.object(postprocess, "_class_scores", lambda _, image: scores[image]):
+            return {**self.timed(work), "detail": {"detections": len(work()[0])}}
 
     def criterion(self) -> dict:
         model, (x, targets) = self.model(training=True), self.inputs(2)

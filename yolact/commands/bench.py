@@ -4,9 +4,12 @@
     python scripts/bench.py forward step --config yolact_plus_base --device cuda
     python scripts/bench.py forward detect criterion step --against PATH
         the same work on a checkout of the original code
+    python scripts/bench.py forward inference --against onnxruntime,openvino,torchvision
+        our network in other runtimes, and Mask R-CNN of torchvision from pixels to masks
 
-forward     model(image), one image
-detect      NMS, masks and re-scoring to 640x480
+forward     model(image), one image, and the class scores; detail: GFLOP, and the share in % of
+            what a convolution that suits the machine reaches (peak)
+detect      NMS, masks and re-scoring to 640x480, from class scores
 criterion   losses forward and backward, two images
 step        forward, criterion, backward, optimiser, two images
 train       a real training step, stage by stage
@@ -23,7 +26,8 @@ rank_sort   Rank & Sort loss and its gradient, 200 positives among 20,000 logits
             milliseconds among 1.6 million
 
 The first four run in a process of their own each, in turn with the original's where --against is
-given, so that a drift of the machine's speed falls on both; the ratio column is ours / original.
+given, so that a drift of the machine's speed falls on both. The ratio column is ours / original, or
+ours / what stands behind the row. The softmax of class logits counts in forward on both sides.
 They use the same weights (drawn by name), pictures and targets.
 """
 
@@ -39,6 +43,7 @@ from pathlib import Path
 from statistics import median
 
 from data.resolve import load_config
+from yolact.benchmarks.against import RUNTIMES, lacks
 from yolact.cli import Arguments, one_line, say
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,8 +68,9 @@ def command_line(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--against",
-        metavar="PATH",
-        help="checkout of the original YOLACT code that runs on the installed torch",
+        metavar="WHAT",
+        help="any of onnxruntime, openvino, torchvision, and a checkout of the original YOLACT "
+        "code that runs on the installed torch, separated by commas",
     )
     parser.add_argument(
         "--device",
@@ -85,14 +91,27 @@ def command_line(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(
             f"unknown section {', '.join(sorted(unknown))}: choose from {', '.join(PAIRED + OWN)}"
         )
-    if args.against and (
-        args.device != "cpu" or args.set or not (Path(args.against) / "yolact.py").is_file()
-    ):
-        parser.error(
-            "--against needs a folder with the original's yolact.py, and compares on the CPU with "
-            "unchanged configs"
-        )
+    args.runtimes, args.original = split_against(parser, args)
     return args
+
+
+def split_against(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> tuple[list[str], str | None]:
+    """The runtimes and the checkout that --against names."""
+    named = [word for word in (args.against or "").split(",") if word]
+    runtimes = [word for word in named if word in RUNTIMES]
+    checkouts = [word for word in named if word not in RUNTIMES]
+    if named and args.device != "cpu":
+        parser.error("--against compares on the CPU")
+    if len(checkouts) > 1 or any(not (Path(c) / "yolact.py").is_file() for c in checkouts):
+        parser.error(
+            f"--against takes {', '.join(RUNTIMES)} and one folder with the original's yolact.py; "
+            f"got {', '.join(checkouts)}"
+        )
+    if checkouts and args.set:
+        parser.error("--against PATH compares unchanged configs")
+    return runtimes, checkouts[0] if checkouts else None
 
 
 def program(argv: Sequence[str] | None = None) -> int:
@@ -122,51 +141,9 @@ def orchestrate(args) -> int:
         # workers run in a folder of their own
         config = str(Path(config).resolve()) if Path(config).is_file() else config
         for section in args.sections or PAIRED + OWN:
-            against = args.against if section in PAIRED else None
-            ours, theirs = [], []
-            for _ in range(args.turns if section in PAIRED else 1):
-                ours.append(
-                    call(
-                        [
-                            "yolact.commands.bench",
-                            "--worker",
-                            section,
-                            "--config",
-                            config,
-                            "--device",
-                            args.device,
-                            "--precision",
-                            args.precision,
-                            "--threads",
-                            str(args.threads),
-                            "--seconds",
-                            str(args.seconds),
-                            "--set",
-                            *args.set,
-                        ]
-                    )
-                )
-                if against:
-                    threads = str(args.threads or ours[-1]["threads"])
-                    theirs.append(
-                        call(
-                            [
-                                "yolact.benchmarks.original",
-                                "--checkout",
-                                str(Path(against).resolve()),
-                                "--section",
-                                section,
-                                "--config",
-                                config,
-                                "--seconds",
-                                str(args.seconds),
-                                "--threads",
-                                threads,
-                            ]
-                        )
-                    )
-            results.append(figures(config, section, ours, theirs))
-            print(line(results[-1]), flush=True)
+            for row in measured(config, section, args):
+                results.append(row)
+                print(line(row), flush=True)
     if args.json:
         args.json.write_text(
             json.dumps(
@@ -176,6 +153,41 @@ def orchestrate(args) -> int:
             + "\n"
         )
     return 0
+
+
+def measured(config: str, section: str, args: argparse.Namespace) -> list[dict]:
+    """The figures of a section: a row for ours, with the original's, and a row for each runtime.
+    All take turns."""
+    original = args.original if section in PAIRED else None
+    runtimes = [name for name in args.runtimes if RUNTIMES[name][1] == section]
+    for name in runtimes:
+        if lacks(name):
+            print(f"  {name} left out ({lacks(name)})", flush=True)
+    others: dict[str, list[dict]] = {name: [] for name in runtimes if not lacks(name)}
+    ours, theirs = [], []
+    for _ in range(args.turns if section in PAIRED or others else 1):
+        ours.append(call(own_words(section, config, args)))
+        same = ["--config", config, "--seconds", str(args.seconds)]
+        same += ["--threads", str(args.threads or ours[-1]["threads"])]
+        if original:
+            where = ["--checkout", str(Path(original).resolve()), "--section", section]
+            theirs.append(call(["yolact.benchmarks.original", *where, *same]))
+        for name, runs in others.items():
+            words = ["--runtime", name, *same, "--set", *args.set]
+            runs.append(call(["yolact.benchmarks.runtimes", *words]))
+    rows = [figures(config, section, ours, theirs)]
+    for name, runs in others.items():
+        row = figures(config, section, ours, runs)
+        rows.append({**row, "detail": {}, "rows": {}, "against": name})
+    return rows
+
+
+def own_words(section: str, config: str, args: argparse.Namespace) -> list[str]:
+    """A process that times a section of ours, as call() takes it."""
+    words = ["yolact.commands.bench", "--worker", section, "--config", config]
+    words += ["--device", args.device, "--precision", args.precision]
+    words += ["--threads", str(args.threads), "--seconds", str(args.seconds)]
+    return [*words, "--set", *args.set]
 
 
 def call(arguments: list[str]) -> dict:
@@ -229,6 +241,8 @@ def line(result: dict) -> str:
         f"\n  {name:<36}" + "".join(f"{column} {value:10.2f}   " for column, value in row.items())
         for name, row in result.get("rows", {}).items()
     ]
+    if "ratio" in result:
+        detail = f"{result.get('against', 'original')}, {result['threads']} threads   {detail}"
     return "".join(cells) + ("   " + detail if detail else "") + "".join(rows)
 
 

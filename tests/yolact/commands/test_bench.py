@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.cigarettes.generate import generate
-from yolact.benchmarks import pictures, sections
+from yolact.benchmarks import pictures, runtimes, sections
+from yolact.benchmarks.against import lacks
+from yolact.benchmarks.flops import gflop
+from yolact.commands import bench
 from yolact.commands.bench import OWN, PAIRED, command_line, figures
 
 ROOT = Path(__file__).parents[3]
@@ -37,6 +41,9 @@ def test_every_section_runs(section, monkeypatch):
     result = sections.run_section(command_line([*words, "--set", *SMALL]))
     found = figures("yolact_small", section, [result], [])
     assert found["ms"] > 0 and found["peak_mb"] > 0
+    if section == "forward":
+        assert 0.01 < found["detail"]["GFLOP"] < 1
+        assert 0 < found["detail"]["% of peak"] < 200 and found["detail"]["peak GFLOP/s"] > 0
     if section == "assign":
         assert set(found["rows"]) >= {"max_iou", "atss(iou='gmaiou')", "brute force"}
     if section == "loader":
@@ -73,3 +80,45 @@ def test_an_unknown_config_is_one_line(tmp_path):
     )
     assert done.returncode == 2
     assert "yolact_base" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_what_is_not_installed_is_left_out_with_the_reason(monkeypatch, capsys):
+    """Threads stand beside a ratio; turns go to what is there."""
+    called = []
+
+    def call(words):
+        called.append(words[0])
+        return {"times": [0.1 * len(words[0])], "peak_mb": 1.0, "threads": 2}
+
+    monkeypatch.setattr(bench, "call", call)
+    monkeypatch.setattr(bench, "lacks", lambda name: "gone" if name == "openvino" else "")
+    args = command_line(["forward", "--against", "onnxruntime,openvino", "--turns", "2"])
+    own, other = bench.measured("quickstart", "forward", args)
+    assert called == ["yolact.commands.bench", "yolact.benchmarks.runtimes"] * 2
+    assert "openvino left out (gone)" in capsys.readouterr().out and "ratio" not in own
+    assert other["ratio"] == pytest.approx(21 / 26) and "onnxruntime, 2 threads" in bench.line(
+        other
+    )
+    assert bench.measured("quickstart", "detect", args)[1:] == []
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["a,b"], ["onnxruntime", "--device", "cuda"]])
+def test_a_wrong_against_is_one_line(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line(["forward", "--against", *words])
+    assert ended.value.code == 2 and "--against" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "torchvision"])
+def test_a_runtime_is_timed(name, capsys):
+    if lacks(name):
+        pytest.skip(lacks(name))
+    words = ["--runtime", name, "--config", "yolact_small", "--seconds", "0.01", "--threads", "1"]
+    assert runtimes.program([*words, "--set", *SMALL]) == 0
+    timed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert min(timed["times"]) > 0 and timed["peak_mb"] > 0
+
+
+def test_operations_are_counted_as_two_for_each_product():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Flatten())
+    assert gflop(network, 8) == pytest.approx(2 * 3 * 5 * 9 * 64 / 1e9)
