@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,7 +67,11 @@ def _parser() -> cli.Parser:
         "--search", help="search the best values of the search section on a tune split, with Optuna"
     )
     flags.add_argument(
-        "--jobs", type=int, help="runs at a time (default: one for each CUDA device, or one)"
+        "--jobs",
+        type=_jobs,
+        metavar="N",
+        help="runs at a time (default: one for each CUDA device, or one); auto tries on a CPU "
+        "whether several at once train more steps",
     )
     flags.add_argument("--device", help="cpu, cuda:N (default: every CUDA device, or the CPU)")
     flags.add_argument(
@@ -122,13 +126,36 @@ def _train(study: StudyHandle, plan: Plan, arguments: Namespace) -> bool:
         one = [Slot(arguments.device or _default_device(), 0)]
         driver = study.driver(one, live, own_session=False)
         return train_one(plan, _named(arguments.run, plan.runs), driver, live)
-    driver = study.driver(local_slots(arguments.jobs, arguments.device), live)
+    driver = study.driver(_slots(plan, arguments), live)
     print(describe_study(plan.study, plan.arms, plan.current, plan.root), flush=True)
     if arguments.search:
         from yolact.study.train.search import search
 
         return search(plan, driver, live.say) == 0
     return train_stages(plan, driver, live)
+
+
+def _slots(plan: Plan, arguments: Namespace) -> list[Slot]:
+    """Places for runs; under --jobs auto those that a trial chose, which is said."""
+    jobs = arguments.jobs
+    slots = local_slots(None if jobs == "auto" else jobs, arguments.device)
+    if jobs != "auto" or slots[0].device != "cpu":
+        return slots
+    from yolact.study.train.jobs import choose_jobs
+
+    runs = plan.reported or runs_of(plan.study, plan.arms, root=plan.root)
+    count, why = choose_jobs(runs[0].config)
+    print(f"jobs       {count} at a time ({why})", flush=True)
+    return local_slots(count, arguments.device)
+
+
+def _jobs(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r}: give a number of runs, or auto") from None
 
 
 def _dry_run(study: StudyHandle, arguments: Namespace) -> None:
@@ -144,7 +171,7 @@ def _dry_run(study: StudyHandle, arguments: Namespace) -> None:
     print(list_runs(plan.runs))
     if not plan.reported:
         print("the reported runs get their names once these trials have chosen their settings")
-    slots = local_slots(arguments.jobs, arguments.device)
+    slots = _slots(plan, arguments)
     print(
         estimate_cost(
             plan.study,

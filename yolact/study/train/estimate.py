@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 import textwrap
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -256,42 +256,21 @@ def time_run(config: Config, device: str) -> tuple[float, float]:
     """(seconds a step, seconds a validation) of a run, measured on the real data."""
     import torch
 
-    from data.loader import Batch, build_dataset, train_loader
+    from data.loader import build_dataset
     from yolact.engine.evaluate import evaluate
-    from yolact.engine.state import build_state
-    from yolact.engine.step import Updater, read
 
-    # the weights to start from may not be there yet, and take no part in what is timed
-    config = config.model_copy(
-        update={
-            "train": config.train.model_copy(update={"init_from": ""}),
-            "model": config.model.model_copy(update={"pretrained": "none"}),
-        }
-    )
-    target = torch.device(device)
-    state, _ = build_state(config, target, None)
-    criterion = state.criterion
-    data = build_dataset(
-        config,
-        "train",
-        mask_sizes=criterion.mask_sizes,
-        needs_full_masks=criterion.needs_full_masks,
-        extras=criterion.extras,
-    )
-    update, times = Updater(state, config, target), []
-    loader = cast(Generator[Batch, None, None], iter(train_loader(config, data)))
-    with closing(loader) as batches:
+    times = []
+    with training_steps(config, device) as step:
         for _ in range(WARM_UP + TIMED_STEPS):
             began = time.perf_counter()
-            # waits for the device
-            read([update([next(batches) for _ in range(config.train.accumulate)])])
+            step()
             times.append(time.perf_counter() - began)
     images = len(build_dataset(config, "val", mask_sizes=[], needs_full_masks=False))
     tested = min(TIMED_IMAGES, images)
     found = evaluate(
-        state.best_model,
+        step.state.best_model,
         config,
-        device=target,
+        device=torch.device(device),
         precision=config.validation_precision,
         max_images=tested,
         progress=False,
@@ -305,3 +284,45 @@ def _duration(seconds: float) -> str:
         if seconds < 5400
         else str(timedelta(minutes=round(seconds / 60)))[:-3] + " hours"
     )
+
+
+class Steps:
+    """Training steps of a config on its real data, from untrained weights, each at a call that
+    waits for the device."""
+
+    def __init__(self, config: Config, device: str) -> None:
+        import torch
+
+        from data.loader import build_dataset, train_loader
+        from yolact.engine.state import build_state
+        from yolact.engine.step import Updater
+
+        target = torch.device(device)
+        self.state, _ = build_state(config, target, None)
+        criterion = self.state.criterion
+        data = build_dataset(
+            config,
+            "train",
+            mask_sizes=criterion.mask_sizes,
+            needs_full_masks=criterion.needs_full_masks,
+            extras=criterion.extras,
+        )
+        self.accumulate = config.train.accumulate
+        self.update = Updater(self.state, config, target)
+        self.batches = cast(Generator[Any, None, None], iter(train_loader(config, data)))
+
+    def __call__(self) -> None:
+        from yolact.engine.step import read
+
+        read([self.update([next(self.batches) for _ in range(self.accumulate)])])
+
+
+@contextmanager
+def training_steps(config: Config, device: str) -> Iterator[Steps]:
+    """Steps of a run. The weights that it starts from may not be there yet, and take no part in
+    what is timed."""
+    train = config.train.model_copy(update={"init_from": ""})
+    model = config.model.model_copy(update={"pretrained": "none"})
+    steps = Steps(config.model_copy(update={"train": train, "model": model}), device)
+    with closing(steps.batches):
+        yield steps
