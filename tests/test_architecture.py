@@ -31,7 +31,7 @@ ARROWS = {
 ARROWS["yolact.export"] = {"yolact.export", *ARROWS["yolact.engine"]}
 ARROWS["yolact.analysis"] = {"yolact.analysis", *ARROWS["yolact.study"]}
 ARROWS["yolact.testing"] = {"yolact.testing", *ARROWS["yolact.study"]}
-ARROWS["yolact.benchmarks"] = {"yolact.benchmarks", *ARROWS["yolact.testing"]}
+ARROWS["yolact.benchmarks"] = {"yolact.benchmarks", "yolact.export", *ARROWS["yolact.testing"]}
 ARROWS["yolact.commands"] = {
     "yolact.commands",
     "yolact.analysis",
