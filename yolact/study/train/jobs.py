@@ -1,7 +1,7 @@
 """How many runs of a study to train at once on a CPU, by trying: one that has every core, or
 several that share them.
 
-    python -m yolact.study.train.jobs CONFIG.yaml THREADS SECONDS
+    python -m yolact.study.train.jobs FILE.yaml THREADS SECONDS
 
 is one of the processes that are timed.
 """
@@ -57,7 +57,7 @@ def best_of(tried: list[Tried]) -> Tried:
 def try_jobs(config: Config, jobs: int, threads: int) -> Tried:
     """So many processes that train side by side, none of which begins before all are ready."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
+        path = Path(folder) / "tried.yaml"
         path.write_text(dump_yaml(config), encoding="utf-8")
         words = [sys.executable, "-m", __name__, str(path), str(threads), str(SECONDS)]
         processes = [
