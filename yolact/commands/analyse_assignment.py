@@ -10,7 +10,8 @@ that sees them changes.
 Writes, into --out:
   ratio.png               mask-over-box ratio of the ground truths of every source
   NAME_overlaps.png       IoU against mask-aware IoU, and its two forms against each other
-  NAME_losses.png         with --weights: loss against that ratio, for anchors of similar IoU
+  NAME_anchors.png        positives and negatives against the mask-over-box ratio of the anchor, for
+                          anchors of similar IoU; with --weights their losses too
   NAME_positives_ID.png   with --picture: the positive anchors of each assigner on one image, side
                           by side
 
@@ -46,7 +47,9 @@ def _read(argv: Sequence[str] | None) -> Namespace:
         help="config names or files, run folders, data sets; and key=value",
     )
     flags.add_argument(
-        "--weights", type=Path, help="checkpoint of the (one) config, for losses against the ratio"
+        "--weights",
+        type=Path,
+        help="checkpoint of the (one) config, for losses against the anchor's ratio",
     )
     flags.add_argument(
         "--picture", metavar="ID", help="image id for the picture of positives, or 'first'"

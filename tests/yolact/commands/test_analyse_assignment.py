@@ -13,14 +13,15 @@ from layers.masks import box_window
 from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
 from yolact.analysis.assignment.data import (
     LEAST_IOU,
-    anchor_losses,
+    LOSSES,
+    anchor_ratios,
     instances,
     mask_over_box,
     open_split,
     pairs,
     sample,
 )
-from yolact.build import build_model
+from yolact.build import build_criterion, build_model
 from yolact.checkpoint import save_checkpoint
 from yolact.commands.analyse_assignment import program
 from yolact.testing import tiny
@@ -108,45 +109,83 @@ def test_pairs_hold_the_three_measures_of_touching_anchors():
     } & every
 
 
-def test_losses_of_anchors_are_those_of_their_predictions():
+def seen_anchors(cfg, samples, model=None, trained=None):
+    model = model or build_model(cfg).eval()
+    anchors, level_sizes = model.anchors_for(cfg.model.max_size)
+    criterion = build_criterion(cfg, model)
+    return anchor_ratios(cfg, criterion, anchors, level_sizes, samples, trained)
+
+
+def of_nuclei():
     cfg = config(real_data(NUCLEI)).model_copy(
         update={"model": tiny.config(model={"max_size": 256}).model}
     )
     dataset = open_split(cfg, "val")
+    return cfg, list(instances(dataset, sample(dataset, 2)))
+
+
+def test_ratios_of_anchors_count_their_own_pixels():
+    """Against a loop over anchors that slices the masks."""
+    cfg, samples = of_nuclei()
     model = build_model(cfg).eval()
-    found = anchor_losses(model, cfg, instances(dataset, sample(dataset, 0)))
-    assert (
-        len(found.iou) > 10
-        and (found.iou >= LEAST_IOU).all()
-        and all(np.isfinite(v).all() for v in found.losses.values())
-    )
-    seen = []
+    anchors, level_sizes = model.anchors_for(256)
+    found = seen_anchors(cfg, samples[:1], model)
+    _, targets = samples[0]
+    rects, boxes = corners(anchors) * 256, targets.boxes * 256
+    index = build_criterion(cfg, model).assign(anchors, level_sizes, [targets]).gt_index[0]
+    overlap, expected = pairwise_iou(boxes, rects), []
+    fine = targets.masks.repeat_interleave(4, 1).repeat_interleave(4, 2)  # quarters of pixels
+    for a, rect in enumerate(rects):
+        gt = int(index[a]) if index[a] >= 0 else int(overlap[:, a].argmax())
+        if index[a] < -1 or overlap[gt, a] < LEAST_IOU:
+            continue
+        x1, y1, x2, y2 = (4 * rect).round().int().clamp(0, 1024).tolist()
+        share = fine[gt][y1:y2, x1:x2].sum() / 16 / (rect[2:] - rect[:2]).prod()
+        expected.append((float(overlap[gt, a]), float(share), int(index[a]) >= 0))
+    iou, ratio, positive = zip(*expected, strict=True)
+    assert found.iou == pytest.approx(iou, abs=1e-5) and found.positive.tolist() == list(positive)
+    assert found.ratio == pytest.approx(ratio, abs=0.08)
+    assert abs(found.ratio - ratio).mean() < 0.01
+    assert 0 < found.positive.sum() < len(iou) and found.losses == {}
+
+
+def test_losses_of_anchors_are_those_of_their_predictions():
+    cfg, samples = of_nuclei()
+    found = seen_anchors(cfg, samples, trained=build_model(cfg).eval())
+    assert set(found.losses) == set(LOSSES) and len(found.iou) > 100
+    for name, values in found.losses.items():  # of positives, or of negatives
+        has = ~np.isnan(values)
+        assert (has == (found.positive != (name == LOSSES[3]))).all()
+    right = build_model(cfg).eval()
+    anchors, level_sizes = right.anchors_for(256)
+    index = build_criterion(cfg, right).assign(anchors, level_sizes, [samples[0][1]]).gt_index[0]
 
     class Right(torch.nn.Module):
-        """Predicts each anchor's best box displaced by 2 in every offset, all classes equally, and
+        """Predicts each positive's box displaced by 2 in every offset, all classes equally, and
         masks of probability one half."""
 
         def forward(self, images):
-            out = model(images)
-            targets = seen[0][1]
-            best = pairwise_iou(targets.boxes, corners(out.anchors)).argmax(0)
-            out.box_deltas = encode(targets.boxes[best], out.anchors)[None] + 2
+            out = right(images)
+            boxes = samples[0][1].boxes[index.clamp(min=0)]
+            out.box_deltas = encode(boxes, out.anchors)[None] + 2
             out.class_logits = torch.zeros_like(out.class_logits)
             out.mask_coeffs = torch.zeros_like(out.mask_coeffs)
             return out
 
-    seen.append(next(instances(dataset, sample(dataset, 0))))
-    found = anchor_losses(Right(), cfg, iter(seen))
-    assert found.losses["class"] == pytest.approx(math.log(2), abs=1e-5)
-    assert found.losses["box"] == pytest.approx(4 * 1.5, abs=1e-4)  # smooth L1 of 2 is 1.5
-    boxes = seen[0][1].boxes
+    found = seen_anchors(cfg, samples[:1], right, Right())
+    losses = {name: values[~np.isnan(values)] for name, values in found.losses.items()}
+    # one class and the background: both are one half
+    assert losses["class"] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[LOSSES[3]] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses["box"] == pytest.approx(4 * 1.5, abs=1e-4)  # smooth L1 of 2 is 1.5
+    boxes = samples[0][1].boxes
     # prototypes of 64 px
     counted = (
         math.log(2)
         * box_window(boxes, (64, 64)).sum((1, 2))
         / ((boxes[:, 2:] - boxes[:, :2]) * 64).prod(1)
     )
-    assert all((counted - value).abs().min() < 1e-4 for value in found.losses["mask"])
+    assert all((counted - value).abs().min() < 1e-4 for value in losses["mask"])
 
 
 def test_figures_and_table(tmp_path, capsys):
@@ -184,7 +223,7 @@ def test_figures_and_table(tmp_path, capsys):
     names = {path.name for path in out.iterdir()}
     assert names == {
         "ratio.png",
-        *(f"yolact_plus_tiny_{part}.png" for part in ("overlaps", "losses", "positives_first")),
+        *(f"yolact_plus_tiny_{part}.png" for part in ("overlaps", "anchors", "positives_first")),
     }
     assert all(path.stat().st_size > 10_000 for path in out.iterdir())
 

@@ -20,13 +20,17 @@ from data.loader import split_paths
 from data.schema import Config
 from data.transforms import eval_transform, normalize
 from layers.assign import gma_iou
-from layers.boxes import corners, encode, pairwise_iou
+from layers.assigners.mask_iou import integral_images
+from layers.boxes import area, corners, encode, pairwise_iou
+from layers.losses.criterion import Criterion
 from layers.losses.mask import build_mask_loss
 from layers.masks import assemble
 from layers.targets import Targets
+from yolact.model import Yolact
 
-LEAST_IOU = 0.5  # anchors whose losses are looked at
-PER_IMAGE = 200  # of them, and of pairs in a scatter plot, taken from one image at most
+LEAST_IOU = 0.3  # with a ground truth, of the anchors that are looked at
+PER_IMAGE = 200  # pairs in a scatter plot, taken from one image at most
+LOSSES = ("class", "box", "mask", "class of negatives")
 
 
 @dataclass
@@ -41,12 +45,15 @@ class Pairs:
 
 
 @dataclass
-class AnchorLosses:
-    """Anchors of IoU >= LEAST_IOU with a ground truth, one entry each (P,): that IoU, the ground
-    truth's mask-over-box ratio, losses."""
+class AnchorRatios:
+    """Anchors of IoU >= LEAST_IOU with a ground truth, one entry each (P,): that IoU; the
+    mask-over-box ratio of the anchor, which is the share of its area that the ground truth's mask
+    covers; whether the assigner made it positive. losses: of a trained model, NaN where an anchor
+    has no such loss; empty without one."""
 
     iou: np.ndarray
     ratio: np.ndarray
+    positive: np.ndarray
     losses: dict[str, np.ndarray]
 
 
@@ -137,39 +144,78 @@ def pairs(anchors: Tensor, size: int, samples: Iterator[tuple[Tensor, Targets]])
     return Pairs(*torch.cat([torch.zeros(4, 0), *rows], 1).double().numpy())
 
 
-def anchor_losses(model, cfg: Config, samples: Iterator[tuple[Tensor, Targets]]) -> AnchorLosses:
-    """Losses of a trained model at anchors that overlap a ground truth well, whether or not its
-    assigner chose them. They are the same three for every model: -log of the right class's
-    probability, smooth L1 of the box offsets, BCE of the mask inside the box."""
-    mask_loss, generator, rows = build_mask_loss("bce"), torch.Generator().manual_seed(0), []
+def anchor_ratios(
+    cfg: Config,
+    criterion: Criterion,
+    anchors: Tensor,
+    level_sizes: Sequence[int],
+    samples: Iterator[tuple[Tensor, Targets]],
+    model: Yolact | None = None,
+) -> AnchorRatios:
+    """The anchors that overlap a ground truth, positives and negatives as the criterion assigns
+    them (ignored ones take no part), and the losses of a trained model at them. A positive is seen
+    with its own ground truth, a negative with the one of highest IoU."""
+    rows, size = [], cfg.model.max_size
+    rects, names = corners(anchors) * size, LOSSES if model is not None else ()
     for image, targets in samples:
-        with torch.no_grad():
-            found = model(normalize(image[None], cfg.model.pixel_mean, cfg.model.pixel_std))
-        overlap, best = pairwise_iou(targets.boxes, corners(found.anchors)).max(0)  # (A,)
-        near = (overlap >= LEAST_IOU).nonzero()[:, 0]
-        near = near[torch.randperm(len(near), generator=generator)[:PER_IMAGE]]
+        overlap = pairwise_iou(targets.boxes * size, rects)  # (M,A)
+        index = criterion.assign(anchors, level_sizes, [targets]).gt_index[0]
+        gt = torch.where(index >= 0, index, overlap.argmax(0))
+        iou = overlap.gather(0, gt[None])[0]
+        near = ((iou >= LEAST_IOU) & (index >= -1)).nonzero()[:, 0]
         if len(near) == 0:
             continue
-        gt, boxes = best[near], targets.boxes[best[near]]
-        h, w = found.prototypes.shape[1:3]
-        masks = assemble(found.prototypes[0], found.mask_coeffs[0, near])
-        score = found.class_scores()[0, near, targets.labels[gt]]
-        offsets = F.smooth_l1_loss(
-            found.box_deltas[0, near], encode(boxes, found.anchors[near]), reduction="none"
-        ).sum(1)
-        rows.append(
-            torch.stack(
-                (
-                    overlap[near],
-                    _ratio(targets, cfg.model.max_size)[gt],
-                    -score.clamp(min=1e-12).log(),
-                    offsets,
-                    mask_loss(masks, targets.mask_at(h, w)[gt].float(), boxes),
-                )
-            )
-        )
-    iou, ratio, label, box, mask = torch.cat([torch.zeros(5, 0), *rows], 1).double().numpy()
-    return AnchorLosses(iou, ratio, {"class": label, "box": box, "mask": mask})
+        gt, positive = gt[near], index[near] >= 0
+        found = [iou[near], anchor_ratio(rects[near], gt, targets), positive.float()]
+        if model is not None:
+            found += _losses(model, cfg, image, targets, near, gt, positive)
+        rows.append(torch.stack(found))
+    table = torch.cat([torch.zeros(3 + len(names), 0), *rows], 1).double().numpy()
+    return AnchorRatios(table[0], table[1], table[2] > 0, dict(zip(names, table[3:], strict=True)))
+
+
+def anchor_ratio(rects: Tensor, gt: Tensor, targets: Targets) -> Tensor:
+    """(P,) share of each anchor (P,4), corners in pixels of the input, that the mask of its ground
+    truth gt (P,) covers."""
+    covered = torch.zeros(len(rects))
+    masks = whole_masks(targets)
+    for number in gt.unique():
+        own = gt == number
+        covered[own] = integral_images(masks[number : number + 1]).coverage(rects[own][None])[0]
+    return covered / area(rects).clamp(min=1e-6)
+
+
+def _losses(
+    model: Yolact,
+    cfg: Config,
+    image: Tensor,
+    targets: Targets,
+    near: Tensor,
+    gt: Tensor,
+    positive: Tensor,
+) -> list[Tensor]:
+    """LOSSES of the anchors `near` (P,), the same for every model: of positives -log of the right
+    class's probability, smooth L1 of the box offsets, BCE of the mask inside the box; of negatives
+    -log of the probability of no class."""
+    with torch.no_grad():
+        found = model(normalize(image[None], cfg.model.pixel_mean, cfg.model.pixel_std))
+    boxes, nothing = targets.boxes[gt], torch.full((len(near),), torch.nan)
+    h, w = found.prototypes.shape[1:3]
+    masks = assemble(found.prototypes[0], found.mask_coeffs[0, near])
+    scores = found.class_scores()[0, near].clamp(max=1 - 1e-6)  # (P,C)
+    right = -scores.gather(1, targets.labels[gt][:, None])[:, 0].clamp(min=1e-12).log()
+    softmax = found.class_logits.shape[2] > scores.shape[1]
+    none = (
+        -torch.log1p(-scores.sum(1).clamp(max=1 - 1e-6))
+        if softmax
+        else -torch.log1p(-scores).sum(1)
+    )
+    offsets = F.smooth_l1_loss(
+        found.box_deltas[0, near], encode(boxes, found.anchors[near]), reduction="none"
+    ).sum(1)
+    pixels = build_mask_loss("bce")(masks, targets.mask_at(h, w)[gt].float(), boxes)
+    ours = [torch.where(positive, values, nothing) for values in (right, offsets, pixels)]
+    return [*ours, torch.where(positive, nothing, none)]
 
 
 def whole_masks(targets: Targets) -> Tensor:

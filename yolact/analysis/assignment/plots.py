@@ -14,12 +14,13 @@ from matplotlib.patches import Rectangle  # noqa: E402
 
 from layers.assign import Assignment  # noqa: E402
 from layers.targets import Targets  # noqa: E402
-from yolact.analysis.assignment.data import LEAST_IOU, AnchorLosses, Pairs, whole_masks  # noqa: E402
+from yolact.analysis.assignment.data import LEAST_IOU, AnchorRatios, Pairs, whole_masks  # noqa: E402
 from yolact.files import writing  # noqa: E402
 from yolact.study.report.palette import LINES  # noqa: E402
 
 RATIO = "mask pixels / box area"
-IOU_BINS = ((LEAST_IOU, 0.6), (0.6, 0.7), (0.7, 0.8), (0.8, 1.0))
+OF_ANCHOR = "mask pixels in the anchor / anchor's area"
+IOU_BINS = ((LEAST_IOU, 0.4), (0.4, 0.5), (0.5, 0.6), (0.6, 0.7), (0.7, 1.0))
 RATIO_BINS = np.linspace(0, 1, 11)
 LEAST_COUNT = 30  # anchors behind a point of a curve
 
@@ -83,36 +84,26 @@ def overlap_scatter(name: str, found: Pairs, out: Path) -> Path:
     return _figure(out, (13, 4.2), 3, draw)
 
 
-def loss_by_ratio(name: str, found: AnchorLosses, out: Path) -> Path:
-    """Mean loss with its standard error by mask-over-box ratio, one curve for anchors of similar
-    IoU."""
+def by_anchor_ratio(name: str, found: AnchorRatios, out: Path) -> Path:
+    """Positives and negatives by the mask-over-box ratio of the anchor, one curve for anchors of
+    similar IoU: how many there are, the share of positives, and with losses their means with
+    standard errors."""
+    panels = [("positives", _counts(found, found.positive), True)]
+    panels += [("negatives", _counts(found, ~found.positive), True)]
+    panels += [("% positive", _means(found, 100.0 * found.positive), False)]
+    panels += [
+        (f"{key} loss", _means(found, values), False) for key, values in found.losses.items()
+    ]
 
     def draw(figure, axes) -> None:
-        for each, (term, values) in zip(axes, found.losses.items(), strict=True):
-            for i, (low, high) in enumerate(IOU_BINS):
-                points = []
-                for left, right in zip(RATIO_BINS, RATIO_BINS[1:], strict=False):
-                    last = right == RATIO_BINS[-1]
-                    chosen = values[
-                        (found.iou >= low)
-                        & (found.iou < high)
-                        & (found.ratio >= left)
-                        & ((found.ratio < right) | last)
-                    ]
-                    if len(chosen) >= LEAST_COUNT:
-                        points.append(
-                            (
-                                (left + right) / 2,
-                                chosen.mean(),
-                                chosen.std(ddof=1) / len(chosen) ** 0.5,
-                            )
-                        )
+        for each, (label, curves, many) in zip(axes, panels, strict=False):
+            for i, ((low, high), points) in enumerate(zip(IOU_BINS, curves, strict=True)):
                 if points:
                     x, y, error = np.array(points).T
                     each.errorbar(
                         x,
                         y,
-                        error,
+                        None if many else error,
                         color=plt.get_cmap("viridis")(i / len(IOU_BINS)),
                         marker="o",
                         markersize=4,
@@ -120,14 +111,54 @@ def loss_by_ratio(name: str, found: AnchorLosses, out: Path) -> Path:
                         linewidth=1.5,
                         label=f"IoU {low:g} to {high:g}",
                     )
-            each.set(xlabel=RATIO, ylabel=f"{term} loss", xlim=(0, 1), ylim=(0, None))
-        if axes[0].get_legend_handles_labels()[0]:
-            axes[0].legend(frameon=False, fontsize=9)
+            each.set(xlabel=OF_ANCHOR, ylabel=label, xlim=(0, 1))
+            each.set_yscale("log") if many else each.set_ylim(0, None)
+        for each in axes[len(panels) :]:
+            each.set_axis_off()
+        axes[0].legend(frameon=False, fontsize=8)
         figure.suptitle(
-            f"{name}: {len(found.iou)} anchors of IoU >= {LEAST_IOU:g} with an object", fontsize=11
+            f"{name}: {found.positive.sum()} positives, {(~found.positive).sum()} negatives of IoU "
+            f">= {LEAST_IOU:g}",
+            fontsize=11,
         )
 
-    return _figure(out, (13, 3.9), 3, draw)
+    columns, rows = (4, 2) if found.losses else (3, 1)
+    return _figure(out, (4.1 * columns, 3.7 * rows), columns, draw, rows=rows)
+
+
+Curves = list[list[tuple[float, float, float]]]  # points (ratio, value, error) of each IOU_BINS
+
+
+def _counts(found: AnchorRatios, chosen: np.ndarray) -> Curves:
+    """How many of the chosen anchors lie in each bin."""
+    return [
+        [(x, float(inside[chosen].sum()), 0.0) for x, inside in bins if inside[chosen].any()]
+        for bins in _bins(found)
+    ]
+
+
+def _means(found: AnchorRatios, values: np.ndarray) -> Curves:
+    """Mean with its standard error in each bin of LEAST_COUNT values or more; NaN do not count."""
+    curves: Curves = []
+    for bins in _bins(found):
+        points = []
+        for x, inside in bins:
+            some = values[inside & ~np.isnan(values)]
+            if len(some) >= LEAST_COUNT:
+                points.append((x, float(some.mean()), float(some.std(ddof=1) / len(some) ** 0.5)))
+        curves.append(points)
+    return curves
+
+
+def _bins(found: AnchorRatios) -> list[list[tuple[float, np.ndarray]]]:
+    """For each of IOU_BINS, the middle of each bin of ratio and which anchors lie in it."""
+    bins = []
+    for low, high in IOU_BINS:
+        near = (found.iou >= low) & ((found.iou < high) | (high == IOU_BINS[-1][1]))
+        column = np.clip(np.digitize(found.ratio, RATIO_BINS) - 1, 0, len(RATIO_BINS) - 2)
+        middles = (RATIO_BINS[1:] + RATIO_BINS[:-1]) / 2
+        bins.append([(float(x), near & (column == k)) for k, x in enumerate(middles)])
+    return bins
 
 
 def positives_panels(

@@ -16,7 +16,9 @@ from data.schema import Config
 from layers.boxes import corners
 from layers.losses.criterion import Criterion
 from yolact.analysis.assignment.data import (
-    anchor_losses,
+    LEAST_IOU,
+    AnchorRatios,
+    anchor_ratios,
     instances,
     mask_over_box,
     open_split,
@@ -24,7 +26,7 @@ from yolact.analysis.assignment.data import (
     sample,
 )
 from yolact.analysis.assignment.plots import (
-    loss_by_ratio,
+    by_anchor_ratio,
     overlap_scatter,
     positives_panels,
     ratio_histogram,
@@ -69,9 +71,16 @@ class AssignmentReport:
         self._assignments(name, cfg, model, anchors, level_sizes, dataset, indices)
         found = pairs(anchors, cfg.model.max_size, self._read(dataset, indices, "overlaps"))
         self.written.append(overlap_scatter(name, found, self.out / f"{name}_overlaps.png"))
-        if arguments.weights:
-            losses = anchor_losses(model.eval(), cfg, self._read(dataset, indices, "losses"))
-            self.written.append(loss_by_ratio(name, losses, self.out / f"{name}_losses.png"))
+        near = anchor_ratios(
+            cfg,
+            build_criterion(cfg, model),
+            anchors,
+            level_sizes,
+            self._read(dataset, indices, "anchors"),
+            model.eval() if arguments.weights else None,
+        )
+        print(_of_anchors(cfg.assign.name, near))
+        self.written.append(by_anchor_ratio(name, near, self.out / f"{name}_anchors.png"))
         if arguments.picture:
             self._picture(name, cfg, model, anchors, level_sizes, dataset, chosen)
 
@@ -158,6 +167,16 @@ class AssignmentReport:
         rects = (corners(anchors) * cfg.model.max_size).numpy()
         out = self.out / f"{name}_positives_{self.arguments.picture}.png"
         self.written.append(positives_panels(pixels, targets, rects, assigned, out))
+
+
+def _of_anchors(assigner: str, found: AnchorRatios) -> str:
+    kinds = {"positives": found.positive, "negatives": ~found.positive}
+    words = (f"{kind.sum()} {name}, {_median(found.ratio[kind])}" for name, kind in kinds.items())
+    return f"{assigner}, of IoU >= {LEAST_IOU:g}, mask over anchor: {'; '.join(words)}"
+
+
+def _median(ratios: np.ndarray) -> str:
+    return f"median {np.median(ratios):.2f}" if len(ratios) else "-"
 
 
 def _chosen(dataset: CocoDataset, image_id: str) -> list[int]:
