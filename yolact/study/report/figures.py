@@ -244,7 +244,7 @@ def thresholds(report: Report) -> Figure | None:
         lower.axhspan(
             -report.study.margin, report.study.margin, color=MARGIN, alpha=0.16, linewidth=0
         )
-        upper.legend(fontsize=8, loc="best")
+        upper.set_title(short(arm.label))
         upper.tick_params(labelbottom=False)
         upper.set_ylim(bottom=0)
         for axes, label in ((upper, f"{shape} AP"), (lower, "difference")):
@@ -252,7 +252,25 @@ def thresholds(report: Report) -> Figure | None:
             axes.set_ylabel(label if column == 0 else "")
         if i >= len(arms) - columns:
             lower.set_xlabel("IoU threshold")
+    _name_lines(figure, [base.label, *(arm.label for arm in arms)], look, bool(report.bounds))
     return drawn(figure)
+
+
+def _name_lines(
+    figure: Figure, labels: Sequence[str], look: Mapping[str, tuple[str, Dashes]], bounds: bool
+) -> None:
+    """A legend of arms, and of the bounds, below the panels."""
+    handles = [
+        Line2D([], [], color=look[one][0], linestyle=look[one][1], label=short(one))
+        for one in dict.fromkeys(labels)
+    ]
+    if bounds:
+        handles.append(
+            Line2D([], [], color=GREY, linestyle=(0, (4, 2)), linewidth=1, label="learnt exactly")
+        )
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=9
+    )
 
 
 def _bounds(axes: Axes, x: np.ndarray, bounds: Bounds, colours: Mapping[Rule, str]) -> None:
