@@ -60,6 +60,7 @@ ADDED = (
     "train.max_minutes",
     "train.patience",
     "train.repeat_threshold",
+    "train.trackers",
 )
 _OTHER_LENGTHS = ("train.epochs", "train.max_minutes")  # than train.iterations
 _SCALED = ("train.lr", "train.iterations", "train.lr_steps")

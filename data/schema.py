@@ -496,6 +496,11 @@ class TrainConfig(Section):
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop", description="what a NaN or infinite loss does"
     )
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        ("tensorboard",),
+        max_length=3,
+        description="where losses, AP and pictures go beside the run's own files; [] = nowhere",
+    )
     log_every: PositiveInt = Field(
         10, description="iterations between console, metrics.jsonl and TensorBoard lines"
     )
@@ -519,6 +524,11 @@ class TrainConfig(Section):
     keep_every: NonNegativeInt = Field(
         0, description="iterations between checkpoints that are kept for good; 0 = none"
     )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _trackers_list(cls, value):
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("lr_steps", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ GALLERY_PICTURE = "gallery.jpg"  # validation images: what the best weights find
 NOTE, LOG = "sweep.json", "log.txt"  # of a study's run: its state, and what it printed
 
 WEIGHTS, RESULTS, PICTURES, TENSORBOARD = "weights", "results", "pictures", "tensorboard"
+MLFLOW_RUN, WANDB_RUN = "mlflow_run.txt", "wandb_run.txt"  # the run's name there
 LAST, BEST, INTERRUPT = (f"{WEIGHTS}/{name}.pth" for name in ("last", "best", "interrupt"))
 CHECKPOINTS = (LAST, INTERRUPT)  # a training goes on from these
 

@@ -45,7 +45,7 @@ def _exported(cfg: Config, folder: Path) -> str:
 
     path = folder / "network.onnx"
     graph = Network(build_model(cfg).eval(), cfg)
-    write_onnx(path, graph, cfg.model.max_size, metadata(cfg, "random"), half=False)
+    write_onnx(path, graph, (1, cfg.model.max_size), metadata(cfg, "random"), half=False)
     return str(path)
 
 

@@ -6,7 +6,7 @@ COMMANDS = {
     "train": ("train", "train a model, or go on with a run"),
     "eval": ("eval", "AP of a model; pictures and videos of what it finds; time per stage"),
     "predict": ("predict", "what is found in pictures and videos: drawn, and as JSON, masks, CSV"),
-    "export": ("export", "a model for another runtime: ONNX, torch.export, safetensors"),
+    "export": ("export", "a model for another runtime: ONNX, OpenVINO, torch.export"),
     "quickstart": ("quickstart", "make a small set, train on it, evaluate and draw, in minutes"),
     "list": ("catalogue", "list configs, data sets, losses or assigners"),
     "check": ("check_data", "what is wrong with a COCO-format data set, and the fix"),

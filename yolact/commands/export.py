@@ -3,6 +3,7 @@
     yolact export RUN --format onnx --nms --out model.onnx
 
 onnx          by torch's dynamo exporter, opset 20; runs in ONNX Runtime without torch
+openvino      an .xml file with a .bin beside it, for Intel's runtime
 torch-export  a .pt2 file of torch.export
 safetensors   the weights alone, with config and class names, which RUN of every program may be
 
@@ -23,12 +24,25 @@ from yolact.cli import SETTING, Arguments, run, say
 if TYPE_CHECKING:
     from yolact.engine.load import Opened
 
-FORMATS = ("onnx", "torch-export", "safetensors")
+FORMATS = ("onnx", "openvino", "torch-export", "safetensors")
+USE = {
+    "onnx": "python examples/onnx_predict.py {name} photo.jpg",
+    "openvino": "openvino.Core().compile_model({name!r}, 'CPU')",
+    "torch-export": "torch.export.load({name!r}).module()",
+    "safetensors": "yolact predict {name} photo.jpg",
+}
 
 
 def _export(args: argparse.Namespace) -> None:
     from yolact.engine.load import open_model
-    from yolact.export.write import SUFFIXES, metadata, need_packages, write_safetensors
+    from yolact.export.write import (
+        SUFFIXES,
+        metadata,
+        need_packages,
+        write_card,
+        write_safetensors,
+    )
+    from yolact.study.card import weights_quality
 
     suffix = SUFFIXES[args.format]
     if args.out.suffix != suffix or args.out.is_dir():
@@ -47,12 +61,21 @@ def _export(args: argparse.Namespace) -> None:
         say(f"{len(state)} tensors in {args.out}")
     else:
         _export_graph(args, opened, about)
-    megabytes = args.out.stat().st_size / 1e6
+    write_card(
+        args.out,
+        about,
+        weights_quality(opened.weights, opened.step),
+        USE[args.format].format(name=args.out.name),
+    )
+    files = [args.out, *([args.out.with_suffix(".bin")] if args.format == "openvino" else [])]
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
     say(f"{args.out} takes {megabytes:.1f} MB")
 
 
 def _refuse_flags(args: argparse.Namespace) -> None:
     """ValueError for flags that a format has no place for."""
+    if args.format == "safetensors" and args.batch > 1:
+        raise ValueError("--batch: safetensors holds weights, and no graph: leave it out")
     if args.format == "safetensors" and (args.nms or args.dcn):
         flag = "--nms" if args.nms else "--dcn"
         raise ValueError(f"{flag}: safetensors holds weights, and no graph: leave it out")
@@ -67,7 +90,7 @@ def _export_graph(args: argparse.Namespace, opened: Opened, about: dict[str, str
     from yolact.dcn import DeformConv2d
     from yolact.export import parity
     from yolact.export.graphs import Detector, Network
-    from yolact.export.write import write_onnx, write_torch_export
+    from yolact.export.write import write_onnx, write_openvino, write_torch_export
     from yolact.files import write_whole
 
     predictor = opened.predictor
@@ -76,13 +99,19 @@ def _export_graph(args: argparse.Namespace, opened: Opened, about: dict[str, str
         raise ValueError("--dcn deformconv: this model has no deformable layers: leave it out")
     kind = Detector if args.nms else Network
     graph = kind(predictor.model, predictor.cfg, args.dcn or "grid_sample")
-    side = predictor.cfg.model.max_size
+    images = args.batch, predictor.cfg.model.max_size
+    about["batch"] = str(args.batch)
     if args.format == "onnx":
-        write_onnx(args.out, graph, side, about, half=args.half)
+        write_onnx(args.out, graph, images, about, half=args.half)
         theirs, runtime = parity.onnx_run(args.out)
+    elif args.format == "openvino":
+        write_openvino(args.out, graph, images, about, half=args.half)
+        theirs, runtime = parity.openvino_run(args.out)
     else:
-        write_torch_export(args.out, graph, side, about)
+        write_torch_export(args.out, graph, images, about)
         theirs, runtime = parity.torch_run(args.out)
+    if args.batch > 1:
+        theirs = parity.repeated(theirs, graph.outputs, args.batch)
     table = parity.check(predictor, graph, theirs, runtime, images=args.images).table()
     say(f"outputs: {', '.join(graph.outputs)}")
     print(table)
@@ -99,7 +128,7 @@ def _count(text: str) -> int:
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="run folder, weights, or 'latest'")
+    parser.add_argument("run", metavar="RUN", help="run folder, weights, 'latest', or hub:NAME")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
@@ -113,6 +142,9 @@ def program(argv: Sequence[str] | None = None) -> int:
         "--dcn",
         choices=("grid_sample", "deformconv"),
         help="deformable layers by operators that every runtime has (default), or by DeformConv",
+    )
+    parser.add_argument(
+        "--batch", type=_count, default=1, help="images at a time, a fixed number (default 1)"
     )
     parser.add_argument(
         "--images", type=_count, default=20, help="validation images to compare on (default 20)"

@@ -130,7 +130,7 @@ def _refuse_one_name(inputs: Sequence[str]) -> None:
 def program(argv: Sequence[str] | None = None) -> int:
     """Runs the program on the words of the command line; its exit code."""
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", help="run folder, .pth file, or 'latest'")
+    parser.add_argument("run", metavar="RUN", help="run folder, .pth file, 'latest', or hub:NAME")
     parser.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="picture, folder of pictures, or video"
     )

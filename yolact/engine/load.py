@@ -17,6 +17,7 @@ from yolact.checkpoint import load_weights, read_checkpoint
 from yolact.cli import say
 from yolact.engine.distributed import pick_device
 from yolact.engine.predict import Predictor
+from yolact.hub import hub_weights, is_hub
 from yolact.run_files import BEST, CONFIG, INTERRUPT, LAST, WEIGHTS, run_of_weights
 
 
@@ -39,8 +40,8 @@ def load(
     config: str | Path | Mapping | None = None,
     overrides: Iterable[str] = (),
 ) -> Predictor:
-    """A Predictor from a run's folder (its best.pth), a .pth file, or 'latest' for the newest run
-    in runs/.
+    """A Predictor from a run's folder (its best.pth), a .pth file, 'latest' for the newest run in
+    runs/, or hub:NAME for official weights.
 
         predictor = yolact.load("runs/quickstart/1")
         found = predictor("picture.jpg")
@@ -88,8 +89,11 @@ def open_model(
 
 
 def find_weights(run_or_weights: str | Path, runs_root: Path = Path("runs")) -> Path:
-    """The .pth file that a name means: itself, a run folder's best.pth (or last.pth), or those of
-    the newest run under runs_root for 'latest'. ValueError where there is none."""
+    """The .pth file that a name means: itself, a run folder's best.pth (or last.pth), those of the
+    newest run under runs_root for 'latest', or a file of the hub for hub:NAME. ValueError where
+    there is none."""
+    if is_hub(run_or_weights):
+        return hub_weights(str(run_or_weights))
     path = Path(run_or_weights)
     if str(run_or_weights) in ("latest", "interrupt") and not path.exists():
         runs = [

@@ -1,4 +1,4 @@
-"""What a run tells: one console line an interval, metrics.jsonl, TensorBoard, and config.yaml and
+"""What a run tells: one console line an interval, metrics.jsonl, trackers, and config.yaml and
 env.json beside them."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +22,7 @@ from data.resolve import dump_yaml
 from data.schema import Config
 from yolact.engine.rundir import RunDir
 from yolact.engine.step import ReadStep
+from yolact.engine.trackers import Trackers
 from yolact.files import write_image, write_whole
 from yolact.provenance import (
     ROOT,
@@ -31,9 +32,9 @@ from yolact.provenance import (
     installed,
     plugin_digests,
 )
-from yolact.run_files import CONFIG, ENV, TENSORBOARD
+from yolact.run_files import CONFIG, ENV
 
-# metrics of a validation, as TensorBoard curves
+# metrics of a validation, as curves of trackers
 ON_BOARD = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar_max")
 LETTERS = {"box": "B", "class": "C", "mask": "M", "semantic": "S", "mask_iou": "I"}
 PACKAGES = (
@@ -117,16 +118,12 @@ class RunLog:
         validated: int,
         epoch_images: int,
         device: torch.device,
+        on_validation: Callable[[int, dict[str, Any]], None] | None = None,
     ):
-        # slow to import, and only the process that logs needs it
-        from torch.utils.tensorboard import SummaryWriter
-
         self.cfg, self.run, self.epoch_images, self.device = cfg, run, epoch_images, device
         cut_metrics(run.metrics, step, validated)
         self.file = run.metrics.open("a", encoding="utf-8")
-        self.board = SummaryWriter(
-            str(run.path / TENSORBOARD), purge_step=step + 1 if step else None
-        )
+        self.trackers, self.on_validation = Trackers(run.path, cfg, step), on_validation
         self.pace: float | None = None  # seconds a step, smoothed
         self.mark_step, self.mark = step, time.perf_counter()
 
@@ -135,7 +132,7 @@ class RunLog:
         self.mark_step, self.mark = step, time.perf_counter()
 
     def train_line(self, step: int, means: dict, lr: float, mask_weights: dict[str, float]) -> None:
-        """One interval of training: console, metrics.jsonl and TensorBoard. mask_weights: those of
+        """One interval of training: console, metrics.jsonl and trackers. mask_weights: those of
         the next step, where they change."""
         now, steps = time.perf_counter(), max(1, step - self.mark_step)
         seconds = (now - self.mark) / steps
@@ -157,7 +154,7 @@ class RunLog:
         if self.device.type == "cuda":
             record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20)
         self._append(record)
-        for name, value in {
+        numbers = {
             **{f"loss/{k}": v for k, v in means["losses"].items()},
             "loss/total": record["loss"],
             **{f"mask_terms/{k}": v for k, v in means["terms"].items()},
@@ -165,9 +162,8 @@ class RunLog:
             "train/lr": lr,
             "train/grad_norm": means["grad_norm"],
             "train/images_per_s": record["images_per_s"],
-        }.items():
-            if value is not None:
-                self.board.add_scalar(name, value, step)
+        }
+        self.trackers.numbers(step, numbers)
         print(
             self._console(record, timedelta(seconds=round(self.pace * (train.iterations - step)))),
             flush=True,
@@ -201,25 +197,28 @@ class RunLog:
         times = {"seconds": round(seconds, 3), "time": round(time.time(), 3)}
         self._append({"kind": "validation", "step": step, "best": best, **result, **times})
         # the rest, per class too, is in metrics.jsonl
-        for shown, metrics in (("box", result["bbox"]), ("mask", result["segm"])):
-            for name in ON_BOARD:
-                if metrics.get(name) is not None:
-                    self.board.add_scalar(f"validation_{shown}/{name}", metrics[name], step)
-        self.board.flush()
+        numbers = {
+            f"validation_{shown}/{name}": metrics.get(name)
+            for shown, metrics in (("box", result["bbox"]), ("mask", result["segm"]))
+            for name in ON_BOARD
+        }
+        self.trackers.numbers(step, numbers)
+        if self.on_validation is not None:
+            self.on_validation(step, result)
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
-        """{name: HWC uint8 RGB}, to TensorBoard and as files."""
+        """{name: HWC uint8 RGB}, to trackers and as files."""
+        self.trackers.pictures(step, {f"pictures/{name}": p for name, p in pictures.items()})
         for name, picture in pictures.items():
-            self.board.add_image(f"pictures/{name}", picture, step, dataformats="HWC")
             safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
             write_image(self.run.pictures / f"{safe}.jpg", picture)
 
     def close(self) -> None:
         """Closes both files. On a full disk that fails as well, and the error that ended the run is
         the one to be seen."""
-        for file in (self.board, self.file):
-            with suppress(OSError):
-                file.close()
+        self.trackers.close()
+        with suppress(OSError):
+            self.file.close()
 
     def _append(self, record: dict) -> None:
         try:

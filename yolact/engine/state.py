@@ -30,6 +30,7 @@ from yolact.engine.optim import (
     set_step,
 )
 from yolact.engine.resumable import restoring
+from yolact.hub import hub_weights, is_hub
 from yolact.model import Yolact
 from yolact.weights_file import FORMAT
 
@@ -140,7 +141,9 @@ def _starting_weights(model: Yolact, cfg: Config, notes: list[str]) -> bool:
     """Loads what the config says to start from; True where the backbone then has trained
     weights."""
     if cfg.train.init_from:
-        report = load_weights(model, cfg.train.init_from, reset_heads=True)
+        start = cfg.train.init_from
+        source = hub_weights(start) if is_hub(start) else start
+        report = load_weights(model, source, reset_heads=True)
         notes.append(f"weights       {cfg.train.init_from}: {report}")
         return True
     # which may download them: once is enough

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,7 @@ def train(
     train_set: DataSet | None = None,
     val_set: DataSet | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_validation: Callable[[int, dict[str, Any]], None] | None = None,
     run_dir: str | Path | None = None,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -87,6 +89,9 @@ def train(
                train_set and no val_set there is no validation
     on_step    called with (step, losses) at every logged step: means since the last one. It waits
                for nothing that logging does not wait for
+    on_validation
+               called with (step, metrics) after every validation that found an AP; metrics are
+               those of the line in metrics.jsonl, {"bbox": {"ap", ...}, "segm": {"ap", ...}, ...}
     resume     a run's folder, one of its checkpoints, or 'latest' for the newest run of cfg.name
                under runs_root
     device     None = a GPU where there is one
@@ -152,7 +157,7 @@ def train(
             )
             print_summary(cfg, run, state, device, sets, [*notes, *told, *loaded, *sets.notes()])
         with StopRequest() as stop:
-            Trainer(cfg, state, run, device, sets, stop, on_step).run()
+            Trainer(cfg, state, run, device, sets, stop, on_step, on_validation).run()
         return Run(run.path)
 
 
@@ -168,6 +173,7 @@ class Trainer:
         sets: Sets,
         stop: StopRequest,
         on_step: Callable[[int, dict[str, float]], None] | None = None,
+        on_validation: Callable[[int, dict[str, Any]], None] | None = None,
     ):
         self.cfg, self.state, self.run_dir, self.device = cfg, state, run, device
         self.sets, self.stop, self.on_step = sets, stop, on_step
@@ -187,6 +193,7 @@ class Trainer:
                 validated=state.validated,
                 epoch_images=len(sets.train),
                 device=device,
+                on_validation=on_validation,
             )
 
     def run(self) -> None:

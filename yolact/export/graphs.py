@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data.schema import Config
 from layers.boxes import decode, pairwise_iou, to_pixels
-from layers.masks import crop
+from layers.masks import box_window, crop
 from yolact.carafe import Carafe
 from yolact.dcn import DeformConv2d
 from yolact.model import Yolact
@@ -100,7 +100,8 @@ class Detector(nn.Module):
         if self.eval_settings.masks == "subpixel":
             masks = F.interpolate(logits, side, mode="bicubic", align_corners=False) > 0
             if self.eval_settings.crop:
-                masks = crop(masks.flatten(0, 1), boxes.flatten(0, 1)).view_as(masks)
+                # (ONNX Runtime has no masked_fill of bool)
+                masks = masks & box_window(boxes.flatten(0, 1), side).view_as(masks)
         else:
             masks = F.interpolate(soft, side, mode="bilinear", align_corners=False) > 0.5
         return (

@@ -231,6 +231,33 @@ def onnx_run(path: Path) -> tuple[Run, str]:
     return lambda images: session.run(None, {"images": images.cpu().numpy()}), name
 
 
+def openvino_run(path: Path) -> tuple[Run, str]:
+    """What runs a file of OpenVINO on the CPU in float32, and its name."""
+    import openvino
+
+    # bf16 is OpenVINO's own choice on processors that have it
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(str(path), "CPU", settings)
+    name = f"openvino {openvino.__version__.split('-')[0]}"
+    return lambda images: list(model({"images": images.cpu().numpy()}).values()), name
+
+
+def repeated(run: Run, outputs: Sequence[str], batch: int) -> Run:
+    """What runs a file for `batch` images at a time, for one: the image is repeated, and what is
+    found on the first is taken. AssertionError where the others differ from it."""
+
+    def one(images: Tensor) -> list[np.ndarray]:
+        values = run(images.expand(batch, -1, -1, -1).contiguous())
+        found = []
+        for name, value in zip(outputs, values, strict=True):
+            alone = name == "anchors"  # which all images share
+            assert alone or all(np.allclose(value[0], other, atol=1e-3) for other in value[1:])
+            found.append(value if alone else value[:1])
+        return found
+
+    return one
+
+
 def torch_run(path: Path) -> tuple[Run, str]:
     """What runs a file of torch.export, and its name."""
     module = torch.export.load(path).module()

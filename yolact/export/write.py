@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,15 @@ from yolact.export.graphs import Detector, Network
 from yolact.files import write_whole, writing
 
 OPSET = 20  # GridSample is 'linear' from 20 on, DeformConv comes with 19
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
+SUFFIXES = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "torch-export": ".pt2",
+    "safetensors": ".safetensors",
+}
 PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
     "torch-export": (),
     "safetensors": ("safetensors",),
 }
@@ -41,7 +48,7 @@ def need_packages(kind: str) -> None:
         except ImportError as error:
             raise ValueError(
                 f"--format {kind} needs the package {name} ({error}): "
-                'pip install "yolact-loss-lab[export]"'
+                f'pip install "yolact-loss-lab[{"openvino" if name == "openvino" else "export"}]"'
             ) from error
 
 
@@ -60,10 +67,15 @@ def metadata(cfg: Config, weights: str) -> dict[str, str]:
 
 
 def write_onnx(
-    path: Path, graph: Network | Detector, side: int, about: dict[str, str], *, half: bool
+    path: Path,
+    graph: Network | Detector,
+    images: tuple[int, int],
+    about: dict[str, str],
+    *,
+    half: bool,
 ) -> None:
-    """The graph by torch's dynamo exporter, for one image of side x side. half: weights are kept in
-    half precision, and are cast to float32 before they are used."""
+    """The graph by torch's dynamo exporter, for images = (batch, side): so many of side x side at a
+    time. half: weights are kept in half precision, and are cast to float32 before they are used."""
     import onnx
 
     for module in graph.modules():
@@ -74,12 +86,11 @@ def write_onnx(
                     "--dcn grid_sample"
                 )
             module.backend = "onnx"
-    images = torch.zeros(1, 3, side, side)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about itself
         program = torch.onnx.export(
             graph.eval(),
-            (images,),
+            (_blank(images),),
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
@@ -93,6 +104,38 @@ def write_onnx(
     onnx.helper.set_model_props(model, about)
     onnx.checker.check_model(model)
     _write_whole(path, lambda partial: onnx.save(model, str(partial)))
+
+
+def _blank(images: tuple[int, int]) -> Tensor:
+    batch, side = images
+    return torch.zeros(batch, 3, side, side)
+
+
+def write_openvino(
+    path: Path,
+    graph: Network | Detector,
+    images: tuple[int, int],
+    about: dict[str, str],
+    *,
+    half: bool,
+) -> None:
+    """The graph as OpenVINO's intermediate representation: path (.xml) and the weights in a .bin of
+    the same name beside it. By way of ONNX, in a folder that is removed. images, half: as of
+    write_onnx()."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        way = Path(folder) / "graph.onnx"
+        write_onnx(way, graph, images, about, half=False)
+        model = openvino.convert_model(way)
+        for key, value in about.items():
+            model.set_rt_info(value, ["yolact", key])
+        made = Path(folder) / "graph.xml"
+        openvino.save_model(model, made, compress_to_fp16=half)
+        weights = made.with_suffix(".bin").read_bytes()
+        _write_whole(path.with_suffix(".bin"), lambda partial: partial.write_bytes(weights))
+        text = made.read_text(encoding="utf-8")
+        _write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _halve(model: Any) -> None:
@@ -115,12 +158,12 @@ def _halve(model: Any) -> None:
 
 
 def write_torch_export(
-    path: Path, graph: Network | Detector, side: int, about: dict[str, str]
+    path: Path, graph: Network | Detector, images: tuple[int, int], about: dict[str, str]
 ) -> None:
-    """The graph by torch.export, with what it says of itself in metadata.json."""
-    images = torch.zeros(1, 3, side, side)
+    """The graph by torch.export, with what it says of itself in metadata.json. images: as of
+    write_onnx()."""
     with torch.no_grad():
-        program = torch.export.export(graph.eval(), (images,))
+        program = torch.export.export(graph.eval(), (_blank(images),))
     files = {"metadata.json": json.dumps(about)}
     _write_whole(path, lambda partial: torch.export.save(program, partial, extra_files=files))
 
@@ -128,7 +171,7 @@ def write_torch_export(
 def write_safetensors(
     path: Path, state: dict[str, Tensor], about: dict[str, str], *, half: bool
 ) -> None:
-    """The weights under the names of the official checkpoints, and a model card beside them."""
+    """The weights under the names of the official checkpoints."""
     from safetensors.torch import save_file
 
     tensors = {}
@@ -138,11 +181,15 @@ def write_safetensors(
             value = value.half()
         tensors[name] = value.detach().cpu().contiguous().clone()
     _write_whole(path, lambda partial: save_file(tensors, partial, metadata=about))
-    write_whole(path.with_suffix(".md"), _card(path.name, about))
 
 
-def _card(name: str, about: dict[str, str]) -> str:
-    """What a reader of the weights must know, in Markdown."""
+def write_card(path: Path, about: dict[str, str], quality: str, command: str) -> None:
+    """A model card beside an exported file, in Markdown: the model, its data and classes, its
+    quality as one phrase, and the command that uses the file."""
+    write_whole(path.with_suffix(".md"), _card(path.name, about, quality, command))
+
+
+def _card(name: str, about: dict[str, str], quality: str, command: str) -> str:
     config = json.loads(about["config"])
     lines = [
         f"# {name}",
@@ -151,8 +198,13 @@ def _card(name: str, about: dict[str, str]) -> str:
         f"- classes: {', '.join(json.loads(about['class_names']))}",
         f"- input: {about['input_size']} x {about['input_size']}",
         f"- weights: {about['weights']}",
+        f"- quality: {quality}",
+        f"- losses: box {config['loss']['box']}, class {config['loss']['classification']}, mask "
+        f"{config['loss']['mask']}",
+        f"- training: {config['train']['iterations']} steps of {config['train']['batch_size']} "
+        f"images, seed {config['train']['seed']}",
         f"- written by yolact-loss-lab {about['yolact']}",
-        f"\nUse it: `yolact predict {name} photo.jpg`",
+        f"\nUse it: `{command}`",
     ]
     return "\n".join(lines) + "\n"
 

@@ -138,7 +138,7 @@ def test_console_line_metrics_and_tensorboard(tmp_path, capsys):
             best=True,
             seconds=1.0,
         )
-        log.picture(steps[-1], "first", np.zeros((8, 8, 3), np.uint8))
+        log.pictures(steps[-1], {"first": np.zeros((8, 8, 3), np.uint8)})
         log.close()
 
     write(0, [10, 20, 30])

@@ -19,10 +19,13 @@ from yolact.carafe import Carafe, reassemble, reassemble_plainly
 from yolact.checkpoint import save_checkpoint
 from yolact.commands.export import program
 from yolact.commands.predict import program as predict
+from yolact.engine.train import train
 from yolact.export.graphs import Detector, Network, exportable
 from yolact.export.parity import same_detections
 from yolact.outputs import Detections
 from yolact.postprocess import detect
+from yolact.study.card import weights_quality
+from yolact.testing import tiny
 
 MEANS = itertools.count(100)
 EXAMPLE = Path(__file__).parents[3] / "examples" / "onnx_predict.py"
@@ -243,7 +246,9 @@ def test_a_file_of_torch_export_agrees(weights, capsys):
     "words, part",
     [
         (["--out=m.pth"], "ends in .onnx"),
-        (["--out=m.onnx", "--format=openvino"], "openvino"),
+        (["--out=m.onnx", "--format=openvino"], "ends in .xml"),
+        (["--out=m.onnx", "--batch=0"], "at least 1"),
+        (["--out=m.safetensors", "--format=safetensors", "--batch=2"], "--batch"),
         (["--out=m.safetensors", "--format=safetensors", "--nms"], "--nms"),
         (["--out=m.pt2", "--format=torch-export", "--half"], "--half"),
         (
@@ -263,6 +268,54 @@ def test_mistakes_are_one_line_and_leave_nothing(weights, capsys, words, part):
     message = capsys.readouterr().err
     assert code == 2 and part in message and message.count("\n") == 1
     assert sorted(path.name for path in weights.parent.iterdir()) == before
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("words", [["--nms"], []])
+def test_openvino_agrees_and_keeps_what_the_file_is(weights, capsys, words):
+    for name in ("onnxscript", "openvino"):
+        pytest.importorskip(name)
+    assert program(["model.pth", "--format=openvino", "--out=m.xml", *words]) == 0
+    table = Path("m.xml.parity.txt").read_text()
+    assert "openvino" in table and "12 in torch, 12 here, 12 of them the same" in table
+    for name in ("boxes", "scores", "mask scores"):
+        assert figure(table, name) < 1e-3
+    import openvino
+
+    model = openvino.Core().read_model("m.xml")
+    assert json.loads(model.get_rt_info(["yolact", "class_names"]).astype(str)) == ["red", "green"]
+    whole = Path("m.bin").stat().st_size
+    assert program(["model.pth", "--format=openvino", "--out=h.xml", "--half", *words]) == 0
+    assert Path("h.bin").stat().st_size < 0.7 * whole
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_several_images_at_a_time(weights):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    assert program(["model.pth", "--nms", "--batch=3", "--out=m.onnx"]) == 0
+    assert "12 of them the same" in Path("m.onnx.parity.txt").read_text()
+    session = runtime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [3, 3, 64, 64]
+    assert session.get_modelmeta().custom_metadata_map["batch"] == "3"
+
+
+def test_a_card_says_what_the_weights_are_worth(tmp_path, monkeypatch):
+    cfg = tiny.config(tiny.write_dataset(tmp_path / "data"), iterations=4, validate_every=2)
+    run = train(cfg, device="cpu", run_dir=tmp_path / "run")
+    last = [line for line in run.metrics if line["kind"] == "validation"][-1]
+    phrase = weights_quality(run / "weights/last.pth", 4)
+    assert phrase.startswith(f"mask AP {100 * last['segm']['ap']:.2f} (")
+    assert "95 % over 3 images" in phrase and phrase.endswith("at step 4")
+    earlier = weights_quality(run / "weights/best.pth", 2)
+    assert "(" not in earlier and earlier.endswith("at step 2")
+    assert "no AP of step 3" in weights_quality(run / "weights/last.pth", 3)
+    assert "no run" in weights_quality(tmp_path / "m.pth", 4)
+    assert (
+        program([str(run.path), "--format=safetensors", f"--out={tmp_path / 'm.safetensors'}"]) == 0
+    )
+    card = (tmp_path / "m.md").read_text()
+    assert "mask AP" in card and "4 steps of 4 images" in card and "disc, bar" in card
 
 
 def test_a_missing_package_is_named(weights, capsys, monkeypatch):

@@ -17,7 +17,9 @@ def main(arguments: Namespace) -> None:
     check_flags(arguments)
     arguments.resume = arguments.resume or arguments.run_coco_eval
     if arguments.trained_model is None and not (arguments.resume and arguments.config):
-        raise ValueError("--trained_model=PATH is needed: a .pth file, a run's folder, or 'latest'")
+        raise ValueError(
+            "--trained_model=PATH is needed: a .pth file, a run's folder, 'latest', or hub:NAME"
+        )
     if arguments.resume:
         modes.evaluate_stored(arguments)
         return

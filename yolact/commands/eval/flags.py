@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
     flags.add_argument(
         "--trained_model",
         metavar="PATH",
-        help="a .pth file, or a run's folder (its best.pth), or 'latest'",
+        help="a .pth file, a run's folder (its best.pth), 'latest', or hub:NAME, official weights",
     )
     flags.add_argument(
         "--config",
