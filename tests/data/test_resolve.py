@@ -510,6 +510,7 @@ def test_a_newer_setting_changes_the_hash_only_where_it_is_not_its_default(key):
     choices = {
         "eval.precision": ("float32", "bf16"),
         "train.epochs": (1.0, 2.0),
+        "train.max_minutes": (1.0, 2.0),
         "train.patience": (1, 2),
     }.get(key, choices)
     values = [default, *(v for v in choices if v != default)]
