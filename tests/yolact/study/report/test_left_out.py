@@ -79,8 +79,8 @@ MIXTURES = {
         "eval.nms is fast in 8 runs",
     ),
     "evaluation, masks": (
-        lambda folder: change_records(folder, note={"eval": {"masks": "subpixel"}}),
-        "eval.masks is published in 8 runs",
+        lambda folder: change_records(folder, note={"eval": {"masks": "published"}}),
+        "eval.masks is subpixel in 8 runs",
     ),
     "evaluation, detections": (
         lambda folder: change_records(folder, max_dets=50),
@@ -148,7 +148,7 @@ def test_a_seed_has_one_start(tmp_path):
 
 
 def test_records_that_are_older_than_a_setting_were_made_with_its_default(study):
-    change_records(place(study, "dice", 1), note={"eval": {"nms": "fast"}})
+    change_records(place(study, "dice", 1), note={"eval": {"masks": "subpixel"}})
     assert collect(study).mixed == {}
 
 
