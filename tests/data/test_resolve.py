@@ -512,6 +512,12 @@ def test_a_newer_setting_changes_the_hash_only_where_it_is_not_its_default(key):
         "train.epochs": (1.0, 2.0),
         "train.max_minutes": (1.0, 2.0),
         "train.patience": (1, 2),
+        "augment.copy_paste": (0.5,),
+        "augment.rotation": (10.0,),
+        "augment.scale_jitter": ((0.5, 2.0),),
+        "loss.class_weights": ({"cat": 2.0},),
+        "train.repeat_threshold": (0.1,),
+        "train.trackers": (("mlflow",),),
     }.get(key, choices)
     values = [default, *(v for v in choices if v != default)]
     assert len(values) > 1
