@@ -3,8 +3,9 @@
     yolact predict RUN INPUT... [--out DIR] [--json FILE] [--masks DIR] [--crops DIR] [--csv FILE]
 
 RUN is a run's folder, a .pth file, or 'latest'. Without a flag that says what to write, pictures
-are drawn into predictions/. Each frame of a video counts as a picture; with --out, the video is
-drawn too. key=value changes the config, as eval.score_threshold=0.01 does.
+are drawn into predictions/. A video is a file, or the address of a stream (rtsp://, http://). Each
+of its frames counts as a picture; with --out, the video is drawn too. key=value changes the config,
+as eval.score_threshold=0.01 does.
 """
 
 from __future__ import annotations
@@ -46,16 +47,22 @@ def _predict(args: argparse.Namespace) -> None:
         config=args.config,
         overrides=overrides,
     )
-    with FoundFiles(chosen, opened.predictor.cfg) as files:
+    predictor = opened.predictor
+    if args.tile:
+        from yolact.engine.tiles import TiledPredictor
+
+        predictor = TiledPredictor(predictor, args.tile, args.overlap)
+    with FoundFiles(chosen, predictor.cfg) as files:
         say(opened.report)
         for word in inputs:
             _predict_one(
-                opened.predictor,
+                predictor,
                 word,
                 out,
                 files,
                 batch_size=args.batch_size,
                 progress=not args.no_bar,
+                skip=args.skip,
             )
     say(files.told(pictures=out is not None))
     for line in [*([f"pictures in {out}"] if out else []), *files.places()]:
@@ -70,6 +77,7 @@ def _predict_one(
     *,
     batch_size: int | None,
     progress: bool,
+    skip: int,
 ) -> None:
     from yolact.engine.predict import predict_folder, predict_image
     from yolact.engine.video import VIDEO_CODECS, predict_video
@@ -84,6 +92,7 @@ def _predict_one(
         suffix = path.suffix.lower() if path.suffix.lower() in VIDEO_CODECS else ".mp4"
         target = None if out is None else out / f"{path.stem}{suffix}"
         options |= {"batch_size": batch_size or predictor.at_once, "draw": out is not None}
+        options["skip"] = skip
         predict_video(predictor, word, target, progress=progress, **options)
     elif path.is_dir():
         options["batch_size"] = batch_size
@@ -95,6 +104,12 @@ def _predict_one(
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: give a number of pictures, 1 or more")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of frames, 0 or more")
     return int(text)
 
 
@@ -132,7 +147,7 @@ def program(argv: Sequence[str] | None = None) -> int:
     parser = Arguments(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="run folder, .pth file, 'latest', or hub:NAME")
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="picture, folder of pictures, or video"
+        "inputs", metavar="INPUT", nargs="+", help="picture, folder of pictures, video or stream"
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="draw pictures and videos into this folder"
@@ -151,6 +166,25 @@ def program(argv: Sequence[str] | None = None) -> int:
         type=_positive,
         metavar="N",
         help="pictures or frames in one forward pass (default: 8 on a GPU, else 1)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=_positive,
+        metavar="PIXELS",
+        help="look at tiles of this side, and join what they see of one object",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.2,
+        help="share of a tile that the next one sees too (default 0.2)",
+    )
+    parser.add_argument(
+        "--skip",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="frames of a video that are left out behind each one looked at (default 0)",
     )
     parser.add_argument("--no_bar", action="store_true", help="no progress bar")
     parser.add_argument(

@@ -32,6 +32,7 @@ def predict_video(
     score_threshold: float = 0.15,
     top_k: int = 15,
     batch_size: int = 1,
+    skip: int = 0,
     show_fps: bool = False,
     progress: bool = True,
     files: FoundFiles | None = None,
@@ -41,24 +42,27 @@ def predict_video(
     """Draw the detections of a video into another, or into a window where output is None; returns
     the number of frames. draw=False does neither.
 
-    source is a file, or a camera's number. files gets the detections of each frame too, under the
-    name SOURCE#FRAME, and what it leaves is drawn. Several frames make one forward pass with
-    batch_size > 1. Ctrl-C (and q in the window) ends the video there and keeps what is written.
+    source is a file, a stream's address, or a camera's number. files gets the detections of each
+    frame too, under the name SOURCE#FRAME, and what it leaves is drawn. `skip` frames are left out
+    behind each one looked at; the drawn video then has fewer a second. Several frames make one
+    forward pass with batch_size > 1. Ctrl-C (and q in the window) ends the video there and keeps
+    what is written.
     ValueError names a source or a codec that cannot be opened.
     """
     window = _Window() if draw and output is None else None
     capture = _open_video(source)
     drawing |= {"score_threshold": score_threshold, "top_k": top_k}
     fps = capture.get(cv2.CAP_PROP_FPS)
-    fps = fps if 1 <= fps <= 240 else 30.0
-    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    fps = (fps if 1 <= fps <= 240 else 30.0) / (1 + skip)
+    total = -(-int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) // (1 + skip))
     sink = window or (_VideoFile(Path(str(output)), fps) if draw else _Nowhere())
     name = Path(str(source))
 
     def keep(number: int, frame: np.ndarray, found: Detections, rate: float) -> None:
         if files is not None:
-            stem = f"{name.stem}_{number:06d}"
-            found = files.add(f"{name.name}#{number}", frame, found, stem=stem)
+            place = 1 + (number - 1) * (1 + skip)  # among the frames of the source, from 1
+            stem = f"{name.stem}_{place:06d}"
+            found = files.add(f"{name.name}#{place}", frame, found, stem=stem)
         if draw:
             drawn = draw_detections(frame, found, predictor.cfg.data.class_names, **drawing)
             if show_fps:
@@ -69,7 +73,7 @@ def predict_video(
     try:
         with (
             tqdm(total=total if total > 0 else None, unit="frame", disable=not progress) as bar,
-            closing(_read(capture, predictor, batch_size)) as batches,
+            closing(_read(capture, predictor, batch_size, skip)) as batches,
             Behind() as behind,
         ):
             for batch, inputs in batches:
@@ -123,9 +127,10 @@ def _open_video(source: str | Path | int) -> cv2.VideoCapture:
 
 
 def _read(
-    capture: cv2.VideoCapture, predictor: Predictor, size: int
+    capture: cv2.VideoCapture, predictor: Predictor, size: int, skip: int = 0
 ) -> Generator[tuple[list[np.ndarray], list[Tensor]], None, None]:
-    """Up to `size` RGB frames and their inputs, which a thread reads one batch ahead."""
+    """Up to `size` RGB frames and their inputs, which a thread reads one batch ahead; `skip` frames
+    are left out behind each."""
 
     def next_batch(_: int) -> tuple[list[np.ndarray], list[Tensor]]:
         frames: list[np.ndarray] = []
@@ -134,6 +139,7 @@ def _read(
             if not read:
                 break
             frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            all(capture.grab() for _ in range(skip))
         return frames, [predictor.input(frame) for frame in frames]
 
     with closing(read_ahead(next_batch, count(), threads=1, ahead=1)) as batches:

@@ -126,3 +126,22 @@ def test_without_an_output_a_window_is_needed(folder, oracle, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(ValueError, match="no display for a window: give an output file"):
         predict_video(oracle, folder / "in.avi", progress=False)
+
+
+def test_frames_are_skipped_and_keep_their_numbers(folder, oracle):
+    class Kept(list):
+        def add(self, name, image, found, stem=""):
+            self.append((name, image))
+            return found
+
+    source, kept = video(folder / "in.avi", 7), Kept()
+    count = predict_video(
+        oracle, source, folder / "out.avi", skip=2, files=kept, progress=False, batch_size=2
+    )
+    assert count == 3 and [name for name, _ in kept] == ["in.avi#1", "in.avi#4", "in.avi#7"]
+    frames = read_video(source)
+    for (_, image), frame in zip(kept, frames[::3]):
+        assert np.abs(image.astype(int) - frame).max() <= 3
+    capture = cv2.VideoCapture(str(folder / "out.avi"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10 / 3, abs=0.1)
+    capture.release()
