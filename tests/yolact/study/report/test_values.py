@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 
 from tests.yolact.study.report.small_study import HYBRID, SKILLS, place, read_csv_text
 from yolact.engine.records import read_records
-from yolact.study.report import figures
+from yolact.study.report import curves, figures
 from yolact.study.report.cells import Measured, Number, Probability, Seeds, Verdict, plain
 from yolact.study.report.data import collect
 from yolact.study.report.estimates import Estimate
@@ -334,7 +334,7 @@ def test_the_gain_is_the_difference_at_the_same_seed_and_step():
         (2, steps, [90.0, 90.0]),
         (3, steps / 2, [90.0, 90.0]),
     )
-    at, mean, low, high = figures._gain(arm, base)["gain"]
+    at, mean, low, high = curves._gain(arm, base)["gain"]
     assert at.tolist() == [100, 200] and mean.tolist() == [0.5, 3]
     assert low.tolist() == [-1, 2] and high.tolist() == [2, 4]
-    assert figures._gain(arm, {}) == {} == figures._gain({5: {}}, base)
+    assert curves._gain(arm, {}) == {} == curves._gain({5: {}}, base)

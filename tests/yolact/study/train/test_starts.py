@@ -56,7 +56,7 @@ def test_only_the_starts_that_are_needed_are_trained(folder, starts, capsys):
     capsys.readouterr()
     assert run("--status") == 0
     assert re.search(
-        r"mask_ap +seed 0 +seed 1\n_init +\. +\d.00\nbce +\. +4.00\ndice +\. +\.\n2 done",
+        r"mask_ap +seed 0 +seed 1\n_init +\. +\d+.00\nbce +\. +4.00\ndice +\. +\.\n2 done",
         capsys.readouterr().out,
     )
     assert run() == 0
