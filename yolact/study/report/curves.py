@@ -110,11 +110,12 @@ def _arm_lines(arm: ArmReport) -> dict[int, dict[str, Line]]:
 
 
 def _over_seeds(by_seed: Mapping[int, Mapping[str, Line]]) -> dict[str, tuple[np.ndarray, ...]]:
-    """{curve: (steps, mean over seeds, lowest, highest)}."""
+    """{curve: (steps, mean over seeds, lowest, highest)}, as far as every seed has come."""
     found: dict[str, tuple[np.ndarray, ...]] = {}
     for key in dict.fromkeys(key for lines in by_seed.values() for key in lines):
         lines = [lines[key] for lines in by_seed.values() if key in lines]
         steps = lines[0][0]
+        steps = steps[steps <= min(line[0][-1] for line in lines)]
         values = np.stack([np.interp(steps, *line) for line in lines])
         found[key] = (steps, values.mean(0), values.min(0), values.max(0))
     return found

@@ -338,3 +338,13 @@ def test_the_gain_is_the_difference_at_the_same_seed_and_step():
     assert at.tolist() == [100, 200] and mean.tolist() == [0.5, 3]
     assert low.tolist() == [-1, 2] and high.tolist() == [2, 4]
     assert curves._gain(arm, {}) == {} == curves._gain({5: {}}, base)
+
+
+def test_a_mean_ends_where_the_first_seed_ends():
+    """Seed 1 has come to step 200: beyond it, seed 0 alone is no mean over seeds."""
+    long = np.array([100.0, 200.0, 300.0]), np.array([4.0, 2.0, 1.0])
+    short = np.array([100.0, 200.0]), np.array([2.0, 4.0])
+    for seeds in ({0: {"mask": long}, 1: {"mask": short}}, {1: {"mask": short}, 0: {"mask": long}}):
+        steps, mean, low, high = curves._over_seeds(seeds)["mask"]
+        assert steps.tolist() == [100, 200] and mean.tolist() == [3, 3]
+        assert low.tolist() == [2, 2] and high.tolist() == [4, 4]
