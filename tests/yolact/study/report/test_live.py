@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.yolact.study.report.browser import opened, shown
-from tests.yolact.study.report.small_study import place
+from tests.yolact.study.report.small_study import HYBRID, place
 from yolact.commands import report
+from yolact.study.report.live import watch
 from yolact.study.report.live.watch import Watched
 
 ROOT = Path(__file__).parents[4]
@@ -79,6 +80,35 @@ def test_it_tells_progress_and_what_is_known_so_far(running):
     (place(running, "bce", 1) / "results" / "records.npz").unlink()
     watched.look()
     assert watched.version != first and "6 of 9 runs" in watched.html
+
+
+def test_a_changed_plan_makes_the_page_again(running, monkeypatch):
+    monkeypatch.setattr(Watched, "_page", lambda _, plan, finished, due: f"{finished} of {due}")
+    watched = Watched(running)
+    watched.look()
+    assert watched.html == "7 of 9"
+    file, first = running / "study.yaml", watched.version
+    file.write_text(file.read_text().replace("added_seeds: []", "added_seeds: [7]"))
+    watched.look()
+    assert watched.version != first and watched.html == "7 of 12"
+
+
+def test_the_curves_take_the_baseline_of_the_verdicts(running, monkeypatch):
+    file = running / "study.yaml"
+    written = HYBRID.replace(" ", "")  # not as its arm is called
+    file.write_text(file.read_text().replace("baseline: bce\n", f'baseline: "{written}"\n'))
+    asked = []
+    monkeypatch.setattr(watch, "curve_figure", lambda *words: asked.append(words[2]))
+    watched = Watched(running)
+    watched._draw_curves(watched._plan)
+    assert asked == [HYBRID]
+
+
+def test_an_answer_resolves_nothing(running, monkeypatch):
+    """A tuning's outcome is written where the plan is resolved: in one thread alone."""
+    watched = Watched(running)
+    monkeypatch.delattr(watch, "plan_of")
+    assert "small_study" in watched.first_page() and "(50%)" in watched.live_html()
 
 
 def test_before_a_run_is_finished_it_says_so(running):

@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from yolact.cli import note, one_line
-from yolact.study.arms import PlannedRun, arms_of
+from yolact.study.arms import PlannedRun, arms_of, baseline_of
 from yolact.study.folder.layout import study_file
 from yolact.study.folder.progress import Progress, folder_of, progress
 from yolact.study.plan import load_study
@@ -34,7 +34,8 @@ IMAGES = 10  # of each list of the Images tab: the page is made again and again
 
 @dataclass
 class Watched:
-    """What the server tells. Made in one thread, by look(); read in others.
+    """What the server tells. Made in one thread, by look(); read in others, which resolve nothing
+    and write nothing.
 
     Raises ValueError for a folder that is not a study's own, below the root that it trains in."""
 
@@ -44,8 +45,9 @@ class Watched:
     html: str = ""
     made: int = 0  # how often the page was made
     curves: Markup | None = None
-    _plan: tuple[int, Plan] | None = field(default=None, repr=False)
-    _finished: frozenset[str] | None = None
+    _stamp: int = 0
+    _plan: Plan = field(init=False, repr=False)
+    _paged: tuple[frozenset[str], int, int] | None = None  # what the page was made of
     _seen: tuple[int, ...] = ()
     _started: float = field(default_factory=time.time)
 
@@ -58,6 +60,7 @@ class Watched:
         name = load_study(self.folder).name
         if self.folder.resolve().name != name:
             raise ValueError(f"{self.folder}: --serve watches the study {name} in a folder {name}")
+        self._plan = self._resolved()
 
     @property
     def root(self) -> Path:
@@ -68,17 +71,17 @@ class Watched:
         """Changes when the page does, and when another server answers."""
         return f"{self._started:.3f}-{self.made}"
 
-    def plan(self) -> Plan:
+    def _resolved(self) -> Plan:
         """Resolved again where the file has changed, and while a tuning still chooses settings."""
         stamp = study_file(self.folder).stat().st_mtime_ns
-        if self._plan is None or self._plan[0] != stamp or not self._plan[1].reported:
+        if self._stamp != stamp or not self._plan.reported:
             study = load_study(self.folder)
-            self._plan = stamp, plan_of(study, self.root, arms_of(study))
-        return self._plan[1]
+            self._plan, self._stamp = plan_of(study, self.root, arms_of(study)), stamp
+        return self._plan
 
     def live_html(self) -> Markup:
-        """The progress as the page shows it."""
-        plan = self.plan()
+        """The progress of the last plan that was resolved, as the page shows it."""
+        plan = self._plan
         found = self._progress(plan)
         rows: dict[str, dict[int, tuple[str, str]]] = {}
         for run in plan.due:
@@ -100,11 +103,11 @@ class Watched:
     def first_page(self) -> str:
         """While the first is made."""
         live = LivePart(self.version, 0, 1, self.live_html())
-        return waiting_page(self.plan().study, live, "it is being made")
+        return waiting_page(self._plan.study, live, "it is being made")
 
     def look(self) -> None:
         """Looks at the files, and makes again what has changed."""
-        plan = self.plan()
+        plan = self._resolved()
         found = self._progress(plan)
         seen = tuple(one.step for one in found.values())
         if seen != self._seen:
@@ -113,9 +116,10 @@ class Watched:
         finished = frozenset(
             str(place) for place, one in found.items() if one.state == "done" and place in reported
         )
-        if finished != self._finished:
+        paged = finished, self._stamp, len(plan.reported)
+        if paged != self._paged:
             self.html = self._page(plan, len(finished), len(plan.reported))
-            self._finished, self.made = finished, self.made + 1
+            self._paged, self.made = paged, self.made + 1
 
     def _progress(self, plan: Plan) -> dict[Path, Progress]:
         return {run.folder: progress(self.root, run, plan.study.primary) for run in plan.due}
@@ -152,7 +156,7 @@ class Watched:
             label: next(iter(runs.values())).config.train.batch_size
             for label, runs in begun.items()
         }
-        baseline = next((one for one in labels if one == plan.study.baseline), labels[0])
+        baseline = baseline_of(plan.study, plan.arms).label
         figure = curve_figure(lines, batches, baseline, styles_of(labels, baseline))
         return None if figure is None else svg(figure, "Loss curves so far", "live")
 
