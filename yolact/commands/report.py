@@ -8,7 +8,7 @@
                              report there
   --images N                 of each arm, show the N most improved and N most worsened images, and
                              half as many others (default 40)
-  --serve                    instead of writing, show the page of a running study on this machine:
+  --serve                    write no report; show the page of a running study on this machine:
                              progress, curves, verdicts so far; --port N chooses the port
   --out FOLDER               write the report there (default: report/ in the study's folder)
 
@@ -109,7 +109,7 @@ def _serve(arguments: Namespace) -> int:
     from yolact.study.report.live.server import serve
 
     if arguments.out or arguments.keep or arguments.boundary:
-        raise ValueError("--serve writes nothing: leave out --out, --keep and --boundary")
+        raise ValueError("--serve writes no report: leave out --out, --keep and --boundary")
     count = watch.IMAGES if arguments.images is None else arguments.images
     watched = watch.Watched(Path(arguments.study), count, arguments.mixed)
     return serve(watched, arguments.port or 0)

@@ -1,12 +1,15 @@
 """The page of a running study: what it tells, whom it answers, and how it ends."""
 
+import contextlib
 import http.client
 import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import pytest
 from tests.yolact.study.report.browser import opened, shown
 from tests.yolact.study.report.small_study import HYBRID, place
 from yolact.commands import report
-from yolact.study.report.live import watch
+from yolact.study.report.live import server, watch
 from yolact.study.report.live.watch import Watched
 
 ROOT = Path(__file__).parents[4]
@@ -109,6 +112,80 @@ def test_an_answer_resolves_nothing(running, monkeypatch):
     watched = Watched(running)
     monkeypatch.delattr(watch, "plan_of")
     assert "small_study" in watched.first_page() and "(50%)" in watched.live_html()
+
+
+@contextlib.contextmanager
+def answering(watched):
+    """The port of a server in this process."""
+    with server.LiveServer(watched) as one:
+        thread = threading.Thread(target=one.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield one.server_port
+        finally:
+            one.shutdown()
+            thread.join()
+
+
+def test_what_cannot_be_told_is_a_line(running, monkeypatch, capsys):
+    watched = Watched(running)
+
+    def fails():
+        raise ValueError("metrics.jsonl is half there")
+
+    monkeypatch.setattr(watched, "live_html", fails)
+    with answering(watched) as port:
+        assert asked(port, "/progress") == (503, "metrics.jsonl is half there\n")
+        assert asked(port, "/nothing")[0] == 404
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_slow_line_gets_the_whole_page(running, monkeypatch):
+    monkeypatch.setattr(server._Handler, "timeout", 0.5)
+    watched = Watched(running)
+    watched.html = "x" * 30_000_000
+    with answering(watched) as port, socket.create_connection(("127.0.0.1", port), 60) as line:
+        line.sendall(f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        time.sleep(1.5)
+        size = sum(len(part) for part in iter(lambda: line.recv(1_000_000), b""))
+    assert size > 30_000_000
+
+
+def test_a_browser_that_leaves_is_not_told_of(running, capsys):
+    watched = Watched(running)
+    watched.html = "x" * 30_000_000
+    with answering(watched) as port:
+        with socket.create_connection(("127.0.0.1", port), 60) as line:
+            line.sendall(f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            line.recv(1000)
+        time.sleep(0.5)
+        assert asked(port, "/nothing")[0] == 404
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_leaves_no_half_written_file(running, monkeypatch, told):
+    def look():
+        with writing_whole(running / "bounds.json"):
+            signal.raise_signal(told)
+            time.sleep(30)
+
+    watched = Watched(running)
+    monkeypatch.setattr(watched, "look", look)
+    began = time.monotonic()
+    assert server.serve(watched) == 0 and time.monotonic() - began < 20
+    assert list(running.glob(".*.part")) == []
+
+
+@contextlib.contextmanager
+def writing_whole(path):
+    """As files are written everywhere: what is not whole is taken away."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text("half")
+        yield
+    finally:
+        partial.unlink()
 
 
 def test_before_a_run_is_finished_it_says_so(running):

@@ -5,7 +5,6 @@ SIGTERM."""
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -13,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import FrameType
+from typing import Any
 
-from yolact.cli import say
+from yolact.cli import note, one_line, say
 from yolact.study.report.live.watch import Watched, watch
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = 10  # seconds for a request to arrive, and for the last look to end
+PATIENCE = 10  # seconds for a request to arrive; a page over a slow line takes longer
 
 
 class LiveServer(ThreadingHTTPServer):
@@ -46,13 +47,26 @@ class LiveServer(ThreadingHTTPServer):
         ports = [f":{self.server_port}", *[""] * (self.server_port == 80)]
         return {f"{name}{port}" for name in (LOOPBACK, "localhost") for port in ports}
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A line; nothing where the browser has left."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            note(f"a request: {one_line(error)}")
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: LiveServer
     timeout = PATIENCE
 
     def do_GET(self) -> None:
-        watched = self.server.watched
+        try:
+            self._tell(self.server.watched)
+        except ConnectionError:
+            raise
+        except Exception as error:  # a study that is written to may be half there
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", f"{one_line(error)}\n")
+
+    def _tell(self, watched: Watched) -> None:
         if self.headers.get("Host", "") not in self.server.names:
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", f"ask for {self.server.url}\n")
         elif self.path == "/":
@@ -67,6 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
         content = text.encode("utf-8")
+        self.connection.settimeout(None)  # a page of 10 MB may take minutes
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(content)))
@@ -84,27 +99,29 @@ def serve(watched: Watched, port: int = 0) -> int:
     """Serves until Ctrl-C or SIGTERM; the exit code. Call it in the main thread."""
     stop = threading.Event()
     with LiveServer(watched, port) as server, _until_told(stop):
-        watcher = threading.Thread(target=watch, args=(watched, stop), daemon=True)
-        watcher.start()
         answers = threading.Thread(target=server.serve_forever, daemon=True)
         answers.start()
-        say(f"{server.url} (on this machine alone; Ctrl-C ends it)")
-        stop.wait()
-        server.shutdown()
-        answers.join()
+        try:
+            say(f"{server.url} (on this machine alone; Ctrl-C ends it)")
+            watch(watched, stop)
+        except KeyboardInterrupt:  # a file that was being written is taken away on the way here
+            pass
+        finally:
+            server.shutdown()
+            answers.join()
     say("closed")
-    watcher.join(PATIENCE)
-    if watcher.is_alive():  # in the middle of a page that nobody will read: nothing is written
-        sys.stdout.flush()
-        os._exit(0)
     return 0
 
 
 @contextmanager
 def _until_told(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `stop` inside."""
-    told = (signal.SIGINT, signal.SIGTERM)
-    before = {one: signal.signal(one, lambda *_: stop.set()) for one in told}
+    """Ctrl-C and SIGTERM set `stop` inside, and interrupt what the main thread does."""
+
+    def told(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    before = {one: signal.signal(one, told) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
