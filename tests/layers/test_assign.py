@@ -126,15 +126,11 @@ def test_nothing_to_assign():
 def test_agrees_with_the_plain_rule(hosts, seed, m, crowds, on_grid):
     """Boxes partly outside the image; on a grid many overlaps are equal, and ties go to the lowest
     anchor."""
-    with mock.patch.object(base, "HOSTS", hosts):
-        agrees_with_the_plain_rule(seed, m, crowds, on_grid)
-
-
-def agrees_with_the_plain_rule(seed, m, crowds, on_grid):
     boxes, crowd_boxes = random_boxes(m, seed), random_boxes(crowds, seed + 1) * 2
     if on_grid:
         boxes = (boxes / 8).round() * 8
-    found = build_assigner("max_iou")(ANCHORS, LEVELS, boxes, None, crowd_boxes)
+    with mock.patch.object(base, "HOSTS", hosts):
+        found = build_assigner("max_iou")(ANCHORS, LEVELS, boxes, None, crowd_boxes)
     assert torch.equal(found.gt_index, plain_max_iou(ANCHORS, boxes, crowd_boxes))
 
 
