@@ -122,8 +122,8 @@ class RunLog:
     ):
         self.cfg, self.run, self.epoch_images, self.device = cfg, run, epoch_images, device
         cut_metrics(run.metrics, step, validated)
-        self.file = run.metrics.open("a", encoding="utf-8")
         self.trackers, self.on_validation = Trackers(run.path, cfg, step), on_validation
+        self.file = run.metrics.open("a", encoding="utf-8")
         self.pace: float | None = None  # seconds a step, smoothed
         self.mark_step, self.mark = step, time.perf_counter()
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from yolact.checkpoint import read_checkpoint, save_checkpoint
+from yolact.engine import log
 from yolact.engine import train as module
 from yolact.engine.rundir import find_checkpoint
 from yolact.engine.state import random_state, set_random_state
@@ -276,13 +277,13 @@ def test_a_failing_validation_loses_no_training(data, tmp_path, monkeypatch, ite
     cfg = tiny.config(data, iterations=iterations, validate_every=2, save_every=100, log_every=1)
     whole = train(cfg, device="cpu", run_dir=tmp_path / "whole")
     run, options = tmp_path / "parts", {"run_dir": tmp_path / "parts"}
-    for part in ("evaluate", "write_image"):
+    for owner, part in ((module, "evaluate"), (log, "write_image")):
 
         def fail(*args, **kwargs):
             raise Crash
 
         with monkeypatch.context() as patch, pytest.raises(Crash):
-            patch.setattr(module, part, fail)
+            patch.setattr(owner, part, fail)
             train(cfg, device="cpu", **options)
         saved = checkpoint(run)
         assert saved["step"] == 2 and saved["training"]["validated"] == 0

@@ -311,6 +311,7 @@ def test_a_card_says_what_the_weights_are_worth(tmp_path, monkeypatch):
     assert "(" not in earlier and earlier.endswith("at step 2")
     assert "no AP of step 3" in weights_quality(run / "weights/last.pth", 3)
     assert "no run" in weights_quality(tmp_path / "m.pth", 4)
+    pytest.importorskip("safetensors")
     assert (
         program([str(run.path), "--format=safetensors", f"--out={tmp_path / 'm.safetensors'}"]) == 0
     )
