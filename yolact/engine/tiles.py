@@ -15,6 +15,7 @@ from yolact.outputs import Detections
 from yolact.rle import MaskRuns
 
 SAME = 0.5  # mask IoU, inside the part that two tiles share, from which two detections are one
+LINKS = 0.5  # share of the weaker score that a part needs to make one of two groups
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,16 @@ class TiledPredictor(Predictor):
     def batch(
         self, images: Sequence[np.ndarray], inputs: Sequence[Tensor] | None = None
     ) -> list[Detections]:
-        """Detections of each image (h,w,3) uint8 RGB, by its tiles."""
-        return [self._whole(image) for image in images]
+        """Detections of each image (h,w,3) uint8 RGB, by its tiles; images without any go through
+        the network together. inputs: what input() made of each, where that was done before."""
+        whole = [i for i, image in enumerate(images) if max(image.shape[:2]) <= self.tile]
+        made = None if inputs is None else [inputs[i] for i in whole]
+        alone = super().batch([images[i] for i in whole], made) if whole else []
+        found = dict(zip(whole, alone, strict=True))
+        return [found[i] if i in found else self._by_tiles(image) for i, image in enumerate(images)]
 
-    def _whole(self, image: np.ndarray) -> Detections:
+    def _by_tiles(self, image: np.ndarray) -> Detections:
         size = image.shape[:2]
-        if max(size) <= self.tile:
-            return super().batch([image])[0]
         tiles = [
             (top, left, min(top + self.tile, size[0]), min(left + self.tile, size[1]))
             for top in starts(size[0], self.tile, self.overlap)
@@ -102,39 +106,64 @@ def _parts(tile: tuple[int, int, int, int], found: Detections) -> list[_Part]:
 
 
 def _groups(parts: list[_Part]) -> list[list[_Part]]:
-    """The parts of each object: linked where two tiles agree on what they share."""
-    leader = list(range(len(parts)))
+    """The parts of each object, one of a tile at most. By falling score, each joins the group that
+    it agrees with best. It joins two groups, as the middle of a long object does, only where its
+    score is not far below theirs: a weak part that spans two objects makes them no one."""
+    parts = sorted(parts, key=lambda part: -part.score)
+    groups: list[list[int]] = []  # of each part; those of one object are the same list
+    for number, agreeing in enumerate(_agreeing(parts)):
+        own = [number]
+        groups.append(own)
+        for _, i in sorted(agreeing, reverse=True):
+            other = groups[i]
+            if {parts[k].tile for k in own} & {parts[k].tile for k in other}:
+                continue
+            weaker = min(max(parts[k].score for k in group) for group in (own, other))
+            if len(own) > 1 and parts[number].score < LINKS * weaker:
+                continue
+            own += other
+            for k in other:
+                groups[k] = own
+    found = {id(group): [parts[k] for k in group] for group in groups}
+    return list(found.values())
 
-    def first(i: int) -> int:
-        while leader[i] != i:
-            leader[i] = leader[leader[i]]
-            i = leader[i]
-        return i
 
-    for i, one in enumerate(parts):
-        for j in range(i):
-            other = parts[j]
-            if one.label == other.label and one.tile != other.tile and _agree(one, other):
-                leader[first(i)] = first(j)
-    groups: dict[int, list[_Part]] = {}
+def _agreeing(parts: list[_Part]) -> list[list[tuple[float, int]]]:
+    """Of each part, (mask IoU, place) of the earlier ones that are the same where their tiles
+    overlap."""
+    found: list[list[tuple[float, int]]] = [[] for _ in parts]
+    members: dict[tuple[int, int, int, int], list[int]] = {}
     for i, part in enumerate(parts):
-        groups.setdefault(first(i), []).append(part)
-    return list(groups.values())
+        members.setdefault(part.tile, []).append(i)
+    tiles, places = np.array([*members]).reshape(-1, 4), [*members.values()]  # (T,4)
+    boxes = np.array([part.box for part in parts]).reshape(-1, 4)  # (P,4)
+    labels = np.array([part.label for part in parts])
+    for a, mine in enumerate(places):
+        for b in np.flatnonzero(_meet(tiles[a : a + 1], tiles[a + 1 :])[0]) + a + 1:
+            theirs = places[b]
+            near = _meet(boxes[mine], boxes[theirs]) & (labels[mine][:, None] == labels[theirs])
+            for i, j in np.argwhere(near):
+                first, second = sorted((mine[i], theirs[j]))
+                iou = _agreement(parts[first], parts[second])
+                if iou >= SAME:
+                    found[second].append((iou, first))
+    return found
 
 
-def _agree(one: _Part, other: _Part) -> bool:
-    """Whether the masks of two parts are the same inside the part that their tiles share."""
+def _meet(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(A,B) bool: which of (A,4) boxes overlap which of (B,4)."""
+    low = np.maximum(some[:, None, :2], others[None, :, :2])
+    high = np.minimum(some[:, None, 2:], others[None, :, 2:])
+    return (low < high).all(2)
+
+
+def _agreement(one: _Part, other: _Part) -> float:
+    """Mask IoU of two parts inside the part that their tiles share; 0 where neither reaches it."""
     top, left = (max(a, b) for a, b in zip(one.tile[:2], other.tile[:2]))
     bottom, right = (min(a, b) for a, b in zip(one.tile[2:], other.tile[2:]))
-    if top >= bottom or left >= right:
-        return False
-    boxes = zip(one.box[:2], other.box[:2], one.box[2:], other.box[2:])
-    if any(max(a, b) >= min(c, d) for a, b, c, d in boxes):
-        return False
-    shared = (top, left, bottom, right)
-    seen = [_cut(part, shared) for part in (one, other)]
+    seen = [_cut(part, (top, left, bottom, right)) for part in (one, other)]
     union = int((seen[0] | seen[1]).sum())
-    return union > 0 and int((seen[0] & seen[1]).sum()) >= SAME * union
+    return int((seen[0] & seen[1]).sum()) / union if union else 0.0
 
 
 def _cut(part: _Part, window: tuple[int, int, int, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 
 from tests.yolact.engine.oracle import COLOURS, Oracle, config, write_set
 from yolact.commands.predict import program
+from yolact.engine import tiles
 from yolact.engine.predict import Predictor
 from yolact.engine.tiles import TiledPredictor, starts
 
@@ -79,6 +80,64 @@ def test_neighbours_of_one_class_stay_apart(predictor):
     squares = [(180, 40, 48, 0), (232, 40, 48, 0), (284, 40, 48, 0)]
     found = sure(TiledPredictor(predictor, TILE, 0.5), picture(256, 500, squares))
     assert len(found) == 3
+
+
+# three tiles in a row, neighbours sharing a third
+ROW = [(0, left, 100, left + 150) for left in (0, 100, 200)]
+
+
+def part(tile, left, right, score):
+    """A bar of the image, as far as its tile sees it."""
+    x0, x1 = max(left, ROW[tile][1]), min(right, ROW[tile][3])
+    return tiles._Part(ROW[tile], 0, score, score, (x0, 20, x1, 40), 20, x0, np.ones((20, x1 - x0)))
+
+
+def bars(*parts):
+    """(left, right, score) of what becomes of parts, by falling score."""
+    merged = [tiles._merged(group) for group in tiles._groups([part(*one) for one in parts])]
+    assert all(m.pixels.all() and m.pixels.shape == (20, m.box[2] - m.box[0]) for m in merged)
+    return [(m.box[0], m.box[2], m.score) for m in sorted(merged, key=lambda m: -m.score)]
+
+
+def test_a_weak_part_over_two_objects_leaves_both_as_they_are():
+    """The second tile sees both objects, and weakly a third one that spans them."""
+    both = (0, 110, 145, 0.95), (1, 110, 145, 0.9), (1, 160, 200, 0.85)
+    expected = [(110, 145, 0.95), (160, 200, 0.85), (110, 200, 0.07)]
+    assert bars(*both, (1, 110, 200, 0.07)) == expected
+    assert bars((1, 110, 200, 0.07), *reversed(both)) == expected
+
+
+def test_a_weak_part_loses_no_object_of_a_third_tile():
+    """The second tile sees no object but the weak one, which agrees with one at each side."""
+    ends = (0, 110, 145, 0.95), (2, 205, 240, 0.9)
+    found = bars(*ends, (1, 110, 240, 0.07))
+    assert [score for *_, score in found] == [0.95, 0.9]
+
+
+def test_a_part_joins_what_it_agrees_with_best():
+    """Of two objects of the first tile, where the shared strip is 100..150."""
+    found = bars((0, 100, 140, 0.9), (0, 108, 150, 0.8), (1, 108, 170, 0.5))
+    assert found == [(100, 140, 0.9), (108, 170, 0.8)]
+
+
+def test_an_object_longer_than_a_tile_is_one():
+    parts = (0, 30, 320, 0.9), (1, 30, 320, 0.5), (2, 30, 320, 0.85)
+    assert bars(*parts) == [(30, 320, 0.9)]
+
+
+def test_small_images_go_through_together_with_the_inputs_that_were_made(predictor, monkeypatch):
+    small, large = picture(200, 256, [(8, 8, 64, 1)]), picture(256, 400, [(300, 8, 64, 0)])
+    tiled = TiledPredictor(predictor, TILE)
+    expected = [tiled.batch([image])[0] for image in (small, large, small)]
+    inputs = [tiled.input(image) for image in (small, large, small)]
+    passes, forward = [], tiled.forward
+    monkeypatch.setattr(tiled, "forward", lambda x: passes.append(len(x)) or forward(x))
+    found = tiled.batch([small, large, small], inputs)
+    assert passes[0] == 2 and sum(passes) == 4  # the large one has two tiles
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.boxes, other.boxes) and torch.equal(one.masks, other.masks)
+    monkeypatch.setattr(tiled, "input", lambda _: pytest.fail("resized twice"))
+    tiled.batch([small, small], [inputs[0], inputs[2]])
 
 
 def test_a_small_image_goes_through_whole(predictor):
