@@ -6,25 +6,20 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from data.coco import CocoDataset
 from data.length import of_iterations
-from data.loader import train_loader
 from data.schema import Config
-from data.workers import deaths_held
 from layers.losses.criterion import Criterion
 from yolact.engine import distributed
-from yolact.engine.datasets import DataSet, OwnItems, finds_ap
-from yolact.engine.evaluate import evaluate
-from yolact.engine.start import Sets, check_length, open_sets
+from yolact.engine.datasets import DataSet
+from yolact.engine.start import Sets, changed_settings, check_length, open_sets
 from yolact.engine.state import TrainState, build_state, random_state_kept
-from yolact.engine.step import Updater
+from yolact.engine.stopping import mistakes_explained
+from yolact.engine.timing import step_seconds, steps_of, validation_seconds
 from yolact.model import Yolact
 
 _now = time.perf_counter
@@ -32,7 +27,6 @@ UNTIMED = 3  # first steps: caches, kernels and loader processes start in them
 TIMED = 8  # steps at least
 SHARE = 0.03  # of the minutes that timing steps takes, if more
 FEWEST = 10  # steps that a training is worth
-IMAGES = 8  # of the timed validation
 RESERVE = 0.02  # of the minutes, for checkpoints and what else is not timed
 
 
@@ -70,104 +64,91 @@ def settled_length(
     val_set: DataSet | None = None,
 ) -> tuple[Config, list[str], dict[str, Any] | None]:
     """The config with train.max_minutes turned into iterations, the notes with one that says so,
-    and what was measured. A run that goes on keeps its length.
+    and what was measured. A run that goes on keeps its length; notes on what has changed since its
+    checkpoint come after that.
 
     All ranks call this. Other arguments as of train(), and none of them changes. ValueError where
     the minutes hold no training.
     """
-    minutes = cfg.train.max_minutes
-    if minutes is None:
-        return cfg, notes + check_length(cfg), None
-    if checkpoint is not None:
-        kept = {
-            key: checkpoint["config"]["train"][key]
-            for key in ("iterations", "lr_steps", "warmup_iterations")
-        }
-        kept["lr_steps"] = tuple(kept["lr_steps"])
-        train = cfg.train.model_copy(update={**kept, "max_minutes": None})
-        cfg = cfg.model_copy(update={"train": train})
-        line = f"length        {train.iterations} iterations, as the run that goes on"
-        return cfg, [*notes, line, *check_length(cfg)], None
+    measured = None
+    if cfg.train.max_minutes is not None:
+        if checkpoint is None:
+            given = model, criterion, train_set, val_set
+            cfg, line, measured = _measured(cfg, cfg.train.max_minutes, device, *given)
+        else:
+            cfg, line = _kept(cfg, checkpoint)
+        notes = [*notes, line]
+    changed = changed_settings(cfg, checkpoint) if checkpoint is not None else []
+    return cfg, [*notes, *changed, *check_length(cfg)], measured
+
+
+def _kept(cfg: Config, checkpoint: dict) -> tuple[Config, str]:
+    """The config with the length of the run that goes on, and a line that says so."""
+    kept = {
+        key: checkpoint["config"]["train"][key]
+        for key in ("iterations", "lr_steps", "warmup_iterations")
+    }
+    kept["lr_steps"] = tuple(kept["lr_steps"])
+    train = cfg.train.model_copy(update={**kept, "max_minutes": None})
+    line = f"length        {train.iterations} iterations, as the run that goes on"
+    return cfg.model_copy(update={"train": train}), line
+
+
+def _measured(
+    cfg: Config,
+    minutes: float,
+    device: torch.device,
+    model: Yolact | None,
+    criterion: Criterion | None,
+    train_set: DataSet | None,
+    val_set: DataSet | None,
+) -> tuple[Config, str, dict[str, Any]]:
+    """The config with as many iterations as the minutes hold, a line that says so, and what was
+    measured."""
     started = _now()
-    with random_state_kept():
+    with random_state_kept(), mistakes_explained():
         state, _ = build_state(
             cfg, device, None, model=copy.deepcopy(model), criterion=copy.deepcopy(criterion)
         )
         sets = open_sets(cfg, state, train_set, val_set)
         step, steps = _step_seconds(cfg, state, sets, device, minutes)
+        # what the training, which starts again, takes up to its first timed step
+        start = max(0.0, _now() - started - step * steps)
         validation = distributed.first_run_by_main(
             lambda: _validation_seconds(cfg, state, sets, device)
         )
     spent = _now() - started
-    iterations = distributed.share(_iterations(cfg, minutes, step, validation, spent))
+    # by one process: each has its own clock, and all train the same
+    iterations = distributed.first_run_by_main(
+        lambda: _iterations(cfg, minutes, step, validation, spent + start)
+    )
     measured = TimedLength(
         minutes, iterations, round(step, 4), steps, round(validation, 2), round(spent, 1)
     )
     cfg = cfg.model_copy(update={"train": of_iterations(cfg.train, iterations)})
-    return cfg, [*notes, measured.line(), *check_length(cfg)], asdict(measured)
+    return cfg, measured.line(), asdict(measured)
 
 
 def _step_seconds(
     cfg: Config, state: TrainState, sets: Sets, device: torch.device, minutes: float
 ) -> tuple[float, int]:
-    """Seconds of a step with its loading, and how many steps were timed: the slower of all and of
-    the later half, since the first batches were loaded ahead."""
-    update, times = Updater(state, cfg, device), []
-    with deaths_held(report=False), closing(_batches(cfg, sets.train, device)) as batches:
-        while True:
-            update(next(batches))
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(_now())
-            timed = len(times) - UNTIMED
-            enough = timed >= TIMED and times[-1] - times[UNTIMED - 1] >= 60 * minutes * SHARE
-            if distributed.share(enough):
-                break
-    middle = UNTIMED - 1 + timed // 2
-    every = (times[-1] - times[UNTIMED - 1]) / timed
-    late = (times[-1] - times[middle]) / (len(times) - 1 - middle)
-    return max(every, late), timed
+    """Seconds of a step with its loading, and how many steps were timed."""
 
+    def enough(timed: int, seconds: float) -> bool:
+        return distributed.share(timed >= TIMED and seconds >= 60 * minutes * SHARE)
 
-def _batches(
-    cfg: Config, trainset: CocoDataset | OwnItems, device: torch.device
-) -> Generator[list, None, None]:
-    """Micro-batches of each step, as in training."""
-    batches = iter(
-        train_loader(
-            cfg,
-            trainset,
-            start_step=0,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            num_workers=cfg.train.num_workers,
-            pin_memory=device.type == "cuda",
-        )
-    )
-    while True:
-        yield [next(batches) for _ in range(cfg.train.accumulate)]
+    with steps_of(state, cfg, sets.train, device) as step:
+        return step_seconds(step, untimed=UNTIMED, enough=enough)
 
 
 def _validation_seconds(cfg: Config, state: TrainState, sets: Sets, device: torch.device) -> float:
-    """Of one validation, by a few of its images; 0 without any."""
-    if sets.val is None or not finds_ap(sets.val):
-        return 0.0
-    images = min(len(sets.val), cfg.train.validate_images or len(sets.val))
-    few = min(images, IMAGES)
-    result = evaluate(
-        state.best_model,
-        cfg,
-        device=device,
-        precision=cfg.validation_precision,
-        max_images=few,
-        dataset=sets.val,
-        progress=False,
-    )
-    return result.seconds * images / few
+    with mistakes_explained():
+        return validation_seconds(state.best_model, cfg, sets.val, device)
 
 
 def _iterations(cfg: Config, minutes: float, step: float, validation: float, spent: float) -> int:
-    """Steps that fit with their validations, of which one comes at the end."""
+    """Steps that fit with their validations, of which one comes at the end. spent: seconds of
+    measuring, and of starting again."""
     left = 60 * minutes * (1 - RESERVE) - spent
     every = cfg.train.validate_every or max(1, int(left / step))
     # not more than fit with their part of a validation; then the last validation is a whole one
@@ -180,8 +161,8 @@ def _iterations(cfg: Config, minutes: float, step: float, validation: float, spe
     if fitting < FEWEST:
         least = (spent + validation + FEWEST * step) / (60 * (1 - RESERVE))
         raise ValueError(
-            f"train.max_minutes={minutes:g}: measuring took {spent:.0f} s, a step takes "
-            f"{step:.2f} s and a validation about {validation:.0f} s: give at least "
+            f"train.max_minutes={minutes:g}: measuring and starting take {spent:.0f} s, a step "
+            f"takes {step:.2f} s and a validation about {validation:.0f} s: give at least "
             f"{math.ceil(10 * least) / 10:g}"
         )
     return fitting

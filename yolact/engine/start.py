@@ -45,7 +45,7 @@ class Sets:
 
 def settled(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple[Config, list[str]]:
     """The config without any 'auto', which rank 0 decides, or the run that goes on has decided;
-    and lines that say what was chosen, and what has changed since the checkpoint."""
+    and lines that say what was chosen."""
     chosen: dict[str, dict[str, Any]] = {"train": {}, "eval": {}}
     notes = []
     for section, changes in chosen.items():
@@ -64,7 +64,7 @@ def settled(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple
             if changes
         }
     )
-    return cfg, notes + (changed_settings(cfg, checkpoint) if checkpoint else [])
+    return cfg, notes
 
 
 def _choice(section: str, key: str, device: torch.device) -> tuple[Any, str]:

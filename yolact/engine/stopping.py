@@ -129,3 +129,15 @@ def as_mistake(error: Exception) -> Exception | None:
         )
     found = explain_worker_failure(error) or distributed.lost_process(error)
     return found or (error if isinstance(error, (ValueError, OSError)) else None)
+
+
+@contextmanager
+def mistakes_explained() -> Iterator[None]:
+    """A block whose errors come out as as_mistake() tells them; those of the code as they are."""
+    try:
+        yield
+    except Exception as error:
+        explained = as_mistake(error)
+        if explained is None or explained is error:
+            raise
+        raise explained from error

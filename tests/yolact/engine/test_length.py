@@ -2,11 +2,12 @@
 states the length."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from data.resolve import ConfigError, config_hash, load_config
-from yolact.engine import length
+from yolact.engine import length, timing
 from yolact.engine.train import train
 from yolact.study.shorthand import comparable
 from yolact.testing.tiny import config, write_dataset
@@ -46,7 +47,8 @@ def test_a_run_in_minutes_is_the_run_of_its_iterations(tmp_path, measured, capsy
     # asked for again, the run that goes on keeps its length
     again = train(cfg, device="cpu", resume=timed.path)
     assert load_config(again.path).train == stated.train
-    assert "10 iterations, as the run that goes on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "10 iterations, as the run that goes on" in said and "changed  " not in said
 
 
 def test_measuring_times_steps_and_a_validation_for_real(tmp_path, monkeypatch):
@@ -57,6 +59,57 @@ def test_measuring_times_steps_and_a_validation_for_real(tmp_path, monkeypatch):
     assert kept["steps_timed"] >= length.TIMED and kept["step"] > 0 and kept["validation"] > 0
     assert found.train.iterations == kept["iterations"] >= length.FEWEST
     assert any(line.startswith("length") for line in notes)
+
+
+def test_what_a_validation_takes_beside_its_images_comes_once(monkeypatch):
+    """5 s, and 0.1 s for each image."""
+    counts = []
+
+    def evaluate(*_, max_images, **__):
+        counts.append(max_images)
+        return SimpleNamespace(seconds=5 + 0.1 * max_images)
+
+    class Images(list):
+        has_truth = True
+
+    monkeypatch.setattr(timing, "evaluate", evaluate)
+    for images, asked, seconds in ((1008, 0, 105.8), (1008, 108, 15.8), (3, 0, 5.3), (1, 0, 5.1)):
+        cfg = config(validate_images=asked)
+        found = timing.validation_seconds(None, cfg, Images(range(images)), "cpu")
+        assert found == pytest.approx(seconds)
+    assert max(counts) == timing.IMAGES
+    assert timing.validation_seconds(None, config(), None, "cpu") == 0
+
+
+def test_starting_is_paid_twice(tmp_path, measured, monkeypatch):
+    """10 s up to the end of 8 steps of 0.5 s, so 6 s of starting; 14 s of measuring. Of 58.8 s,
+    38.8 are left for a validation of 3 s and 71 steps."""
+    clock = iter([0.0, 10.0, 14.0])
+    monkeypatch.setattr(length, "_now", lambda: next(clock))
+    cfg = config(write_dataset(tmp_path), max_minutes=1)
+    found, _, kept = length.settled_length(cfg, [], length.torch.device("cpu"), None)
+    assert found.train.iterations == 71 and kept["spent"] == 14
+
+
+def test_one_process_decides_on_the_length(tmp_path, measured, monkeypatch):
+    monkeypatch.setattr(length, "_iterations", lambda *_: pytest.fail("by a clock of its own"))
+    monkeypatch.setattr(length.distributed, "first_run_by_main", lambda _: 77)
+    cfg = config(write_dataset(tmp_path), max_minutes=1)
+    found, _, _ = length.settled_length(cfg, [], length.torch.device("cpu"), None)
+    assert found.train.iterations == 77
+
+
+@pytest.mark.parametrize("part", ["_step_seconds", "validation_seconds"])
+def test_too_little_memory_is_explained_while_measuring_too(tmp_path, monkeypatch, part):
+    def fail(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(length, "_step_seconds", lambda *_: (0.5, 8))
+    monkeypatch.setattr(length, part, fail)
+    cfg = config(write_dataset(tmp_path), max_minutes=1)
+    with pytest.raises(ValueError, match="out of memory.*lower train.batch_size"):
+        train(cfg, device="cpu", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

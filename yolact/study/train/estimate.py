@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import json
 import textwrap
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from statistics import median
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from data.messages import brief
 from data.schema import Config
@@ -26,7 +24,10 @@ from yolact.study.arms import (
 )
 from yolact.study.plan import Study
 
-TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 4
+if TYPE_CHECKING:
+    from yolact.engine.timing import Steps
+
+TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 8
 START = 5.0  # seconds until a training has imported and read what it needs, a guess
 # settings of the training section that change no step's and no validation's time
 _FREE = {"iterations", "epochs", "autoscale", "lr", "momentum", "weight_decay", "schedule"}
@@ -257,25 +258,13 @@ def time_run(config: Config, device: str) -> tuple[float, float]:
     import torch
 
     from data.loader import build_dataset
-    from yolact.engine.evaluate import evaluate
+    from yolact.engine.timing import step_seconds, validation_seconds
 
-    times = []
     with training_steps(config, device) as step:
-        for _ in range(WARM_UP + TIMED_STEPS):
-            began = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - began)
-    images = len(build_dataset(config, "val", mask_sizes=[], needs_full_masks=False))
-    tested = min(TIMED_IMAGES, images)
-    found = evaluate(
-        step.state.best_model,
-        config,
-        device=torch.device(device),
-        precision=config.validation_precision,
-        max_images=tested,
-        progress=False,
-    )
-    return median(times[WARM_UP:]), found.seconds / tested * images
+        found, _ = step_seconds(step, untimed=WARM_UP, enough=lambda timed, _: timed >= TIMED_STEPS)
+    images = build_dataset(config, "val", mask_sizes=[], needs_full_masks=False)
+    target = torch.device(device)
+    return found, validation_seconds(step.state.best_model, config, images, target, TIMED_IMAGES)
 
 
 def _duration(seconds: float) -> str:
@@ -286,43 +275,20 @@ def _duration(seconds: float) -> str:
     )
 
 
-class Steps:
-    """Training steps of a config on its real data, from untrained weights, each at a call that
-    waits for the device."""
-
-    def __init__(self, config: Config, device: str) -> None:
-        import torch
-
-        from data.loader import build_dataset, train_loader
-        from yolact.engine.state import build_state
-        from yolact.engine.step import Updater
-
-        target = torch.device(device)
-        self.state, _ = build_state(config, target, None)
-        criterion = self.state.criterion
-        data = build_dataset(
-            config,
-            "train",
-            mask_sizes=criterion.mask_sizes,
-            needs_full_masks=criterion.needs_full_masks,
-            extras=criterion.extras,
-        )
-        self.accumulate = config.train.accumulate
-        self.update = Updater(self.state, config, target)
-        self.batches = cast(Generator[Any, None, None], iter(train_loader(config, data)))
-
-    def __call__(self) -> None:
-        from yolact.engine.step import read
-
-        read([self.update([next(self.batches) for _ in range(self.accumulate)])])
-
-
 @contextmanager
 def training_steps(config: Config, device: str) -> Iterator[Steps]:
     """Steps of a run. The weights that it starts from may not be there yet, and take no part in
     what is timed."""
+    import torch
+
+    from yolact.engine.datasets import training_set
+    from yolact.engine.state import build_state
+    from yolact.engine.timing import steps_of
+
     train = config.train.model_copy(update={"init_from": ""})
     model = config.model.model_copy(update={"pretrained": "none"})
-    steps = Steps(config.model_copy(update={"train": train, "model": model}), device)
-    with closing(steps.batches):
+    config = config.model_copy(update={"train": train, "model": model})
+    state, _ = build_state(config, torch.device(device), None)
+    data = training_set(config, None, state.criterion)
+    with steps_of(state, config, data, torch.device(device)) as steps:
         yield steps

@@ -1,12 +1,16 @@
 """What a study costs: one measurement for all arms of equal cost."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from data.resolve import load_config
+from yolact.engine import timing
 from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import read_study
 from yolact.study.train import estimate
 from yolact.study.train.estimate import cost_key
+from yolact.testing import tiny
 
 
 def key(*overrides):
@@ -78,3 +82,16 @@ def test_200_arms_are_timed_as_often_as_their_costs_differ(monkeypatch):
     assert len(timed) == 2 and words.count(" ms a step") == 200 and "2 timed" in words
     # two seeds of 100 arms of 60 steps of 1 s, and of 100 of 2 s; 400 validations; 2 slots
     assert f"about {estimate._duration((2 * 100 * 60 * 3 + 400 * 3) / 2)} for 400 runs" in words
+
+
+def test_a_run_is_timed_on_its_data(tmp_path, monkeypatch):
+    """By what times a training that states minutes: what validations cost beside images is not
+    multiplied."""
+    monkeypatch.setattr(
+        timing,
+        "evaluate",
+        lambda *_, max_images, **__: SimpleNamespace(seconds=5 + 0.1 * max_images),
+    )
+    folder = tiny.write_dataset(tmp_path, val=20)
+    step, validation = estimate.time_run(tiny.config(folder, accumulate=2), "cpu")
+    assert 0 < step < 60 and validation == pytest.approx(7)
