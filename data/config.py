@@ -524,7 +524,7 @@ derive(
 derive(
     "quickstart",
     name="yolact_plus_micro",
-    note="own data on a CPU: the network of the quickstart",
+    note="own data on a CPU: the network of the quickstart, which train.init_from=start fits",
     dataset="coco2017",
     train=dict(iterations=3_000, warmup_iterations=100, validate_every=500),
 )

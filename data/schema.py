@@ -489,8 +489,8 @@ class TrainConfig(Section):
     )
     init_from: str = Field(
         "",
-        description="checkpoint whose weights training starts from; heads of another class count "
-        "or loss are reset",
+        description="weights that training starts from: a file, hub:NAME, or start = those that "
+        "ship, for yolact_plus_micro; heads of another class count or loss are reset",
     )
     num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(4, description="loader processes")
     on_nonfinite: Literal["stop", "skip"] = Field(

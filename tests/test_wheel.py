@@ -86,10 +86,18 @@ def test_it_holds_every_module_and_no_data_set(wheel):
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "yolact/study/report/page/templates").iterdir()
     }
-    others = {f"{room}/py.typed" for room in ROOMS} | templates
+    shipped = "yolact/shipped/start.safetensors"
+    others = {f"{room}/py.typed" for room in ROOMS} | templates | {shipped}
     assert sources <= packaged and packaged - sources == others
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     assert "yolact = yolact.__main__:console" in zipfile.ZipFile(wheel).read(entry).decode()
+
+
+def test_training_starts_from_the_weights_that_ship(run):
+    run("-c", "from yolact.starting import SHIPPED, load_initial\n"
+        "from data.resolve import load_config\nfrom yolact.build import build_model\n"
+        "cfg = load_config('yolact_plus_micro')\n"
+        "assert load_initial(build_model(cfg), 'start').loaded and SHIPPED.is_file()")  # fmt: skip
 
 
 def test_quickstart_runs_from_an_empty_folder(run):

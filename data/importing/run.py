@@ -20,10 +20,11 @@ from data.importing.records import Hints, Source
 from data.importing.sound import check_found
 from data.importing.split import split_pictures
 from data.importing.voc import read_voc
-from data.importing.write import Target, write_set
+from data.importing.write import Target, Written, write_set
 from data.importing.yolo import read_yolo
 from data.prepare.archives import unpack
 from data.resolve import RUN_CONFIG
+from data.start import START, START_NETWORK
 from layers.problems import Problem, ProblemError, number_of
 
 READERS: dict[str, Callable[[Listing, Hints], Source]] = {
@@ -85,10 +86,17 @@ def import_set(
         *(f"         {line}" for line in lines),
         f"anchors  from {scales} px, ratios {', '.join(f'{r:g}' for r in written.anchors.ratios)}; "
         f"mean IoU with boxes {written.anchors.before:.2f} -> {written.anchors.iou:.2f}",
+        f"network  {target.base}, {_beginning(written)}",
         f"length   {number_of(written.epochs, 'epoch')}, "
         f"{number_of(written.iterations, 'iteration')}",
         f"wrote    {out / RUN_CONFIG}",
     ]
+
+
+def _beginning(written: Written) -> str:
+    if written.starts:
+        return f"from the weights that ship (train.init_from={START})"
+    return f"no weights ship for it (they fit {START_NETWORK})"
 
 
 @contextmanager

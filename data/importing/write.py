@@ -17,6 +17,7 @@ from data.importing.records import Picture, Shape, Size
 from data.length import with_iterations
 from data.resolve import RUN_CONFIG, load_config
 from data.segmentation import encoded, extent, pixels_of
+from data.start import START, fits_start
 from data.yaml_text import write_yaml
 
 SPLITS = ("train", "val")
@@ -44,6 +45,7 @@ class Written:
     anchors: Anchors
     epochs: int
     iterations: int
+    starts: bool  # from the weights that ship
 
 
 def write_set(
@@ -77,6 +79,7 @@ def write_set(
     epochs = target.epochs or min(max(round(SEEN / shown), EPOCHS[0]), EPOCHS[1])
     length = cfg.train.model_copy(update={"epochs": float(epochs)})
     iterations = with_iterations(length, shown).iterations
+    starts = fits_start(cfg.model)
     text = write_yaml(
         {
             "base": target.base,
@@ -88,12 +91,13 @@ def write_set(
             "data.class_names": list(classes),
             "model.anchor_scales": [list(level) for level in anchors.scales],
             "model.anchor_ratios": list(anchors.ratios),
+            **({"train.init_from": START} if starts else {}),
             "train.epochs": epochs,
             "train.validate_every": max(1, iterations // VALIDATIONS),
         }
     )
     (staging / RUN_CONFIG).write_text(text, encoding="utf-8")
-    return Written(anchors, epochs, iterations)
+    return Written(anchors, epochs, iterations, starts)
 
 
 def coco_content(

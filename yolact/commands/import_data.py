@@ -9,6 +9,7 @@ annotation file. It looks which of them it is.
 DIR gets config.yaml, annotations/train.json and annotations/val.json. Images stay where they are,
 unless they come from a zip, or --copy is given. The split of the source is kept; where it has none,
 images are drawn by lot, and near-duplicates stay on one side. Anchors are fitted to the boxes.
+Training starts from the weights that ship, where the network of --base is theirs.
 
 Exit code 0 (there may be warnings), 2 where the set cannot be read or the check finds an error.
 """

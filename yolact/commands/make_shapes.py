@@ -3,7 +3,8 @@
     yolact make-shapes [OUT] [--train=N] [--val=N] [--size=S] [--seed=N]
 
 Writes OUT/{train,val}/images/*.jpg and OUT/{train,val}/coco_annotations.json: eight kinds of
-outlines of many materials on many grounds, some of them partly hidden.
+outlines of many materials on many grounds, some of them partly hidden. The weights that
+train.init_from=start begins from were trained on it, by configs/examples/start.yaml.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ from yolact.engine.optim import (
     set_step,
 )
 from yolact.engine.resumable import restoring
-from yolact.hub import hub_weights, is_hub
 from yolact.model import Yolact
+from yolact.starting import load_initial
 from yolact.weights_file import FORMAT
 
 # images a device: YOLACT's limit under which batch statistics are worse than the pretrained ones
@@ -141,9 +141,7 @@ def _starting_weights(model: Yolact, cfg: Config, notes: list[str]) -> bool:
     """Loads what the config says to start from; True where the backbone then has trained
     weights."""
     if cfg.train.init_from:
-        start = cfg.train.init_from
-        source = hub_weights(start) if is_hub(start) else start
-        report = load_weights(model, source, reset_heads=True)
+        report = load_initial(model, cfg.train.init_from)
         notes.append(f"weights       {cfg.train.init_from}: {report}")
         return True
     # which may download them: once is enough

@@ -224,6 +224,13 @@ def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(partial)
+            partial.chmod(0o644 & ~_umask())  # some libraries write private files
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
