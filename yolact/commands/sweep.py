@@ -97,7 +97,8 @@ def _main(arguments: Namespace) -> int:
     if arguments.status:
         print(study.status())
         return 0
-    for line in study.check():
+    # a queued job trains its run: results files were looked at when it was planned
+    for line in study.check(external=arguments.run is None):
         cli.note(line)
     if arguments.dry_run:
         _dry_run(study, arguments)

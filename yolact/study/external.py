@@ -3,6 +3,8 @@ at planning, not after a week. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from data.annotations import read_coco
@@ -10,22 +12,28 @@ from data.doctor.split import Split
 from data.resolve import ConfigError
 from data.results import read_results
 from layers.problems import ProblemError, shown
-from yolact.study.arms import arms_of, baseline_of, config_of
+from yolact.study.arms import Arm, baseline_of, config_of
+from yolact.study.folder.layout import records_of_external
 from yolact.study.plan import Study
 
 
-def check_external(study: Study) -> None:
+def check_external(study: Study, arms: Sequence[Arm], folder: Path) -> None:
     """ConfigError for a label that an arm has, and for a file that is missing, is no list of COCO
     detections of the primary metric's shape, or is of other images or classes than the study's
-    validation set, where that is there."""
-    arms = arms_of(study)
+    validation set, where that is there. A file whose records the study's folder has may be gone:
+    reports take those."""
     for label in study.external:
         if label in {arm.label for arm in arms}:
             raise ConfigError(f"{study.name}: external: {label!r} is an arm: give it another label")
-    files = {label: row.results for label, row in study.external.items() if row.results}
+    files = {
+        label: row.results
+        for label, row in study.external.items()
+        if row.results
+        and (Path(row.results).is_file() or not records_of_external(folder, label).is_file())
+    }
     if not files:
         return
-    known = _known(study)
+    known = _known(study, arms)
     field = "bbox" if study.primary.startswith("box") else "segmentation"
     for label, file in files.items():
         try:
@@ -51,9 +59,9 @@ def check_results(results: list[dict[str, Any]], field: str, known: dict[str, se
                 )
 
 
-def _known(study: Study) -> dict[str, set]:
+def _known(study: Study, arms: Sequence[Arm]) -> dict[str, set]:
     """Ids of the images and classes of the validation set; empty where its file is not there."""
-    config = config_of(study, baseline_of(study, arms_of(study)), study.seeds[0])
+    config = config_of(study, baseline_of(study, arms), study.seeds[0])
     split = Split.of(config.data, "val")
     if split is None or not split.path.is_file():
         return {}

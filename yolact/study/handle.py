@@ -81,10 +81,12 @@ class StudyHandle:
         notes = [f"note: {line}" for line in self.changes(plan)]
         return "\n".join([table(self.root, plan.due, self.study.primary), *notes])
 
-    def check(self) -> list[str]:
+    def check(self, *, external: bool = True) -> list[str]:
         """Notes on losses that agree but in rare places. ConfigError for unknown losses and
-        assigners, for two arms that are one, and for external results that cannot be read."""
-        check_external(self.study)
+        assigners, for two arms that are one, and where `external` for external results that cannot
+        be read."""
+        if external:
+            check_external(self.study, self.arms, self.root / self.study.name)
         return check_losses(self.study, self.arms)
 
     def begin(self, *, amend: bool = False) -> Plan:

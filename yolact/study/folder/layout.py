@@ -7,6 +7,7 @@ with an underscore.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def seed_of(folder: str | Path) -> int | None:
     """The seed in the name of a run's folder; None where the name is another."""
     found = _SEED.match(Path(folder).name)
     return int(found[1]) if found else None
+
+
+def records_of_external(folder: Path, label: str) -> Path:
+    """Where the records of an external row's results are, in a study's folder."""
+    name = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", label).strip("-._")[:40]
+    return folder / EXTERNAL_FOLDER / f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}.npz"
 
 
 def study_file(folder: Path) -> Path:

@@ -26,10 +26,9 @@ from yolact.run_files import (
     RESULTS,
 )
 from yolact.study.folder.kept import archive_of, names_in, write_archive
-from yolact.study.folder.layout import BOUNDS, CHOSEN, RUNS, STUDY
+from yolact.study.folder.layout import BOUNDS, CHOSEN, RUNS, STUDY, records_of_external
 from yolact.study.folder.reading import read_metrics, starts_of
 from yolact.study.report.data import Report
-from yolact.study.report.external import records_of_external
 from yolact.study.report.gallery import keep_detections
 from yolact.study.report.images.masks import has_masks, masks_of_run, write_masks
 from yolact.study.statistics import FinishedRun

@@ -4,7 +4,6 @@ figures as they were printed. They have no seeds, so no verdict."""
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from data.contents import read_bytes
 from data.results import read_results
 from yolact import cli
 from yolact.engine.records import Records, read_records, records_of_results, write_records
-from yolact.study.folder.layout import EXTERNAL_FOLDER
+from yolact.study.folder.layout import records_of_external
 from yolact.study.plan import Study
 from yolact.study.report.estimates import Estimate, mean_over_seeds
 from yolact.study.report.images.truth import ValidationSet
@@ -55,12 +54,6 @@ def _result(label: str, row: ExternalRow, folder: Path, run: FinishedRun) -> Ext
         return ExternalResult(label, source, {}, False, lacking)
     values = {metric: mean_over_seeds([found], metric) for metric in found.resampled.point}
     return ExternalResult(label, source, values, printed=False)
-
-
-def records_of_external(folder: Path, label: str) -> Path:
-    """Where the records of a row's results are, in a study's folder."""
-    name = re.sub(r"[^A-Za-z0-9.+=_-]+", "-", label).strip("-._")[:40]
-    return folder / EXTERNAL_FOLDER / f"{name}-{hashlib.sha256(label.encode()).hexdigest()[:6]}.npz"
 
 
 def _records_file(label: str, row: ExternalRow, folder: Path, run: FinishedRun) -> Path:

@@ -137,6 +137,19 @@ def test_what_is_wrong_is_one_line_at_planning(made, tmp_path, monkeypatch, row,
     assert "\n" not in str(found.value) and "external" in str(found.value)
 
 
+def test_a_file_whose_records_are_kept_may_be_gone(study, made):
+    collect(study)  # makes the records
+    file = made.parents[1] / "theirs.json"
+    moved = file.rename(file.with_name("away.json"))
+    try:
+        load(study, runs_root=study.parent).check()
+        shutil.rmtree(study / "_external")
+        with pytest.raises(ConfigError, match="theirs.json"):
+            load(study, runs_root=study.parent).check()
+    finally:
+        moved.rename(file)
+
+
 def test_a_row_is_no_arm(made, tmp_path):
     content = {**STUDY, "settings": shapes(made.parents[1]), "external": {"bce": PRINTED}}
     (tmp_path / "plan.yaml").write_text(json.dumps(content))

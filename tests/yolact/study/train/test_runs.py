@@ -70,6 +70,17 @@ def test_status_print_and_single_runs(folder, capsys):
     )
 
 
+def test_a_planned_run_does_not_wait_for_results_of_others(folder, capsys):
+    """A queued job trains its run, though a results file has gone since it was planned."""
+    with (folder / "s.yaml").open("a") as file:
+        file.write("external: {theirs: theirs.json}\n")
+    (folder / "theirs.json").write_text("[]")
+    assert run("--print") == 0
+    (folder / "theirs.json").unlink()
+    assert run("--print") == 2 and "theirs.json" in capsys.readouterr().err
+    assert run("--run", all_runs()[0].name) == 0
+
+
 def test_changes_on_the_command_line(folder, capsys):
     assert run("--status", "seeds=1", "train.batch_size=2", "name=other") == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["mask_ap", "seed", "0"]
