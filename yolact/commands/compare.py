@@ -129,6 +129,7 @@ def _text(found: Compared) -> str:
     """The main table, the verdicts in plain words, and what stands beside AP."""
     from yolact.study.statistics import table
     from yolact.study.statistics.comparison import about_the_start, unstable_baseline
+    from yolact.study.statistics.inference import VARIANCE_RULE
 
     records, arms, first = found.comparisons, found.arms, found.comparisons[0]
     runs = [run for seeds in arms.values() for run in seeds.values()]
@@ -138,7 +139,7 @@ def _text(found: Compared) -> str:
         f"margin {first.margin:g}\n",
         f"{table.main_table(records, arms)}\n",
         *(record.sentence for record in records),
-        f"variance rule: {first.rule}; the paired t is a check that decides nothing",
+        f"variance rule: {VARIANCE_RULE}; the paired t is a check that decides nothing",
     ]
     parts += _spread(found)
     if start := about_the_start(records):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from yolact.engine.predict import Predictor
 
 OUT = Path("predictions")
+OVERLAP = 0.2  # share of a tile
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".wmv")
 
 
@@ -35,6 +36,7 @@ def _predict(args: argparse.Namespace) -> None:
     chosen = wanted(args, args.score)
     out = args.out or (OUT if chosen.nothing else None)
     _refuse_one_name(inputs)
+    _refuse_idle(args, inputs)
     chosen.refuse_clashes(map(_folder_of, inputs), out)
 
     from yolact.engine.found import FoundFiles
@@ -51,7 +53,8 @@ def _predict(args: argparse.Namespace) -> None:
     if args.tile:
         from yolact.engine.tiles import TiledPredictor
 
-        predictor = TiledPredictor(predictor, args.tile, args.overlap)
+        overlap = OVERLAP if args.overlap is None else args.overlap
+        predictor = TiledPredictor(predictor, args.tile, overlap)
     with FoundFiles(chosen, predictor.cfg) as files:
         say(opened.report)
         for word in inputs:
@@ -62,7 +65,7 @@ def _predict(args: argparse.Namespace) -> None:
                 files,
                 batch_size=args.batch_size,
                 progress=not args.no_bar,
-                skip=args.skip,
+                skip=args.skip or 0,
             )
     say(files.told(pictures=out is not None))
     for line in [*([f"pictures in {out}"] if out else []), *files.places()]:
@@ -113,12 +116,30 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give the side of a tile in pixels, such as 1024"
+        )
+    return int(text)
+
+
 def _is_video(word: str) -> bool:
     return "://" in word or Path(word).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _folder_of(word: str) -> Path:
     return Path(word) if Path(word).is_dir() else Path(word).parent
+
+
+def _refuse_idle(args: argparse.Namespace, inputs: Sequence[str]) -> None:
+    """ValueError for a flag that would change nothing."""
+    if args.overlap is not None and args.tile is None:
+        raise ValueError("--overlap is of tiles: give --tile PIXELS too")
+    if args.batch_size is not None and args.tile is not None:
+        raise ValueError("--batch_size does not go with --tile, where the device sets it: leave it")
+    if args.skip is not None and not any(map(_is_video, inputs)):
+        raise ValueError("--skip is of videos: none is named, so leave it out")
 
 
 def _refuse_one_name(inputs: Sequence[str]) -> None:
@@ -169,20 +190,18 @@ def program(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--tile",
-        type=_positive,
+        type=_pixels,
         metavar="PIXELS",
         help="look at tiles of this side, and join what they see of one object",
     )
     parser.add_argument(
         "--overlap",
         type=float,
-        default=0.2,
-        help="share of a tile that the next one sees too (default 0.2)",
+        help=f"with --tile: share of a tile that the next one sees too (default {OVERLAP:g})",
     )
     parser.add_argument(
         "--skip",
         type=_count,
-        default=0,
         metavar="N",
         help="frames of a video that are left out behind each one looked at (default 0)",
     )

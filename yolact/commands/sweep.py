@@ -153,10 +153,9 @@ def _slots(plan: Plan, arguments: Namespace) -> list[Slot]:
 def _jobs(text: str) -> int | str:
     if text == "auto":
         return text
-    try:
-        return int(text)
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r}: give a number of runs, or auto") from None
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r}: give a number of runs, 1 or more, or auto")
+    return int(text)
 
 
 def _dry_run(study: StudyHandle, arguments: Namespace) -> None:

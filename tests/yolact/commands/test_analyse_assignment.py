@@ -11,9 +11,11 @@ from layers.assign import gma_iou
 from layers.boxes import corners, encode, pairwise_iou
 from layers.masks import box_window
 from tests.data.sets import COCO, NUCLEI, annotation, config, image_entry, real_data, write_set
+from yolact.analysis.assignment import plots
 from yolact.analysis.assignment.data import (
     LEAST_IOU,
     LOSSES,
+    AnchorRatios,
     anchor_ratios,
     instances,
     mask_over_box,
@@ -263,3 +265,18 @@ def test_a_picture_of_an_unknown_image_is_refused(tmp_path, capsys):
         == 2
     )
     assert "no annotated image of id zebra" in capsys.readouterr().err
+
+
+def test_the_legend_names_every_bin_though_its_panel_has_no_such_curve(tmp_path, monkeypatch):
+    """Negatives alone reach the lowest IoU, positives the highest."""
+    told = []
+    monkeypatch.setattr(plots.plt, "close", lambda figure: told.append(figure))
+    iou, ratio = np.tile([0.3, 0.8], 40), np.full(80, 0.5)
+    found = AnchorRatios(iou, ratio, iou > 0.5, {})
+    plots.by_anchor_ratio("made", found, tmp_path / "made.png")
+    (figure,) = told
+    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert words == [f"IoU {low:g} to {high:g}" for low, high in plots.IOU_BINS]
+    colours = [figure.axes[n].containers[0][0].get_color() for n in (0, 1)]
+    handles = [handle.get_color() for handle in figure.axes[0].get_legend().legend_handles]
+    assert colours == [handles[-1], handles[0]]

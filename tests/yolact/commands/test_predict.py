@@ -67,6 +67,10 @@ def test_without_flags_pictures_go_into_predictions_and_with_data_none_are_drawn
         (["images", "--classes=rad"], "red"),
         (["images", "--score=nan"], "nan"),
         (["broken.png"], "broken.png"),
+        (["images", "--overlap=0.2"], "give --tile"),
+        (["images", "--tile=64", "--batch_size=2"], "--batch_size does not go with --tile"),
+        (["images", "--skip=0"], "--skip is of videos"),
+        (["images", "--tile=0"], "side of a tile in pixels"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(here, capsys, words, part):

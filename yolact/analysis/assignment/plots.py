@@ -10,6 +10,8 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.colors import to_rgba  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Rectangle  # noqa: E402
 
 from layers.assign import Assignment  # noqa: E402
@@ -97,25 +99,24 @@ def by_anchor_ratio(name: str, found: AnchorRatios, out: Path) -> Path:
 
     def draw(figure, axes) -> None:
         for each, (label, curves, many) in zip(axes, panels, strict=False):
-            for i, ((low, high), points) in enumerate(zip(IOU_BINS, curves, strict=True)):
+            for i, points in enumerate(curves):
                 if points:
                     x, y, error = np.array(points).T
                     each.errorbar(
                         x,
                         y,
                         None if many else error,
-                        color=plt.get_cmap("viridis")(i / len(IOU_BINS)),
+                        color=_colour(i),
                         marker="o",
                         markersize=4,
                         capsize=2,
                         linewidth=1.5,
-                        label=f"IoU {low:g} to {high:g}",
                     )
             each.set(xlabel=OF_ANCHOR, ylabel=label, xlim=(0, 1))
             each.set_yscale("log") if many else each.set_ylim(0, None)
         for each in axes[len(panels) :]:
             each.set_axis_off()
-        axes[0].legend(frameon=False, fontsize=8)
+        axes[0].legend(handles=_bin_lines(), frameon=False, fontsize=8)
         figure.suptitle(
             f"{name}: {found.positive.sum()} positives, {(~found.positive).sum()} negatives of IoU "
             f">= {LEAST_IOU:g}",
@@ -124,6 +125,19 @@ def by_anchor_ratio(name: str, found: AnchorRatios, out: Path) -> Path:
 
     columns, rows = (4, 2) if found.losses else (3, 1)
     return _figure(out, (4.1 * columns, 3.7 * rows), columns, draw, rows=rows)
+
+
+def _colour(i: int) -> tuple[float, float, float, float]:
+    """Of the i-th of IOU_BINS."""
+    return to_rgba(plt.get_cmap("viridis")(i / len(IOU_BINS)))
+
+
+def _bin_lines() -> list[Line2D]:
+    """What a legend says of IOU_BINS, also of those without a curve in its panel."""
+    return [
+        Line2D([], [], color=_colour(i), marker="o", markersize=4, label=f"IoU {low:g} to {high:g}")
+        for i, (low, high) in enumerate(IOU_BINS)
+    ]
 
 
 Curves = list[list[tuple[float, float, float]]]  # points (ratio, value, error) of each IOU_BINS

@@ -62,12 +62,19 @@ def _records_file(label: str, row: ExternalRow, folder: Path, run: FinishedRun) 
     if path.is_file() and not Path(row.results).is_file():
         return path
     digest = hashlib.sha256(read_bytes(row.results, "results file")).hexdigest()
-    if path.is_file():
-        kept = read_records(path)
-        if kept.note.get("digest") == digest and kept.truth_digest == run.truth_digest:
-            return path
+    kept = _kept(path)
+    if kept and kept.note.get("digest") == digest and kept.truth_digest == run.truth_digest:
+        return path
     write_records(path, _evaluated(row.results, digest, run))
     return path
+
+
+def _kept(path: Path) -> Records | None:
+    """The records in a file; None where there are none, or they are cut off."""
+    try:
+        return read_records(path)
+    except ValueError:
+        return None
 
 
 def _evaluated(file: str, digest: str, run: FinishedRun) -> Records:

@@ -28,6 +28,7 @@ from yolact.study.report.spread import spread_of
 from yolact.study.report.tables import Row, Table, dropped, verdict
 from yolact.study.statistics.beside import mean_quality, quality_of
 from yolact.study.statistics.comparison import Comparison
+from yolact.study.statistics.inference import VARIANCE_RULE
 
 OF_OTHERS = ("published", "beside")  # kinds of rows
 WIDE = 9  # columns from which a LaTeX table is shrunk to the width of the page
@@ -231,7 +232,7 @@ def _against_the_baseline(arm: ArmReport) -> dict[str, Cell]:
         "p_holm": Probability(found.p_holm),
         "p_equivalent": Probability(found.p_equivalent),
         "p_equivalent_holm": Probability(found.p_equivalent_holm),
-        "variance_rule": found.rule,
+        "variance_rule": VARIANCE_RULE,
         "paired_t_p": Probability(found.paired_t),
         "seed_sd": Number(found.seed_sd),
         "image_sd": Number(found.image_sd),

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from yolact.study.statistics.finished import FinishedRun
-from yolact.study.statistics.inference import VARIANCE_RULE
 from yolact.study.statistics.power import Needed
 from yolact.study.statistics.verdict import (
     BETTER,
@@ -58,7 +57,6 @@ class Comparison:
     level            that the verdict was reached or missed at; decided_at: seeds of the look that
                      decided, None where none did
     exploratory      why the verdict is no planned one; empty where it is
-    rule             that gave v and df, by its name
     paired_t         p of the plain paired t test on these images; a check that decides nothing
     sign_flip        exact sign-flip p on these images, from 6 seeds; a check that decides nothing
     unstable         runs of the arm among `seeds` that had steps whose loss or gradient was not
@@ -91,7 +89,6 @@ class Comparison:
     level: float = LEVEL
     decided_at: int | None = None
     exploratory: str = ""
-    rule: str = VARIANCE_RULE
     paired_t: float | None = None
     sign_flip: float | None = None
     needed: Needed | None = None

@@ -50,7 +50,10 @@ class Slot:
 
 
 def local_slots(jobs: int | None, device: str | None = None) -> list[Slot]:
-    """One for each CUDA device, or `jobs` spread over the devices; on a CPU `jobs` (1)."""
+    """One for each CUDA device, or `jobs` spread over the devices; on a CPU `jobs` (1). ValueError
+    for less than one."""
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs={jobs}: give 1 or more, or none for one a device")
     if device is None:
         import torch
 

@@ -17,6 +17,7 @@ from tests.yolact.study.report.small_study import (
     shapes,
 )
 from yolact.study import load
+from yolact.study.folder.layout import records_of_external
 from yolact.study.plan import dump_study, read_study
 from yolact.study.report.cells import plain
 from yolact.study.report.data import collect
@@ -148,6 +149,14 @@ def test_a_file_whose_records_are_kept_may_be_gone(study, made):
             load(study, runs_root=study.parent).check()
     finally:
         moved.rename(file)
+
+
+def test_records_that_are_cut_off_are_made_again(study):
+    before = row_of(collect(study), "Mask R-CNN")
+    records = records_of_external(study, "Mask R-CNN")
+    whole = records.read_bytes()
+    records.write_bytes(whole[: len(whole) // 2])
+    assert row_of(collect(study), "Mask R-CNN") == before and before["mask AP"] != "–"
 
 
 def test_a_row_is_no_arm(made, tmp_path):

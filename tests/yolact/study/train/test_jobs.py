@@ -7,6 +7,7 @@ import pytest
 from yolact.commands import sweep
 from yolact.study.train import jobs
 from yolact.study.train.jobs import Tried, best_of, choose_jobs, try_jobs
+from yolact.study.train.local import local_slots
 from yolact.testing.tiny import config, write_dataset
 
 
@@ -45,5 +46,8 @@ def test_a_trial_that_cannot_train_is_one_line(tmp_path):
 
 def test_the_flag_takes_numbers_and_auto():
     assert (sweep._jobs("auto"), sweep._jobs("3")) == ("auto", 3)
-    with pytest.raises(argparse.ArgumentTypeError, match="or auto"):
-        sweep._jobs("many")
+    for words in ("many", "0", "-1", "1.5"):
+        with pytest.raises(argparse.ArgumentTypeError, match="1 or more, or auto"):
+            sweep._jobs(words)
+    with pytest.raises(ValueError, match="jobs=-1: give 1 or more"):
+        local_slots(-1, "cpu")
