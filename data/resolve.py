@@ -56,6 +56,8 @@ ADDED = (
     "loss.mask_stride",
     "loss.mask_iou_target",
     "loss.semantic_target",
+    "model.freeze_backbone",
+    "train.cache_features",
     "train.epochs",
     "train.max_minutes",
     "train.patience",

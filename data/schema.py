@@ -84,6 +84,9 @@ class ModelConfig(Section):
         description="backbone weights: 'imagenet' (torchvision's), a file, or 'none' to train "
         "from scratch",
     )
+    freeze_backbone: bool = Field(
+        False, description="the backbone keeps the weights that training starts from"
+    )
     pixel_mean: tuple[Pixel, Pixel, Pixel] = Field(
         (123.68, 116.78, 103.94), description="RGB mean subtracted from 0..255 pixels"
     )
@@ -324,6 +327,12 @@ class AugmentConfig(Section):
         return value
 
     @property
+    def changing(self) -> list[str]:
+        """The fields by which an image is another one in each epoch."""
+        names = ("photometric", "zoom_out", "iou_crop", "flip", "vertical_flip", "rotation")
+        return [name for name in (*names, "scale_jitter", "copy_paste") if getattr(self, name)]
+
+    @property
     def composes(self) -> bool:
         """Whether a picture is changed with its masks, at network size."""
         return bool(
@@ -472,6 +481,11 @@ class TrainConfig(Section):
         False, description="NHWC memory format; auto = where a timed convolution is faster"
     )
     compile: bool = Field(False, description="torch.compile the model")
+    cache_features: bool = Field(
+        False,
+        description="compute what a frozen backbone finds in each training image once; needs "
+        "model.freeze_backbone and images without augmentation",
+    )
     seed: Seed = Field(
         0,
         description="initial weights, data order, augmentation and subsets each have a stream "
@@ -611,6 +625,22 @@ class Config(Section):
                 raise ValueError(
                     f"loss.class_weights: {unknown_name('class', name, self.data.class_names)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _features_stay(self):
+        if not self.train.cache_features:
+            return self
+        if not self.model.freeze_backbone:
+            raise ValueError(
+                "train.cache_features needs model.freeze_backbone=true: a backbone that is trained "
+                "finds something else at each step"
+            )
+        if self.augment.changing:
+            raise ValueError(
+                "train.cache_features needs images that stay as they are: switch off "
+                + ", ".join(f"augment.{name}" for name in self.augment.changing)
+            )
         return self
 
     @property

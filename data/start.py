@@ -13,6 +13,7 @@ START, START_NETWORK = "start", "yolact_plus_micro"
 FREE_OF_WEIGHTS = {
     "max_size",
     "pretrained",
+    "freeze_backbone",
     "dcn_backend",
     "anchor_scales",
     "anchor_ratios",

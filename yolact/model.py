@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,7 @@ class Yolact(nn.Module):
         )
         self.semantic_seg_conv = nn.Conv2d(fpn_channels, num_classes, 1) if semantic_head else None
         self.maskiou_net = MaskIoUNet(num_classes, relu=mask_iou_relu) if mask_iou_net else None
-        self._frozen = False
+        self._frozen = self._frozen_backbone = False
         # in no checkpoint: a function of the settings
         self.register_buffer("anchors", self._make_anchors(image_size), persistent=False)
 
@@ -97,16 +97,17 @@ class Yolact(nn.Module):
     def mask_iou_net(self) -> MaskIoUNet | None:
         return self.maskiou_net
 
-    def forward(self, images: Tensor) -> Predictions:
+    def forward(self, images: Tensor, features: Sequence[Tensor] | None = None) -> Predictions:
         """(B,3,S,S) float, RGB, normalised -> Predictions; semantic logits in training mode only.
 
+        features: what the backbone finds in the images, where that is known already.
         Raises ValueError for images that are not square, since anchors are relative to one side.
         """
         if images.dim() != 4 or images.shape[-1] != images.shape[-2]:
             raise ValueError(
                 f"images of shape {tuple(images.shape)}: the model reads square batches (B,3,S,S)"
             )
-        pyramid = self.fpn(self.backbone(images))
+        pyramid = self.fpn(self.backbone(images) if features is None else features)
         # (B,H,W,K)
         prototypes = (
             F.relu(self.proto_net(pyramid[0]), inplace=True).permute(0, 2, 3, 1).contiguous()
@@ -157,13 +158,25 @@ class Yolact(nn.Module):
         (norm='batch') has no pretrained statistics and is never frozen.
         """
         self._frozen = frozen
+        if self._frozen_backbone:
+            return
         for module in self._backbone_norms():
             module.train(self.training and not frozen)
             module.weight.requires_grad_(not frozen)
             module.bias.requires_grad_(not frozen)
 
+    def freeze_backbone(self) -> None:
+        """Leave the backbone as it is from now on: it gets no gradient, and its batch normalisation
+        uses running statistics and does not update them. It holds through later calls of train()
+        and freeze_batchnorm()."""
+        self._frozen_backbone = True
+        self.backbone.requires_grad_(False)
+        self.backbone.eval()
+
     def train(self, mode: bool = True) -> Yolact:
         super().train(mode)
+        if self._frozen_backbone:
+            self.backbone.eval()
         if self._frozen:
             for module in self._backbone_norms():
                 module.eval()

@@ -142,6 +142,11 @@ def open_sets(
 ) -> Sets:
     """The user's sets where given, else the config's."""
     trained = training_set(cfg, train_set, state.criterion)
+    if cfg.train.cache_features and not isinstance(trained, CocoDataset):
+        raise ValueError(
+            "train.cache_features keeps one picture of each index, and a train_set of your own may "
+            "give others: set it to false"
+        )
     if train_set is not None and val_set is None:
         return Sets(trained, None, None)
     val = validation_set(cfg, val_set, masks=False)

@@ -115,6 +115,9 @@ def build_state(
     criterion.to(device)
     frozen = freeze_batchnorm(cfg, pretrained, notes)
     model.train()
+    if cfg.model.freeze_backbone:
+        model.freeze_backbone()
+        notes.append(_frozen_note(checkpoint is not None or given or pretrained))
     model.freeze_batchnorm(frozen)
     ema = Ema(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
     if cfg.train.compile:
@@ -154,6 +157,15 @@ def _starting_weights(model: Yolact, cfg: Config, notes: list[str]) -> bool:
         else "weights       random: training from scratch"
     )
     return loaded
+
+
+def _frozen_note(started: bool) -> str:
+    if started:
+        return "backbone      frozen (model.freeze_backbone), batch norm too"
+    return (
+        "warning: model.freeze_backbone keeps random weights, from which little can be learnt: set "
+        "model.pretrained or train.init_from"
+    )
 
 
 def freeze_batchnorm(cfg: Config, pretrained: bool, notes: list[str]) -> bool:

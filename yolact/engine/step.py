@@ -21,6 +21,7 @@ from data.schema import Config
 from data.transforms import normalize
 from layers.losses.gradients import shares
 from yolact.engine import distributed
+from yolact.engine.features import FeatureCache
 from yolact.engine.precision import autocast
 from yolact.engine.state import TrainState
 
@@ -33,17 +34,30 @@ class TrainStep(nn.Module):
     every rank's loss touches every parameter, the wrapper needs no search for unused ones.
     """
 
-    def __init__(self, model: nn.Module, criterion: nn.Module, *, precision: str = "float32"):
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        *,
+        precision: str = "float32",
+        features: FeatureCache | None = None,
+    ):
         super().__init__()
         self.model = model
+        self.features = features
         self.criterion = criterion
         self.precision = precision
 
-    def forward(self, images: Tensor, targets: list, **options) -> dict[str, Tensor]:
-        """images (B,3,S,S) normalised; options go to the criterion. The plain sum of the losses is
-        what to minimise."""
+    def forward(
+        self, images: Tensor, targets: list, *, indices: list[int] | None = None, **options
+    ) -> dict[str, Tensor]:
+        """images (B,3,S,S) normalised; indices: theirs in the training set, for cached features;
+        options go to the criterion. The plain sum of the losses is what to minimise."""
         with autocast(images.device, self.precision):
-            predictions = self.model(images)
+            if self.features is None or indices is None:
+                predictions = self.model(images)
+            else:
+                predictions = self.model(images, self.features(images, indices))
         return self.criterion(predictions, targets, **options)
 
 
@@ -95,9 +109,17 @@ class Updater:
     that batch norm, where it is trained, takes its statistics from one micro-batch of one rank.
     """
 
-    def __init__(self, state: TrainState, cfg: Config, device: torch.device):
+    def __init__(
+        self,
+        state: TrainState,
+        cfg: Config,
+        device: torch.device,
+        features: FeatureCache | None = None,
+    ):
         self.state, self.cfg, self.device = state, cfg, device
-        step = TrainStep(state.model, state.criterion, precision=cfg.train.precision)
+        step = TrainStep(
+            state.model, state.criterion, precision=cfg.train.precision, features=features
+        )
         self.parallel = (
             DistributedDataParallel(step, gradient_as_bucket_view=True)
             if distributed.world_size() > 1
@@ -210,6 +232,7 @@ class Updater:
                 found = self.step(
                     self._prepare(batch.images),
                     batch.targets,
+                    indices=batch.indices,
                     step=self.state.step,
                     assignment=assignment,
                     normalizers=normalizers,

@@ -24,6 +24,7 @@ from yolact.engine.assignment import prototype_mask_note
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap
 from yolact.engine.ending import end_training
 from yolact.engine.evaluate import EvalResult, evaluate
+from yolact.engine.features import feature_cache
 from yolact.engine.idle import IdleSteps
 from yolact.engine.length import settled_length
 from yolact.engine.log import Meter, RunLog, write_run_files
@@ -182,7 +183,8 @@ class Trainer:
         self.files = Saver(run, cfg, state)
         stop.advise(f"go on with --resume={run.path}")
         self.records: list[StepRecord] = []
-        self.update = Updater(state, cfg, device)
+        features = feature_cache(cfg, state.model, sets.train, run.path)
+        self.update = Updater(state, cfg, device, features)
         self.batches = self._batches(sets.train)
         self.log = None
         if distributed.is_main():

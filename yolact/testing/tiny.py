@@ -145,6 +145,7 @@ class FakeBatch:
     images: Tensor
     targets: list[Targets]
     image_ids: list
+    indices: list[int] | None = None
 
     def to(self, device) -> FakeBatch:
         return FakeBatch(
