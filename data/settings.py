@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from data.schema import Config, Section
+from data.fields import Section
+from data.schema import Config
 from layers.names import did_you_mean
 from layers.problems import shown
 

@@ -25,9 +25,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_core import ErrorDetails
 
 from data.contents import read_text
+from data.fields import Positive, PositiveInt, Section
 from data.messages import brief, reason
 from data.resolve import ConfigError
-from data.schema import Positive, PositiveInt, Section
 from data.yaml_text import read_yaml, write_yaml
 from layers.names import did_you_mean
 from layers.problems import ProblemError, is_line

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, FiniteFloat, StrictBool, field_validator, model_validator
 
-from data.schema import Positive, PositiveInt, Section, Seed
+from data.fields import Positive, PositiveInt, Section, Seed
 
 TUNE_SEED = 10_000  # far from the seeds that people report
 MOST_SEEDS, MOST_ARMS, MOST_TRIALS = 1000, 1000, 10_000
