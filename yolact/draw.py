@@ -77,18 +77,24 @@ def draw_detections(
     """A copy of the image with its detections, best mask scores on top; with in_place, the image
     itself.
 
-    Colours tell classes apart, or instances where there is one class. score_threshold (on mask
+    Colours tell classes apart, or instances where there is one class: tracks keep theirs. Labels
+    begin with #ID of a track. score_threshold (on mask
     scores) and top_k choose what is drawn.
     """
     order = detections.mask_scores.argsort(descending=True, stable=True)
     order = order[detections.mask_scores[order] >= score_threshold][:top_k]
     named = labels and (len(class_names) > 1 or len(order) <= _NAMED_OF_ONE_CLASS)
+    tracks = (
+        [0] * len(order) if detections.track_ids is None else detections.track_ids[order].tolist()
+    )
     box_of, instances = detections.boxes[order].cpu(), []
     for i, (label, score) in enumerate(
         zip(detections.labels[order].tolist(), detections.mask_scores[order].tolist())
     ):
-        text = " ".join([class_names[label]] * named + [f"{score:.2f}"] * (labels and scores))
-        instances.append(_Instance(_pixels(box_of[i]), _colour_of(i, label, class_names), text))
+        words = [f"#{tracks[i]}"] * (labels and tracks[i] > 0) + [class_names[label]] * named
+        text = " ".join(words + [f"{score:.2f}"] * (labels and scores))
+        place = tracks[i] - 1 if tracks[i] else i
+        instances.append(_Instance(_pixels(box_of[i]), _colour_of(place, label, class_names), text))
     return _overlay(
         image,
         instances,

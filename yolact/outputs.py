@@ -67,6 +67,8 @@ class Detections:
     runs         the masks as they are kept, by their runs: runs.mask(i) is one of them
     class_names  what labels are called; empty where the maker did not know
     image        (h,w,3) uint8 RGB that they were found in, where it was kept
+    track_ids    (D,) int64, the same of an instance in all frames of a video, from 1 on; 0 = in no
+                 track. None where nothing was tracked
 
         found = yolact.load("runs/quickstart/1")("picture.jpg")
         [found.class_names[label] for label in found.labels]
@@ -85,10 +87,11 @@ class Detections:
         masks: Tensor | MaskRuns,
         class_names: tuple[str, ...] = (),
         image: np.ndarray | None = None,
+        track_ids: Tensor | None = None,
     ) -> None:
         self.boxes, self.labels, self.scores, self.mask_scores = boxes, labels, scores, mask_scores
         self.runs = masks if isinstance(masks, MaskRuns) else MaskRuns.of(masks)
-        self.class_names, self.image = class_names, image
+        self.class_names, self.image, self.track_ids = class_names, image, track_ids
 
     @property
     def masks(self) -> Tensor:
@@ -119,6 +122,7 @@ class Detections:
             runs,
             self.class_names,
             self.image,
+            None if self.track_ids is None else change(self.track_ids),
         )
 
     def ranked(self) -> list[int]:
@@ -231,5 +235,6 @@ class Detections:
             mask=self.runs.stack().numpy(),
             confidence=self.mask_scores.cpu().numpy(),
             class_id=labels,
+            tracker_id=None if self.track_ids is None else self.track_ids.cpu().numpy(),
             data={"class_name": np.array(names), "score": self.scores.cpu().numpy()},
         )

@@ -5,7 +5,7 @@
 RUN is a run's folder, a .pth file, or 'latest'. Without a flag that says what to write, pictures
 are drawn into predictions/. A video is a file, or the address of a stream (rtsp://, http://). Each
 of its frames counts as a picture; with --out, the video is drawn too. key=value changes the config,
-as eval.score_threshold=0.01 does.
+as eval.score_threshold=0.01 does. --track numbers what is in a video, and keeps the numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.images import IMAGE_SUFFIXES
 from yolact.cli import SETTING, Arguments, run, say
-from yolact.commands.eval.found_flags import add_found_flags, wanted
+from yolact.commands.eval.found_flags import add_found_flags, check_track, wanted
 
 if TYPE_CHECKING:
     from yolact.engine.found import FoundFiles
@@ -37,6 +37,7 @@ def _predict(args: argparse.Namespace) -> None:
     out = args.out or (OUT if chosen.nothing else None)
     _refuse_one_name(inputs)
     _refuse_idle(args, inputs)
+    check_track(args, video=any(map(_is_video, inputs)))
     chosen.refuse_clashes(map(_folder_of, inputs), out)
 
     from yolact.engine.found import FoundFiles
@@ -66,6 +67,7 @@ def _predict(args: argparse.Namespace) -> None:
                 batch_size=args.batch_size,
                 progress=not args.no_bar,
                 skip=args.skip or 0,
+                track=args.track,
             )
     say(files.told(pictures=out is not None))
     for line in [*([f"pictures in {out}"] if out else []), *files.places()]:
@@ -81,6 +83,7 @@ def _predict_one(
     batch_size: int | None,
     progress: bool,
     skip: int,
+    track: bool,
 ) -> None:
     from yolact.engine.predict import predict_folder, predict_image
     from yolact.engine.video import VIDEO_CODECS, predict_video
@@ -95,7 +98,7 @@ def _predict_one(
         suffix = path.suffix.lower() if path.suffix.lower() in VIDEO_CODECS else ".mp4"
         target = None if out is None else out / f"{path.stem}{suffix}"
         options |= {"batch_size": batch_size or predictor.at_once, "draw": out is not None}
-        options["skip"] = skip
+        options |= {"skip": skip, "track": track}
         predict_video(predictor, word, target, progress=progress, **options)
     elif path.is_dir():
         options["batch_size"] = batch_size

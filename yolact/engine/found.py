@@ -18,6 +18,7 @@ from layers.names import unknown_name
 from yolact.files import write_image, writing
 from yolact.outputs import Detections
 
+TRACK = "track_ids"  # column of the table where videos are tracked
 COLUMNS = ("image_id", "file_name", "width", "height", "count", "area")
 
 
@@ -32,6 +33,7 @@ class Wanted:
     score    pictures, masks, crops and rows take mask scores from it on
     top_k    pictures show at most so many
     classes  names of those that count; empty = all
+    track    rows name the tracks of what they count, for videos
     """
 
     json: Path | None = None
@@ -41,6 +43,7 @@ class Wanted:
     score: float = 0.15
     top_k: int = 15
     classes: tuple[str, ...] = ()
+    track: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -85,6 +88,7 @@ class FoundFiles:
         for key, label in reversed((cfg.data.label_map or {}).items()):
             self.categories[label] = key
         self.images = self.found = self.kept = self.drawn = 0
+        self.tracks: set[tuple[str, int]] = set()  # of each video
         self._stems: set[str] = set()
         self._files: list[_Partial] = []
 
@@ -94,7 +98,7 @@ class FoundFiles:
             self.json.write("[")
         if self.wanted.csv is not None:
             self.csv = csv.writer(self._open(self.wanted.csv))
-            self.csv.writerow(COLUMNS)
+            self.csv.writerow((*COLUMNS, TRACK) if self.wanted.track else COLUMNS)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -126,12 +130,15 @@ class FoundFiles:
         if self.wanted.json is not None:
             self._add_json(file_name, ranked)
         self.images += 1
+        self.tracks |= {(file_name.partition("#")[0], track) for track in _tracks(kept)}
         self.found, self.kept = self.found + len(ranked), self.kept + len(kept)
         self.drawn += min(len(kept), self.wanted.top_k)
         if self.wanted.csv is not None:
             height, width = kept.runs.size
             area = sum(kept.runs.areas())
-            self.csv.writerow((self.images, file_name, width, height, len(kept), area))
+            row = self.images, file_name, width, height, len(kept), area
+            tracks = " ".join(map(str, _tracks(kept)))
+            self.csv.writerow((*row, tracks) if self.wanted.track else row)
         if self.wanted.masks is not None:
             kept.save_masks(self.wanted.masks / f"{stem}.png")
         if self.wanted.crops is not None:
@@ -141,7 +148,10 @@ class FoundFiles:
     def _add_json(self, file_name: str, ranked: Detections) -> None:
         boxes = ranked.to_coco(kind="box", categories=self.categories)
         masks = ranked.to_coco(kind="mask", categories=self.categories)
-        for label, box, mask in zip(ranked.labels.tolist(), boxes, masks, strict=True):
+        ids = None if ranked.track_ids is None else ranked.track_ids.tolist()
+        for i, (label, box, mask) in enumerate(
+            zip(ranked.labels.tolist(), boxes, masks, strict=True)
+        ):
             entry: dict[str, Any] = {
                 "image_id": self.images + 1,
                 "file_name": file_name,
@@ -152,6 +162,8 @@ class FoundFiles:
                 "score": box["score"],
                 "mask_score": mask["score"],
             }
+            if ids is not None:
+                entry["track_id"] = ids[i] or None
             self.json.write(f"{self.json.between}\n{json.dumps(entry)}")
             self.json.between = ","
 
@@ -159,6 +171,7 @@ class FoundFiles:
         """A line on what was drawn, or kept where there are no pictures, and what was found."""
         limit = f"score >= {self.wanted.score:g}"
         classes = f", {', '.join(self.wanted.classes)} only" if self.wanted.classes else ""
+        classes += f"; {len(self.tracks)} tracks" if self.wanted.track else ""
         if not pictures:
             return f"{self.kept} kept of {self.found}: {limit}{classes}"
         return f"{self.drawn} drawn of {self.found}: {limit}, top {self.wanted.top_k}{classes}"
@@ -173,6 +186,11 @@ class FoundFiles:
             (w.crops, f"crops of {self.kept} detections"),
         ]
         return [f"{what} in {path}" for path, what in lines if path is not None]
+
+
+def _tracks(kept: Detections) -> list[int]:
+    """Ids of tracks, in the order of the detections; empty where nothing was tracked."""
+    return [] if kept.track_ids is None else [i for i in kept.track_ids.tolist() if i]
 
 
 class _Partial:

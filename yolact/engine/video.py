@@ -19,6 +19,7 @@ from yolact.draw import draw_detections
 from yolact.engine.ahead import Behind, read_ahead
 from yolact.engine.found import FoundFiles
 from yolact.engine.predict import Predictor
+from yolact.engine.tracks import Tracks
 from yolact.outputs import Detections
 
 VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -33,6 +34,7 @@ def predict_video(
     top_k: int = 15,
     batch_size: int = 1,
     skip: int = 0,
+    track: bool = False,
     show_fps: bool = False,
     progress: bool = True,
     files: FoundFiles | None = None,
@@ -45,20 +47,20 @@ def predict_video(
     source is a file, a stream's address, or a camera's number. files gets the detections of each
     frame too, under the name SOURCE#FRAME, and what it leaves is drawn. `skip` frames are left out
     behind each one looked at; the drawn video then has fewer a second. Several frames make one
-    forward pass with batch_size > 1. Ctrl-C (and q in the window) ends the video there and keeps
-    what is written.
+    forward pass with batch_size > 1. track gives detections track_ids, see Tracks. Ctrl-C (and q in
+    the window) ends the video there and keeps what is written.
     ValueError names a source or a codec that cannot be opened.
     """
     window = _Window() if draw and output is None else None
     capture = _open_video(source)
     drawing |= {"score_threshold": score_threshold, "top_k": top_k}
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    fps = (fps if 1 <= fps <= 240 else 30.0) / (1 + skip)
-    total = -(-int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) // (1 + skip))
+    fps, total = _pace(capture, skip)
     sink = window or (_VideoFile(Path(str(output)), fps) if draw else _Nowhere())
     name = Path(str(source))
+    follow = Tracks(fps, score_threshold) if track else _as_found
 
     def keep(number: int, frame: np.ndarray, found: Detections, rate: float) -> None:
+        found = follow(found)
         if files is not None:
             place = 1 + (number - 1) * (1 + skip)  # among the frames of the source, from 1
             stem = f"{name.stem}_{place:06d}"
@@ -102,6 +104,17 @@ def predict_video(
         )
     sink.finish()
     return frames
+
+
+def _pace(capture: cv2.VideoCapture, skip: int) -> tuple[float, int]:
+    """Frames a second that are looked at, and how many in all; 0 or less = unknown."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    total = -(-int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) // (1 + skip))
+    return (fps if 1 <= fps <= 240 else 30.0) / (1 + skip), total
+
+
+def _as_found(found: Detections) -> Detections:
+    return found
 
 
 def _open_video(source: str | Path | int) -> cv2.VideoCapture:

@@ -1,6 +1,7 @@
 """`yolact predict`, from weights and pictures to files, and what it refuses."""
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -82,4 +83,17 @@ def test_mistakes_are_one_line_and_leave_nothing(here, capsys, words, part):
         code = error.code
     message = capsys.readouterr().err
     assert code == 2 and part in message and message.count("\n") == 1
+    assert sorted(path.name for path in here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "words, part", [(["images"], "--track follows"), (["v.avi"], "yolact-loss-lab[track]")]
+)
+def test_tracking_needs_a_video_and_its_package(here, capsys, monkeypatch, words, part):
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    (here / "v.avi").write_bytes(b"never opened")
+    before = sorted(path.name for path in here.iterdir())
+    assert run(*words, "--track", "--json=f.json") == 2
+    message = capsys.readouterr().err
+    assert part in message and message.count("\n") == 1
     assert sorted(path.name for path in here.iterdir()) == before

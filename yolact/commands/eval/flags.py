@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact import cli, legacy_flags
-from yolact.commands.eval.found_flags import FILES, SCORE, TOP_K, add_found_flags
+from yolact.commands.eval.found_flags import FILES, SCORE, TOP_K, add_found_flags, check_track
 from yolact.run_files import BOX_DETECTIONS, MASK_DETECTIONS
 
 DESCRIPTION = """Box and mask AP of a model on its validation set, or pictures of what it finds.
@@ -137,6 +137,7 @@ def check_flags(arguments: Namespace) -> None:
     for name in (*FILES, "classes"):
         if getattr(arguments, name) and not {"image", "images", "video"} & set(modes):
             raise ValueError(f"--{name} needs --image, --images or --video")
+    check_track(arguments, video=modes == ["video"])
     for name in ("display_prototypes", "display_lincomb"):
         if getattr(arguments, name) and modes not in (["image"], ["display"]):
             raise ValueError(f"--{name} needs --image=IN:OUT or --display")

@@ -42,6 +42,11 @@ def add_found_flags(flags: argparse.ArgumentParser, *score_names: str) -> None:
         "--top_k", type=int, help=f"pictures show at most this many detections (default {TOP_K})"
     )
     flags.add_argument("--classes", metavar="A,B", help="only detections of these classes")
+    flags.add_argument(
+        "--track",
+        action="store_true",
+        help="of videos: instances keep a number from frame to frame (extra [track])",
+    )
 
 
 def _score(text: str) -> float:
@@ -63,5 +68,17 @@ def wanted(arguments: Namespace, score: float | None) -> Wanted:
         csv=arguments.csv,
         score=SCORE if score is None else score,
         top_k=TOP_K if arguments.top_k is None else arguments.top_k,
+        track=arguments.track,
         classes=tuple(dict.fromkeys(name.strip() for name in classes if name.strip())),
     )
+
+
+def check_track(arguments: Namespace, *, video: bool) -> None:
+    """ValueError where --track has no video, or not its package."""
+    if not arguments.track:
+        return
+    if not video:
+        raise ValueError("--track follows instances through videos: give one, or leave --track out")
+    from yolact.engine.tracks import tracking_package
+
+    tracking_package()

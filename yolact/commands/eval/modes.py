@@ -80,6 +80,7 @@ def draw_video(arguments: Namespace, predictor: Predictor) -> None:
             show_fps=arguments.display_fps,
             progress=not arguments.no_bar,
             files=files,
+            track=arguments.track,
             **drawing(arguments),
         )
     _say_found(files, f"{frames} frames{f' in {output}' if output else ''}")
