@@ -24,9 +24,11 @@ from layers.losses.registry import names
 from layers.targets import Targets
 from yolact import build_model, postprocess
 from yolact.benchmarks.assign import assigner_times, milliseconds
+from yolact.benchmarks.batches import forward_by_batch
 from yolact.benchmarks.flops import convolution_peak, gflop
 from yolact.benchmarks.inputs import ground_truth, images
 from yolact.benchmarks.pictures import sample_times
+from yolact.benchmarks.statistics import resample_seconds
 from yolact.benchmarks.timing import peak_memory_mb, time_calls
 from yolact.build import build_criterion
 from yolact.engine.benchmark import benchmark
@@ -36,9 +38,7 @@ from yolact.engine.optim import build_optimizer
 from yolact.engine.precision import AUTOCAST, autocast
 from yolact.engine.step import TrainStep
 from yolact.postprocess import detect
-from yolact.study.statistics.resample import resample
 from yolact.testing.recipe import make_state
-from yolact.testing.synthetic import synthetic_records
 
 LEAVES = ("box_deltas", "class_logits", "mask_coeffs", "prototypes", "semantic_logits")
 
@@ -110,12 +110,21 @@ class Bench:
         result = self.timed(lambda: model(x).class_scores())
         with self.autocast:
             work = gflop(model, self.cfg.model.max_size)
-        half = AUTOCAST[self.precision]
-        peak = convolution_peak(
-            self.device, half or torch.float32, self.seconds / 4, channels_last=half is not None
-        )
+        peak = self._peak()
         share = 100 * work / min(result["times"]) / peak
         return {**result, "detail": {"GFLOP": work, "% of peak": share, "peak GFLOP/s": peak}}
+
+    def batches(self) -> dict:
+        rows = forward_by_batch(
+            self.model(training=False), self.precision, self.seconds, self._peak()
+        )
+        return {"times": [rows["batch 1"]["eager ms"] / 1e3], "rows": rows}
+
+    def _peak(self) -> float:
+        half = AUTOCAST[self.precision]
+        return convolution_peak(
+            self.device, half or torch.float32, self.seconds / 4, channels_last=half is not None
+        )
 
     @torch.no_grad()
     def detect(self) -> dict:
@@ -333,22 +342,8 @@ class Bench:
             return {"times": [seconds], "detail": {"images/s": count / seconds}}
 
     def statistics(self) -> dict:
-        """Two runs, resampled from their records as a comparison does it the first time; 37,000
-        instances and 190,000 detections at 80."""
-        sizes = {"200 x 1": (200, 1, 4, 8)} | (
-            {"5000 x 80": (5000, 80, 7.3, 30)} if self.seconds >= 1 else {}
-        )
-        seconds = {}
-        for name, (count, classes, truths, wrong) in sizes.items():
-            pair = [
-                synthetic_records(count, classes=classes, truths=truths, wrong=wrong, run_seed=seed)
-                for seed in range(2)
-            ]
-            start = time.perf_counter()
-            for records in pair:
-                resample(records)
-            seconds[name] = time.perf_counter() - start
-        return {"times": [seconds["200 x 1"]], "detail": seconds}
+        taken = resample_seconds(self.seconds)
+        return {"times": [taken["200 x 1"]], "detail": taken}
 
     def _generated(self, train: int, val: int):
         return _GeneratedSet(self.cfg, train, val)

@@ -12,6 +12,9 @@ forward     model(image), one image, and the class scores; detail: GFLOP, and th
 detect      NMS, masks and re-scoring to 640x480, from class scores
 criterion   losses forward and backward, two images
 step        forward, criterion, backward, optimiser, two images
+batches     forward of 1, 8 and 16 images, as predicted with: eager, compiled, and on CUDA from a
+            graph; rows: milliseconds, images a second and share of the peak of the fastest, what
+            compiling takes, and the images after which it pays
 train       a real training step, stage by stage
 loader      images a second out of the training loader; rows: milliseconds of processor time of a
             training sample on one thread, by the size of the picture and where colours change
@@ -48,7 +51,17 @@ from yolact.cli import Arguments, one_line, say
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRED = ("forward", "detect", "criterion", "step")
-OWN = ("train", "inference", "loader", "evaluate", "losses", "assign", "rank_sort", "statistics")
+OWN = (
+    "batches",
+    "train",
+    "inference",
+    "loader",
+    "evaluate",
+    "losses",
+    "assign",
+    "rank_sort",
+    "statistics",
+)
 
 
 def command_line(argv: Sequence[str] | None = None) -> argparse.Namespace:

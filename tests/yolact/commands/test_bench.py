@@ -4,13 +4,14 @@ counterpart."""
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from data.cigarettes.generate import generate
-from yolact.benchmarks import pictures, runtimes, sections
+from yolact.benchmarks import batches, pictures, runtimes, sections
 from yolact.benchmarks.against import lacks
 from yolact.benchmarks.flops import gflop
 from yolact.commands import bench
@@ -37,6 +38,9 @@ def test_every_section_runs(section, monkeypatch):
     small pictures, which are drawn sooner."""
     monkeypatch.setattr(sections, "generate", lambda *a, **k: generate(*a, **{**k, "size": 128}))
     monkeypatch.setattr(pictures, "SIZES", {"96 px": (96, None), "photos": (96, (300, 200))})
+    monkeypatch.setattr(batches, "BATCHES", (1, 2))
+    compiled = partial(torch.compile, backend="eager")  # the default takes minutes
+    monkeypatch.setattr(torch, "compile", compiled)
     words = ["--worker", section, "--config", "yolact_small", "--seconds", "0.01"]
     result = sections.run_section(command_line([*words, "--set", *SMALL]))
     found = figures("yolact_small", section, [result], [])
@@ -52,6 +56,11 @@ def test_every_section_runs(section, monkeypatch):
             row.keys() == pictures.SETTINGS.keys() and min(row.values()) > 0
             for row in found["rows"].values()
         )
+    if section == "batches":
+        assert found["rows"].keys() == {"batch 1", "batch 2"}
+        for row in found["rows"].values():
+            assert row["compile s"] > 0 < row["compiled ms"] and "graph ms" not in row
+            assert ("pays from" in row) == (row["compiled ms"] < row["eager ms"])
     if section == "losses":
         assert found["relative"].keys() >= {"bce", "dice", "lovasz(kind='softmax')"}
 
