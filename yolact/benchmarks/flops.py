@@ -7,16 +7,26 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from yolact.benchmarks.timing import time_calls
+from yolact.dcn import DeformConv2d
 
 
 @torch.no_grad()
 def gflop(model: nn.Module, size: int, images: int = 1) -> float:
     """10^9 operations of convolutions and matrix products for images of size x size pixels: a
-    multiplication and an addition are two, as published figures of detectors count them."""
+    multiplication and an addition are two, as published figures of detectors count them. Deformable
+    convolutions count as their grid_sample form does: other operators are not counted by torch."""
     where = next(model.parameters())
     pixels = torch.zeros((images, 3, size, size), device=where.device, dtype=where.dtype)
-    with FlopCounterMode(display=False) as counter:
-        model(pixels)
+    deformable = [one for one in model.modules() if isinstance(one, DeformConv2d)]
+    before = [one.backend for one in deformable]
+    try:
+        for one in deformable:
+            one.backend = "grid_sample"
+        with FlopCounterMode(display=False) as counter:
+            model(pixels)
+    finally:
+        for one, backend in zip(deformable, before, strict=True):
+            one.backend = backend
     return counter.get_total_flops() / 1e9
 
 

@@ -29,9 +29,9 @@ rank_sort   Rank & Sort loss and its gradient, 200 positives among 20,000 logits
             milliseconds among 1.6 million
 
 The first four run in a process of their own each, in turn with the original's where --against is
-given, so that a drift of the machine's speed falls on both. The ratio column is ours / original, or
-ours / what stands behind the row. The softmax of class logits counts in forward on both sides.
-They use the same weights (drawn by name), pictures and targets.
+given, so that a drift of the machine's speed falls on both. The ratio column is ours / other, what
+stands behind the row; others run in float32, whatever --precision says. The softmax of class logits
+counts in forward on both sides. They use the same weights (drawn by name), pictures and targets.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def program(argv: Sequence[str] | None = None) -> int:
 def orchestrate(args) -> int:
     results = []
     print(
-        f"{'config':<24}{'section':<12}{'ms':>10}{'original':>10}{'ratio':>7}{'MB':>8}"
-        f"{'original':>10}   device: {device_label(args)}"
+        f"{'config':<24}{'section':<12}{'ms':>10}{'other':>10}{'ratio':>7}{'MB':>8}"
+        f"{'other':>10}   device: {device_label(args)}"
     )
     for config in args.config.split(","):
         # workers run in a folder of their own
@@ -188,10 +188,14 @@ def measured(config: str, section: str, args: argparse.Namespace) -> list[dict]:
         for name, runs in others.items():
             words = ["--runtime", name, *same, "--set", *args.set]
             runs.append(call(["yolact.benchmarks.runtimes", *words]))
+    # ours alone runs at --precision
+    plain = "" if args.precision == "float32" else " in float32"
     rows = [figures(config, section, ours, theirs)]
+    if theirs:
+        rows[0]["against"] = f"original{plain}"
     for name, runs in others.items():
         row = figures(config, section, ours, runs)
-        rows.append({**row, "detail": {}, "rows": {}, "against": name})
+        rows.append({**row, "detail": {}, "rows": {}, "against": f"{name}{plain}"})
     return rows
 
 
@@ -226,9 +230,9 @@ def figures(config: str, section: str, ours: list[dict], theirs: list[dict]) -> 
     if "times" in ours[0]:
         result["ms"] = 1e3 * median(t for run in ours for t in run["times"])
     if theirs:
-        result["original_ms"] = 1e3 * median(t for run in theirs for t in run["times"])
-        result["ratio"] = result["ms"] / result["original_ms"]
-        result["original_peak_mb"] = max(run["peak_mb"] for run in theirs)
+        result["other_ms"] = 1e3 * median(t for run in theirs for t in run["times"])
+        result["ratio"] = result["ms"] / result["other_ms"]
+        result["other_peak_mb"] = max(run["peak_mb"] for run in theirs)
     return result
 
 
@@ -236,10 +240,10 @@ def line(result: dict) -> str:
     cells = [f"{result['config']:<24}{result['section']:<12}"]
     for key, width, digits in (
         ("ms", 10, 1),
-        ("original_ms", 10, 1),
+        ("other_ms", 10, 1),
         ("ratio", 7, 2),
         ("peak_mb", 8, 0),
-        ("original_peak_mb", 10, 0),
+        ("other_peak_mb", 10, 0),
     ):
         cells.append(f"{result[key]:>{width}.{digits}f}" if key in result else " " * width)
     if "relative" in result:
@@ -255,7 +259,7 @@ def line(result: dict) -> str:
         for name, row in result.get("rows", {}).items()
     ]
     if "ratio" in result:
-        detail = f"{result.get('against', 'original')}, {result['threads']} threads   {detail}"
+        detail = f"{result['against']}, {result['threads']} threads   {detail}"
     return "".join(cells) + ("   " + detail if detail else "") + "".join(rows)
 
 

@@ -16,6 +16,7 @@ from yolact.benchmarks.against import lacks
 from yolact.benchmarks.flops import gflop
 from yolact.commands import bench
 from yolact.commands.bench import OWN, PAIRED, command_line, figures
+from yolact.dcn import DeformConv2d
 
 ROOT = Path(__file__).parents[3]
 SMALL = [
@@ -109,6 +110,10 @@ def test_what_is_not_installed_is_left_out_with_the_reason(monkeypatch, capsys):
         other
     )
     assert bench.measured("quickstart", "detect", args)[1:] == []
+    assert {"other_ms", "other_peak_mb"} < other.keys() and other["against"] == "onnxruntime"
+    args = command_line(["forward", "--against", "onnxruntime", "--precision", "bf16"])
+    other = bench.measured("quickstart", "forward", args)[1]
+    assert "onnxruntime in float32, 2 threads" in bench.line(other)
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["a,b"], ["onnxruntime", "--device", "cuda"]])
@@ -131,3 +136,11 @@ def test_a_runtime_is_timed(name, capsys):
 def test_operations_are_counted_as_two_for_each_product():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Flatten())
     assert gflop(network, 8) == pytest.approx(2 * 3 * 5 * 9 * 64 / 1e9)
+
+
+@pytest.mark.parametrize("backend", ["grid_sample", "torchvision"])
+def test_operations_of_deformable_convolutions_do_not_depend_on_who_computes_them(backend):
+    network = DeformConv2d(3, 5, backend=backend)
+    products = 27 * 3 * 9 + 5 * 3 * 9  # of offsets and masks, and of the convolution, at a place
+    assert gflop(network, 8) == pytest.approx(2 * products * 64 / 1e9)
+    assert network.backend == backend

@@ -6,11 +6,21 @@ import pytest
 
 from tests.yolact.study.statistics.test_errors import found, square
 from yolact.engine.records import records_of_results
+from yolact.study.report.errors import gains as gains_module
 from yolact.study.report.errors.classes import class_ap
 from yolact.study.report.errors.figures import shown_classes
-from yolact.study.report.errors.gains import BOTH, FALSE_NEGATIVES, FALSE_POSITIVES, GAINS, gains
+from yolact.study.report.errors.gains import (
+    BOTH,
+    DRAWS,
+    FALSE_NEGATIVES,
+    FALSE_POSITIVES,
+    GAINS,
+    first_weights,
+    gains,
+)
 from yolact.study.statistics.ap import weighted_ap
 from yolact.study.statistics.errors import BACKGROUND, CLASS, DUPLICATE, MISSED, PLACE
+from yolact.study.statistics.resample import RESAMPLES, image_weights
 from yolact.testing.synthetic import synthetic_records
 
 HALF = 100 * 51 / 101  # AP of one right detection, first, and one instance not found
@@ -98,3 +108,16 @@ def test_ap_by_class_has_the_mean_of_the_records():
 def test_the_classes_in_which_arms_differ_are_shown():
     means = np.array([[10.0, 50, np.nan, 20], [30.0, 51, np.nan, 26]])
     assert shown_classes(means, 2) == [0, 3] and shown_classes(means, 9) == [0, 1, 3]
+
+
+def test_weights_are_the_first_of_those_of_statistics_and_drawn_once(monkeypatch):
+    records, other = (synthetic_records(7, run_seed=seed) for seed in (0, 1))
+    drawn, real = [], gains_module.image_weights
+    monkeypatch.setattr(
+        gains_module, "image_weights", lambda *given: drawn.append(given) or real(*given)
+    )
+    gains_module._drawn.cache_clear()
+    found = first_weights(records)
+    assert (found[0] == 1).all()
+    assert np.array_equal(found[1:], image_weights(records.image_ids, RESAMPLES)[:DRAWS])
+    assert first_weights(other) is found and len(drawn) == 1

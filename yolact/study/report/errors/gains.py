@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
+from data.annotations import Id
 from yolact.engine.records import Found, Records
 from yolact.study.statistics import FinishedRun
 from yolact.study.statistics.ap import weighted_ap
@@ -19,7 +21,7 @@ from yolact.study.statistics.errors import (
     PLACE,
     TOUCHES,
 )
-from yolact.study.statistics.resample import RESAMPLES, image_weights
+from yolact.study.statistics.resample import image_weights
 
 BOTH, FALSE_POSITIVES, FALSE_NEGATIVES = "class and place", "all false", "all not found"
 KINDS = (CLASS, PLACE, BOTH, DUPLICATE, BACKGROUND, MISSED)
@@ -205,5 +207,12 @@ def gains_of_runs(
 
 def first_weights(records: Records) -> np.ndarray:
     """(1 + DRAWS, images): the images as they are, then the first resamples of statistics."""
-    drawn = image_weights(records.image_ids, RESAMPLES)[:DRAWS]
-    return np.vstack([np.ones((1, drawn.shape[1]), drawn.dtype), drawn])
+    return _drawn(records.image_ids)
+
+
+@lru_cache(maxsize=1)  # runs of a study are of the same images
+def _drawn(image_ids: Sequence[Id]) -> np.ndarray:
+    drawn = image_weights(image_ids, DRAWS)
+    found = np.vstack([np.ones((1, drawn.shape[1]), drawn.dtype), drawn])
+    found.setflags(write=False)
+    return found

@@ -169,11 +169,12 @@ class ImagesTab:
         while True:
             chosen = sorted({image for pair in self.pairs for image in pair.chosen(count)})
             images = self._outlines(records, source, chosen)
-            made, sizes = source.pictures(records, chosen, PICTURES * 3 // 4)
-            text = len(json.dumps(list(images.values()), separators=(",", ":")))
-            share = max(text / OUTLINES, sum(map(len, made.values())) / (PICTURES * 3 // 4))
-            if share <= 1 or count <= 1:
-                break
+            share = len(json.dumps(list(images.values()), separators=(",", ":"))) / OUTLINES
+            if share <= 1 or count <= 1:  # pictures are read where the rest fits
+                made, sizes = source.pictures(records, chosen, PICTURES * 3 // 4)
+                share = sum(map(len, made.values())) / (PICTURES * 3 // 4)
+                if share <= 1 or count <= 1:
+                    break
             count = max(1, int(count * 0.95 / share))
         if count < self.count:
             note(f"Images tab: {count} images a list instead of {self.count}, to stay below 10 MB")
