@@ -8,7 +8,6 @@ code. It appears whole, under its name, or not at all.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -29,6 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from data.contents import uncollected
+from data.locking import let_go, lock
 from layers.problems import DataWarning, Problem, ProblemError
 
 SMALLEST = 20_000_000  # bytes of a source below which reading it anew costs less than a second
@@ -221,7 +221,7 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 if os.access(folder, os.W_OK):
                     descriptor = os.open(folder, os.O_RDONLY)
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    lock(descriptor, folder, wait=True)
                     break
             except OSError:
                 continue
@@ -229,7 +229,7 @@ class Store:
             yield
         finally:
             if descriptor is not None:
-                os.close(descriptor)
+                let_go(descriptor)
 
 
 def file_state(path: Path) -> State:

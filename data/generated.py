@@ -149,8 +149,11 @@ def _explain(error: OSError, out_dir: Path, counts: dict[str, int], size: int) -
 
 
 def _worker_count(workers: int | None) -> int:
-    if workers is not None:
-        return workers
+    return usable_cores() if workers is None else workers
+
+
+def usable_cores() -> int:
+    """Processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

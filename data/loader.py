@@ -8,9 +8,9 @@ micro-batch. So a run can be continued at any step, without reading what came be
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,6 +32,8 @@ from layers.losses.plugins import load_plugins
 from layers.targets import ExtraKey, Targets
 
 ORDER_STREAM, REPEAT_STREAM = 2, 3  # see data.coco.AUGMENTATION_STREAM
+# of loader processes: fork shares the annotation table; spawn copies it, and is safe everywhere
+START = "fork" if sys.platform == "linux" else "spawn"
 MOST_EPOCHS = 1 << 40  # above every epoch that a training comes to
 
 
@@ -345,11 +347,9 @@ def _loader(
         "generator": torch.Generator(),
     }
     if workers:
-        # fork shares the annotation table; spawn, where there is no fork, copies it
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
         options |= {
             "worker_init_fn": partial(_start_worker, plugins=cfg.loss.plugins),
-            "multiprocessing_context": method,
+            "multiprocessing_context": START,
             "prefetch_factor": 2,
         }
     name_of = getattr(dataset, "path", lambda index: f"item {index}")

@@ -266,7 +266,7 @@ def end_workers(watch: Watch) -> None:
         return
     _leave_unreported(watch.iterator)
     for process in watch.processes:
-        if process.pid is not None and process.is_alive():
+        if process.pid is not None and process.is_alive() and hasattr(signal, "SIGCONT"):
             os.kill(process.pid, signal.SIGCONT)
     force = threading.Timer(LAST_WORDS, watch.end)
     force.daemon = True
@@ -287,7 +287,8 @@ def _leave_unreported(iterator: Any) -> None:
 def deaths_held(*, report: bool = True) -> Iterator[None]:
     """Holds back PyTorch's report of a dead loader process, which it raises from a SIGCHLD handler
     at any bytecode, until the block is done: half a step cannot be saved. report=False drops it."""
-    if threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "SIGCHLD"):  # Windows has none
         yield
         return
     held: list[tuple] = []

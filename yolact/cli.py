@@ -21,6 +21,7 @@ from layers.problems import DataWarning, printable
 UNFORESEEN = 70  # exit code, EX_SOFTWARE of sysexits.h
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1", "on"), ("no", "false", "f", "n", "0", "off")
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+DEVICE_HELP = "cpu, cuda, cuda:N, xpu or mps (default: the first there is of cuda, xpu, mps)"
 SETTING = re.compile(r"([a-z_]+\.[a-z_]+|dataset|name)=")
 
 

@@ -7,11 +7,11 @@ A share of a network may have no locks. Then nothing is held, and one line says 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-from collections.abc import Callable
+import platform
 from pathlib import Path
 
+from data.locking import let_go, lock
 from yolact.cli import say
 
 # of a file system without locks; EINVAL and ENODEV are some FUSE systems'
@@ -30,20 +30,11 @@ _told: set[Path] = set()
 def lock_now(
     descriptor: int, path: Path, *, shared: bool = False, of_process: bool = False
 ) -> bool:
-    """Locks an open file, and does not wait. False where another process holds it.
-
-    of_process   fcntl(2): children do not inherit the lock, which ends with this process.
-                 Otherwise flock(2): whoever inherits the descriptor holds it too
-    shared       beside other shared ones
-
-    True also on a file system without locks, which one line on stderr tells.
-    """
-    call: Callable[[int, int], object] = fcntl.lockf if of_process else fcntl.flock
+    """Locks an open file as data.locking.lock does, and does not wait. False where another process
+    holds it. True also on a file system without locks, which one line on stderr tells."""
     try:
-        call(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return lock(descriptor, path, shared=shared, of_process=of_process)
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
         if error.errno not in WITHOUT_LOCKS:
             raise
         _tell(path.parent, error)
@@ -81,18 +72,18 @@ class RunLock:
             ) from error
         if not lock_now(descriptor, path, of_process=True):
             holder = os.read(descriptor, 200).decode(errors="replace").strip()
-            os.close(descriptor)
+            let_go(descriptor)
             raise ValueError(
                 f"{run} is being trained by another process{f' ({holder})' if holder else ''}: "
                 "wait until it has ended, or stop it"
             )
         self._descriptor = descriptor
         os.truncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 
     def release(self) -> None:
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            let_go(self._descriptor)
             self._descriptor = None
 
     def __enter__(self) -> RunLock:

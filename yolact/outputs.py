@@ -187,7 +187,7 @@ class Detections:
         ]
 
     def _xywh(self) -> list[list[float]]:
-        corners = self.boxes.double().round(decimals=3)
+        corners = self.boxes.cpu().double().round(decimals=3)
         sides = (corners[:, 2:] - corners[:, :2]).round(decimals=3)
         return torch.cat([corners[:, :2], sides], 1).tolist()
 

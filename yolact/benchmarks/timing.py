@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def time_calls(work, seconds: float, *, warmup: int = 2, least: int = 3) -> list[float]:
@@ -23,5 +27,7 @@ def time_calls(work, seconds: float, *, warmup: int = 2, least: int = 3) -> list
 
 def peak_memory_mb() -> float:
     """Largest resident memory that this process has had, in MB."""
+    if resource is None:
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)

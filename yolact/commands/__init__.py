@@ -10,6 +10,7 @@ COMMANDS = {
     "quickstart": ("quickstart", "make a small set, train on it, evaluate and draw, in minutes"),
     "list": ("catalogue", "list configs, data sets, losses or assigners"),
     "check": ("check_data", "what is wrong with a COCO-format data set, and the fix"),
+    "check-device": ("device", "does a GPU compute what the CPU does"),
     "losses": ("losses", "list, check, compare and draw mask losses"),
     "sweep": ("sweep", "run a study: every arm of a YAML file, on this machine or a cluster"),
     "compare": ("compare", "which run is better, and is that certain"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.images import IMAGE_SUFFIXES
-from yolact.cli import SETTING, Arguments, run, say
+from yolact.cli import DEVICE_HELP, SETTING, Arguments, run, say
 from yolact.commands.eval.found_flags import add_found_flags, check_track, wanted
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def program(argv: Sequence[str] | None = None) -> int:
     )
     add_found_flags(parser)
     parser.add_argument("--config", help="name or file, where neither run nor weights say it")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument(
         "--precision",
         choices=("float32", "bf16", "fp16", "auto"),

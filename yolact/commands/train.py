@@ -41,7 +41,7 @@ def parser() -> cli.Parser:
     flags.add_argument(
         "--run_dir", type=Path, help="folder of this run (default: runs/<config>/<n>)"
     )
-    flags.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    flags.add_argument("--device", help=cli.DEVICE_HELP)
     flags.switch("--cuda", default=None, help="--cuda=False trains on the CPU")
     legacy_flags.add(flags, legacy_flags.TRAIN)
     return flags

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,11 @@ from yolact.model import Yolact
 from yolact.outputs import Detections
 from yolact.postprocess import instance_masks, paste
 from yolact.run_files import BENCHMARK, RECORDS, run_of_records
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 STAGES = ("preprocess", "forward", "nms", "masks", "paste")
 
@@ -237,5 +241,7 @@ def device_name(device: torch.device) -> str:
 def _peak_memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if resource is None:
+        return float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -27,6 +27,7 @@ PATIENCE = timedelta(days=1)
 # ... and this long within a step, where all do the same
 STEP_PATIENCE = timedelta(minutes=10)
 LOOKS = 1e-4, 0.02  # seconds between two looks whether the others have answered, at first and later
+DEVICES = ("cuda", "xpu", "mps", "cpu")  # types, the first that is there is the default
 _control: dist.ProcessGroup | None = None
 _quiet = False
 # of gloo and NCCL, for a process that is gone
@@ -47,8 +48,8 @@ def is_main() -> bool:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device of this process: the one asked for, else the CUDA device of its local rank, else
-    the CPU.
+    """The device of this process: the one asked for, else the first of DEVICES that is there. Of
+    CUDA without a number, the device of the local rank.
 
     A CUDA device becomes the current one, on which PyTorch puts what names no device. Raises
     ValueError where the device does not exist.
@@ -58,13 +59,20 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         chosen = (
             torch.device(device)
             if device is not None
-            else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            else torch.device(next(filter(_is_there, DEVICES)))
         )
     except RuntimeError:
         chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"there is no device {str(device)!r}: use --device=cpu, cuda or cuda:N")
-    if chosen.type == "cpu":
+    if chosen is None or chosen.type not in DEVICES:
+        raise ValueError(
+            f"there is no device {str(device)!r}: use --device=cpu, cuda, cuda:N, xpu or mps"
+        )
+    if chosen.type != "cuda":
+        if not _is_there(chosen.type):
+            raise ValueError(
+                f"device {chosen} was asked for, but this torch sees no {chosen.type}: use "
+                "--device=cpu"
+            )
         return chosen
     index = local if chosen.index is None else chosen.index
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
@@ -75,6 +83,14 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def _is_there(kind: str) -> bool:
+    """Whether torch sees a device of one of DEVICES."""
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    module = getattr(torch, kind)
+    return kind == "cpu" or module.is_available()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from data.schema import Config
 from yolact.build import build_model
 from yolact.checkpoint import load_weights, read_checkpoint
 from yolact.cli import say
+from yolact.engine.device_check import refuse_wrong
 from yolact.engine.distributed import pick_device
 from yolact.engine.predict import Predictor
 from yolact.hub import hub_weights, is_hub
@@ -79,11 +80,13 @@ def open_model(
     weights = find_weights(run_or_weights)
     checkpoint = read_checkpoint(weights)
     cfg = find_config(weights, checkpoint, given=config, overrides=overrides)
+    chosen = pick_device(device)
+    refuse_wrong(chosen)
     model = build_model(cfg)
     if use_ema is None:  # validation during training looked at these too
         use_ema = isinstance(checkpoint.get("ema"), dict)
     loaded = load_weights(model, checkpoint, use_ema=use_ema, name=weights)
-    predictor = Predictor(model, cfg, pick_device(device), precision or cfg.eval.precision)
+    predictor = Predictor(model, cfg, chosen, precision or cfg.eval.precision)
     report = f"{weights}: {loaded}{', averaged weights' if use_ema else ''}"
     return Opened(predictor, weights, checkpoint.get("step"), f"{report}; {predictor.choice}")
 

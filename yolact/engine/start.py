@@ -17,6 +17,7 @@ from layers.problems import number_of
 from yolact.cli import say
 from yolact.engine import distributed, precision
 from yolact.engine.datasets import DataSet, OwnItems, finds_ap, training_set, validation_set
+from yolact.engine.device_check import refuse_wrong
 from yolact.engine.precision import AUTO
 from yolact.engine.rundir import RunDir, find_checkpoint, home_of, named_run, new_run
 from yolact.engine.state import TrainState
@@ -45,7 +46,8 @@ class Sets:
 
 def settled(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple[Config, list[str]]:
     """The config without any 'auto', which rank 0 decides, or the run that goes on has decided;
-    and lines that say what was chosen."""
+    and lines that say what was chosen. ValueError where the device computes other numbers."""
+    refuse_wrong(device, assigner=cfg.assign.name)
     chosen: dict[str, dict[str, Any]] = {"train": {}, "eval": {}}
     notes = []
     for section, changes in chosen.items():
@@ -213,7 +215,7 @@ def print_summary(
     trained = sum(p.numel() for group in state.optimizer.param_groups for p in group["params"])
     total = sum(p.numel() for p in [*state.model.parameters(), *state.criterion.parameters()])
     plan, ranks, losses = cfg.train, distributed.world_size(), state.criterion
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     split = (
         f" = {ranks} x {plan.accumulate} x {plan.batch_size // ranks // plan.accumulate}"
         if ranks * plan.accumulate > 1

@@ -38,7 +38,7 @@ def parser() -> cli.Parser:
         help="name or file (default: that of the run, in the checkpoint, or of the official file "
         "name)",
     )
-    flags.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    flags.add_argument("--device", help=cli.DEVICE_HELP)
     flags.switch("--cuda", default=None, help="--cuda=False runs on the CPU")
     flags.add_argument(
         "--precision",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data.locking import let_go
 from data.resolve import config_hash
 from yolact.locking import lock_now
 from yolact.study.arms import PlannedRun, identity
@@ -25,14 +26,14 @@ def claim(root: Path, run: PlannedRun) -> int | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if not lock_now(descriptor, path):
-        os.close(descriptor)
+        let_go(descriptor)
         return None
     return descriptor
 
 
 def release(descriptor: int) -> None:
     """Gives up this process' share of a lock; a training that inherited it keeps it."""
-    os.close(descriptor)
+    let_go(descriptor)
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def is_held(root: Path, run: PlannedRun) -> bool:
         # shared: two that look at the same time do not see each other
         return not lock_now(descriptor, path, shared=True)
     finally:
-        os.close(descriptor)
+        let_go(descriptor)
 
 
 def lock_file(root: Path, run: PlannedRun) -> Path:

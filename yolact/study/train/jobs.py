@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.generated import usable_cores
 from data.resolve import dump_yaml, load_config
 from data.schema import Config
 
@@ -39,7 +40,7 @@ class Tried:
 
 def choose_jobs(config: Config) -> tuple[int, str]:
     """Runs at once on this machine's CPU, and why. ValueError where a trial cannot train."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if cores == 1:
         return 1, "one core"
     counts = sorted({1, 2, cores}) if cores % 2 == 0 else [1, cores]

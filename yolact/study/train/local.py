@@ -3,7 +3,7 @@ on one study at the same time."""
 
 from __future__ import annotations
 
-import fcntl
+import getpass
 import os
 import signal
 import tempfile
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolact.locking import lock_now
 from yolact.study.arms import PlannedRun
 from yolact.study.folder.locks import claim, is_held, release
 from yolact.study.folder.progress import folder_of, is_done, twin
@@ -38,13 +39,11 @@ class Slot:
             return []
         path = (
             Path(tempfile.gettempdir())
-            / f"sweep-{os.getuid()}-{self.device.replace(':', '')}-{self.number}.lock"
+            / f"sweep-{getpass.getuser()}-{self.device.replace(':', '')}-{self.number}.lock"
         )
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+        if not lock_now(descriptor, path):
+            release(descriptor)
             return None
         return [descriptor]
 

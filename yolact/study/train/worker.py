@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,9 @@ from yolact.study.train.launch import python_path, yolact_command
 
 KEPT = {LOG, NOTE}  # of a run that left no checkpoint
 
+INHERITS = os.name == "posix"  # else a worker's locks are held by who started it
+KILLED = 9  # SIGKILL, which Windows' signal does not name
+
 
 @dataclass
 class Worker:
@@ -32,6 +36,7 @@ class Worker:
     folder: Path
     process: subprocess.Popen
     log: IO[bytes]
+    locks: list[int] = field(default_factory=list)  # where processes inherit no descriptors
 
     def stop(self) -> None:
         """Asks it to save and end; twice ends it at once."""
@@ -56,6 +61,7 @@ def start(
     process group.
     """
     folder = root / run.folder
+    kept: list[int] = []
     try:
         command = prepare_run(folder, run, device, shared_weights(root, run))
         environment = dict(os.environ)
@@ -63,7 +69,7 @@ def start(
             environment["PYTHONPATH"] = path
         if threads:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
-        write_note(folder, state="running", host=os.uname().nodename, device=device)
+        write_note(folder, state="running", host=platform.node(), device=device)
         with writing(folder / LOG):
             log = (folder / LOG).open("ab")
         log.write(f"$ {' '.join(command)}\n".encode())
@@ -75,12 +81,14 @@ def start(
             stdin=subprocess.DEVNULL,
             env=environment,
             start_new_session=own_session,
-            pass_fds=locks,
+            pass_fds=locks if INHERITS else (),
         )
+        kept = [] if INHERITS else locks
     finally:
         for lock in locks:
-            release(lock)
-    return Worker(run, folder, process, log)
+            if lock not in kept:
+                release(lock)
+    return Worker(run, folder, process, log, kept)
 
 
 def prepare_run(
@@ -129,9 +137,11 @@ def finish(worker: Worker) -> str:
     saved can be resumed)."""
     code = worker.process.wait()
     worker.log.close()
+    for lock in worker.locks:
+        release(lock)
     if is_done(worker.folder, worker.run.config) and code == 0:
         state = "done"
-    elif code < 0 or code in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGKILL):
+    elif code < 0 or code in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + KILLED):
         state = "lost"
     else:
         state = "failed"
