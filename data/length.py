@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from pathlib import Path
 
 from data.annotations import read_coco
@@ -34,25 +33,25 @@ def images_there(data: DataConfig) -> int:
         return 0
 
 
-def with_iterations(train: TrainConfig, images: int, chosen: Collection[str] = ()) -> TrainConfig:
-    """train.epochs turned into iterations over so many images, and switched off.
-
-    lr_steps keep their share of the training, and the warm-up takes at most a tenth of it, but
-    for those in `chosen` ("lr_steps"). Unchanged without epochs, or without images.
-    """
+def with_iterations(train: TrainConfig, images: int) -> TrainConfig:
+    """train.epochs turned into iterations over so many images, and switched off. Unchanged without
+    epochs, or without images."""
     if train.epochs is None or not images:
         return train
-    return of_iterations(train, math.ceil(train.epochs * images / train.batch_size - 1e-9), chosen)
+    return of_iterations(train, math.ceil(train.epochs * images / train.batch_size - 1e-9))
 
 
-def of_iterations(train: TrainConfig, iterations: int, chosen: Collection[str] = ()) -> TrainConfig:
-    """A training of so many iterations, which states its length in no other way; lr_steps and
-    warm-up follow as in with_iterations()."""
+def of_iterations(train: TrainConfig, iterations: int) -> TrainConfig:
+    """A training of so many iterations, which states its length in no other way.
+
+    lr_steps keep their share of the training, and the warm-up takes at most a tenth of it; those
+    that were given beside the length (TrainConfig.keeping) stay.
+    """
     share = iterations / train.iterations
     follow = {
         "lr_steps": tuple(sorted({max(1, round(step * share)) for step in train.lr_steps})),
         "warmup_iterations": min(train.warmup_iterations, iterations // WARMUP),
     }
-    follow = {key: value for key, value in follow.items() if key not in chosen}
+    follow = {key: value for key, value in follow.items() if key not in train.kept}
     length = {"iterations": iterations, "epochs": None, "max_minutes": None}
-    return train.model_copy(update={**follow, **length})
+    return train.model_copy(update={**follow, **length}).keeping(())

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, Sampler
 
 from data.annotations import Id
 from data.coco import CocoDataset, Sample
-from data.repeats import repeat_factors, seen_in_epoch
+from data.repeats import repeat_factors, seen_in_round
 from data.schema import Config, DataConfig
 from data.transforms import eval_transform, train_transform
 from data.workers import Failure, Loader, Parcel, handed_over
@@ -194,7 +194,7 @@ class TrainOrder(Sampler):
         if self._seen[0] != epoch:
             entropy = np.random.SeedSequence([REPEAT_STREAM, self.seed, epoch])
             start = float(np.random.default_rng(entropy).random())
-            self._seen = (epoch, seen_in_epoch(self.factors, start))
+            self._seen = (epoch, seen_in_round(self.factors, start))
         index, time = self._seen[1][place]
         return epoch + time * MOST_EPOCHS, index
 
@@ -300,16 +300,22 @@ def train_loader(
 
 
 def _factors(cfg: Config, dataset: Items) -> np.ndarray | None:
-    """How often each image is seen in an epoch; None where train.repeat_threshold is off.
-    ValueError for a set whose classes are not known before its items are read."""
-    if not cfg.train.repeat_threshold:
+    """How often each image is seen in a round of the order; None where train.repeat_threshold is
+    off. ValueError as of check_repeats()."""
+    check_repeats(cfg, dataset)
+    if not cfg.train.repeat_threshold or not isinstance(dataset, CocoDataset):
         return None
-    if not isinstance(dataset, CocoDataset):
+    return repeat_factors(dataset.table, cfg.train.repeat_threshold)
+
+
+def check_repeats(cfg: Config, dataset: object) -> None:
+    """ValueError where train.repeat_threshold is set, and the classes of a data set are not known
+    before its items are read."""
+    if cfg.train.repeat_threshold and not isinstance(dataset, CocoDataset):
         raise ValueError(
             f"train.repeat_threshold={cfg.train.repeat_threshold:g} needs a COCO-format training "
             "set, whose classes are known: set it to 0 for a data set of your own"
         )
-    return repeat_factors(dataset.table, cfg.train.repeat_threshold)
 
 
 def eval_loader(

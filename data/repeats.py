@@ -9,7 +9,7 @@ from data.table import AnnotationTable
 
 
 def repeat_factors(table: AnnotationTable, threshold: float) -> np.ndarray:
-    """(images,) float64: how often each is seen in an epoch, 1 and above.
+    """(images,) float64: how often each is seen in a round of the order, 1 and above.
 
     f(c) is the share of images with an instance of class c, r(c) = max(1, sqrt(threshold / f(c))),
     and r of an image the largest of its classes'; 1 of one without instances. Crowds count.
@@ -26,11 +26,13 @@ def repeat_factors(table: AnnotationTable, threshold: float) -> np.ndarray:
     return factors
 
 
-def seen_in_epoch(factors: np.ndarray, offset: float) -> list[tuple[int, int]]:
-    """(image, how many times it was listed before) of an epoch, in the order of the images: each
-    image floor or ceil of its factor times, so that the mean over offsets in 0..1 is the factor.
+def seen_in_round(factors: np.ndarray, offset: float) -> list[tuple[int, int]]:
+    """(image, how many times it was listed before) of a round, in the order of the images.
 
-    The length is the sum of the factors, rounded, whatever the offset: factors are scaled to it.
+    The length is the sum of the factors, rounded, whatever the offset. Factors are scaled to it:
+    each image comes floor or ceil of its scaled factor times, and the mean over offsets in 0..1 is
+    the scaled factor. Where the length was rounded down, a factor of 1 is a little less, and a
+    round may leave that image out.
     """
     length = round(float(factors.sum()))
     bounds = np.floor(np.cumsum(factors) * (length / factors.sum()) + offset + 1e-9)

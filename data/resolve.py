@@ -129,6 +129,17 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def settings_of(dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """{"section.field": value} of a config as model_dump() gives it."""
+    flat: dict[str, Any] = {}
+    for section, value in dumped.items():
+        if isinstance(value, dict):
+            flat |= {f"{section}.{field}": item for field, item in value.items()}
+        else:
+            flat[section] = value
+    return flat
+
+
 def list_configs() -> list[str]:
     return sorted(user.CONFIGS)
 
@@ -389,12 +400,14 @@ def _autoscale(config: Config, fixed: set[str]) -> Config:
 
 
 def _with_length(config: Config, chosen: set[str]) -> Config:
-    """The config with its epochs as iterations, where its training images are there to be
-    counted."""
-    if config.train.epochs is None:
+    """The config with its epochs as iterations, where its training images are there to be counted.
+    Where the length comes later, it notes which settings were chosen beside it."""
+    if config.train.epochs is None and config.train.max_minutes is None:
         return config
     names = {key.removeprefix("train.") for key in chosen if key.startswith("train.")}
-    train = with_iterations(config.train, images_there(config.data), names)
+    train = config.train.keeping(names)
+    if train.epochs is not None:
+        train = with_iterations(train, images_there(config.data))
     return config.model_copy(update={"train": train})
 
 

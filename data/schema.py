@@ -8,9 +8,10 @@ data/config.py, loading in data/resolve.py.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from data.fields import (
     MOST_ANCHORS,
@@ -513,6 +514,18 @@ class TrainConfig(Section):
     keep_every: NonNegativeInt = Field(
         0, description="iterations between checkpoints that are kept for good; 0 = none"
     )
+    _kept: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Of lr_steps and warmup_iterations, those that a length in epochs or minutes leaves."""
+        return self._kept
+
+    def keeping(self, names: Iterable[str]) -> TrainConfig:
+        """A copy whose length, when it is settled, leaves the settings of these names."""
+        made = self.model_copy()
+        made._kept = frozenset({"lr_steps", "warmup_iterations"} & {*names})
+        return made
 
     @field_validator("trackers", mode="before")
     @classmethod
@@ -533,6 +546,8 @@ class TrainConfig(Section):
                 f"epochs={self.epochs:g} and max_minutes={self.max_minutes:g} are both given: give "
                 "one of them"
             )
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers={list(self.trackers)} names one twice: name each once")
         if self.patience and not self.validate_every:
             raise ValueError(
                 f"patience={self.patience} counts validations, and validate_every=0 has one only, "

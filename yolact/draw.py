@@ -369,6 +369,13 @@ def gallery(
     return sheet
 
 
+def shrunk(image: np.ndarray, longest: int) -> np.ndarray:
+    """The image (h,w,3) with no side above `longest` pixels: itself where it has none."""
+    if max(image.shape[:2]) <= longest:
+        return image
+    return cv2.resize(image, _cell(image.shape[:2], longest), interpolation=cv2.INTER_AREA)
+
+
 def _fit(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
     """The image scaled into (width, height) with its shape kept, centred on white."""
     factor = min(cell[0] / image.shape[1], cell[1] / image.shape[0])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from data.loader import TrainOrder, train_loader
-from data.repeats import repeat_factors, seen_in_epoch
+from data.repeats import repeat_factors, seen_in_round
 from data.table import read_table
 from tests.data.sets import annotation, image_entry
+from yolact.engine.train import train
 from yolact.testing import tiny
 
 NAMES = ("often", "some", "rare")
@@ -39,16 +40,25 @@ def test_factors_are_those_of_the_formula(table):
     assert repeat_factors(table, 0.1)[99] == pytest.approx(3.1623, abs=1e-4)
 
 
-def test_an_epoch_lists_each_image_its_factor_times():
+def test_a_round_lists_each_image_its_factor_times():
     factors = np.array([1.0, 1.5, 3.25, 1.0, 2.25])
     rng = np.random.default_rng(0)
-    epochs = [seen_in_epoch(factors, rng.random()) for _ in range(4000)]
+    epochs = [seen_in_round(factors, rng.random()) for _ in range(4000)]
     assert {len(epoch) for epoch in epochs} == {9}
     counts = np.array([[sum(i == n for i, _ in epoch) for n in range(5)] for epoch in epochs])
     assert (counts >= np.floor(factors)).all() and (counts <= np.ceil(factors)).all()
     assert counts.mean(0) == pytest.approx(factors, abs=0.03)
     for epoch in epochs[:20]:
         assert len(set(epoch)) == 9 and max(time for _, time in epoch) <= 3
+
+
+def test_a_length_that_is_rounded_down_may_leave_an_image_out():
+    """2.4 in 2 places: factors of 1 and 1.4 become 0.83 and 1.17."""
+    factors = np.array([1.0, 1.4])
+    rounds = [seen_in_round(factors, offset) for offset in np.linspace(0, 1, 600, endpoint=False)]
+    counts = np.array([[sum(i == n for i, _ in one) for n in range(2)] for one in rounds])
+    assert set(counts[:, 0]) == {0, 1} and set(counts.sum(1)) == {2}
+    assert counts.mean(0) == pytest.approx(factors * 2 / 2.4, abs=0.01)
 
 
 def test_the_order_lists_every_image_and_augments_repetitions_anew():
@@ -79,3 +89,6 @@ def test_a_set_of_ones_own_is_refused(tmp_path):
     cfg = tiny.config(tiny.write_dataset(tmp_path / "set"), repeat_threshold=0.5)
     with pytest.raises(ValueError, match="repeat_threshold=0.5 needs a COCO-format training set"):
         train_loader(cfg, [1, 2, 3])
+    with pytest.raises(ValueError, match="repeat_threshold=0.5 needs a COCO-format training set"):
+        train(cfg, train_set=[1, 2, 3], device="cpu", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from data.coco import CocoDataset, Sample
-from data.loader import build_dataset
+from data.loader import build_dataset, check_repeats
 from data.schema import Config
 from layers.targets import ExtraKey, Targets
 
@@ -103,8 +103,9 @@ class OwnItems:
 
 
 def training_set(cfg: Config, given: DataSet | None, criterion) -> CocoDataset | OwnItems:
-    """The given training set, or the config's, with the masks that the criterion needs."""
-    return _prepared(
+    """The given training set, or the config's, with the masks that the criterion needs. ValueError
+    also where train.repeat_threshold asks for classes that the set does not tell."""
+    trained = _prepared(
         cfg,
         given,
         "train",
@@ -112,6 +113,8 @@ def training_set(cfg: Config, given: DataSet | None, criterion) -> CocoDataset |
         needs_full_masks=criterion.needs_full_masks,
         extras=criterion.extras,
     )
+    check_repeats(cfg, trained)
+    return trained
 
 
 def validation_set(cfg: Config, given: DataSet | None, *, masks: bool) -> CocoDataset | OwnItems:

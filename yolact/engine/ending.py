@@ -8,26 +8,42 @@ import torch
 
 from data.schema import Config
 from yolact.checkpoint import load_weights
-from yolact.cli import say
+from yolact.cli import one_line, say
 from yolact.draw import gallery
 from yolact.engine import distributed
 from yolact.engine.pictures import prediction_pictures
 from yolact.engine.rundir import RunDir
 from yolact.engine.start import Sets
 from yolact.engine.state import TrainState
+from yolact.engine.stopping import as_mistake
 from yolact.files import write_image
 from yolact.run_files import BEST, GALLERY_PICTURE
 
 GALLERY_IMAGES, GALLERY_COLUMNS = 12, 3
+LONGEST = 1200  # pixels of a pair's longer side
 
 
 def end_training(
-    cfg: Config, state: TrainState, run: RunDir, sets: Sets, device: torch.device
+    cfg: Config,
+    state: TrainState,
+    run: RunDir,
+    sets: Sets,
+    device: torch.device,
+    trained: bool = True,
 ) -> None:
-    """By rank 0: tells of an early end, and draws the gallery."""
-    if distributed.is_main():
-        tell_early_end(cfg, state, run)
+    """By rank 0: tells of an early end, and draws the gallery; without a step `trained`, only where
+    there is none. Where it cannot be drawn, a warning: the training is whole without it."""
+    if not distributed.is_main():
+        return
+    tell_early_end(cfg, state, run)
+    if not trained and (run.path / GALLERY_PICTURE).exists():
+        return
+    try:
         draw_gallery(cfg, state, run, sets, device)
+    except Exception as error:
+        if as_mistake(error) is None:
+            raise
+        say(f"warning: no {GALLERY_PICTURE}: {one_line(error)}", error=True)
 
 
 def draw_gallery(
@@ -40,7 +56,9 @@ def draw_gallery(
     model = copy.deepcopy(state.best_model)
     if (run.path / BEST).is_file():
         load_weights(model, run.path / BEST)
-    pictures = prediction_pictures(model, cfg, sets.pictures, device, count=GALLERY_IMAGES)
+    pictures = prediction_pictures(
+        model, cfg, sets.pictures, device, count=GALLERY_IMAGES, longest=LONGEST
+    )
     if pictures:
         file = run.path / GALLERY_PICTURE
         write_image(file, gallery(list(pictures.values()), columns=GALLERY_COLUMNS))

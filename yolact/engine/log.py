@@ -203,6 +203,7 @@ class RunLog:
             for name in ON_BOARD
         }
         self.trackers.numbers(step, numbers)
+        self.trackers.flush()
         if self.on_validation is not None:
             self.on_validation(step, result)
 

@@ -9,7 +9,7 @@ import torch
 
 from data.loader import build_dataset
 from data.schema import Config
-from yolact.draw import draw_detections, draw_targets, gallery, side_by_side
+from yolact.draw import draw_detections, draw_targets, gallery, shrunk, side_by_side
 from yolact.engine.predict import Predictor
 from yolact.finite import Diverged
 from yolact.model import Yolact
@@ -18,13 +18,20 @@ SCORE = 0.3  # predictions below it are not drawn
 
 
 def prediction_pictures(
-    model: Yolact, cfg: Config, dataset, device: torch.device, *, count: int = 4
+    model: Yolact,
+    cfg: Config,
+    dataset,
+    device: torch.device,
+    *,
+    count: int = 4,
+    longest: int | None = None,
 ) -> dict[str, np.ndarray]:
     """{image id: HWC uint8 RGB} for `count` images spread evenly over the validation set, the same
     ones at every call.
 
-    dataset: the validation split with full-size masks. None of a model that has diverged, where
-    train.on_nonfinite=skip lets it.
+    dataset: the validation split with full-size masks. longest: of a picture's sides in pixels, to
+    which it is shrunk before the next is made; None = as large as it is. None of a model that has
+    diverged, where train.on_nonfinite=skip lets it.
     """
     predict = Predictor(model, cfg, device, cfg.validation_precision)
     pictures = {}
@@ -40,7 +47,8 @@ def prediction_pictures(
             return {}
         left = draw_detections(image, found, cfg.data.class_names, score_threshold=SCORE)
         right = draw_targets(image, sample.targets, cfg.data.class_names)
-        pictures[str(sample.image_id)] = side_by_side(left, right)
+        pair = side_by_side(left, right)
+        pictures[str(sample.image_id)] = pair if longest is None else shrunk(pair, longest)
     return pictures
 
 

@@ -12,6 +12,7 @@ import torch
 from data.coco import CocoDataset
 from data.doctor.check import check_dataset
 from data.loader import TrainOrder
+from data.resolve import settings_of
 from data.schema import Config
 from layers.problems import number_of
 from yolact.cli import say
@@ -186,19 +187,7 @@ def lacks_evaluation(run: RunDir, cfg: Config, step: int, sets: Sets) -> bool:
 
 def changed_settings(cfg: Config, checkpoint: dict) -> list[str]:
     """Settings that differ from those the checkpoint was trained with."""
-
-    def flat(section: dict, prefix: str = "") -> dict:
-        return {
-            name: value
-            for key, item in section.items()
-            for name, value in (
-                flat(item, f"{prefix}{key}.")
-                if isinstance(item, dict)
-                else {f"{prefix}{key}": item}
-            ).items()
-        }
-
-    old, new = flat(checkpoint["config"]), flat(cfg.model_dump(mode="json"))
+    old, new = map(settings_of, (checkpoint["config"], cfg.model_dump(mode="json")))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return [f"changed       {key}: {old.get(key)} -> {new.get(key)}" for key in changed]
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 from data.coco import CocoDataset
-from data.loader import train_loader
 from data.schema import Config
 from data.workers import deaths_held
-from yolact.engine import distributed
+from yolact.engine.batches import step_batches
 from yolact.engine.datasets import OwnItems, finds_ap
 from yolact.engine.evaluate import evaluate
 from yolact.engine.state import TrainState
@@ -31,7 +30,7 @@ class Steps:
     ) -> None:
         self.state, self.device = state, device
         self.update = Updater(state, cfg, device)
-        self._batches = self._read(cfg, trainset)
+        self._batches = step_batches(cfg, trainset, device)
 
     def __call__(self) -> None:
         self.update(next(self._batches))
@@ -41,22 +40,6 @@ class Steps:
     def close(self) -> None:
         """Ends the loader's processes."""
         self._batches.close()
-
-    def _read(self, cfg: Config, trainset: CocoDataset | OwnItems) -> Generator[list, None, None]:
-        """Micro-batches of each step, as in training."""
-        batches = iter(
-            train_loader(
-                cfg,
-                trainset,
-                start_step=0,
-                rank=distributed.rank(),
-                world_size=distributed.world_size(),
-                num_workers=cfg.train.num_workers,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
-        while True:
-            yield [next(batches) for _ in range(cfg.train.accumulate)]
 
 
 @contextmanager

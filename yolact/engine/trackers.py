@@ -7,19 +7,25 @@ left out from then on: no training ends for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from data.resolve import settings_of
 from data.schema import Config
 from yolact.cli import one_line, say
 from yolact.files import write_whole
 from yolact.run_files import MLFLOW_RUN, TENSORBOARD, WANDB_RUN
 
 EXTRA = "yolact-loss-lab[{}]"
+# of mlflow, where the user sets none: its own are 7 and 120 s, and training waits meanwhile
+MLFLOW_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+MLFLOW_PARAMS = 100  # that one request may hold
 
 
 class Tracker(Protocol):
@@ -30,6 +36,9 @@ class Tracker(Protocol):
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """image (h,w,3) uint8 RGB."""
+
+    def flush(self) -> None:
+        """Lets what was given be seen now."""
 
     def close(self) -> None:
         """Sends what waits."""
@@ -52,6 +61,9 @@ class TensorBoard:
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         self.board.add_image(name, image, step, dataformats="HWC")
 
+    def flush(self) -> None:
+        self.board.flush()
+
     def close(self) -> None:
         self.board.close()
 
@@ -61,6 +73,8 @@ class MLflow:
     folder, or sqlite:///FILE)."""
 
     def __init__(self, run: Path, cfg: Config, step: int) -> None:
+        for name, limit in MLFLOW_LIMITS.items():
+            os.environ.setdefault(name, limit)
         from mlflow import MlflowClient
 
         self.client, note = MlflowClient(), run / MLFLOW_RUN
@@ -70,16 +84,25 @@ class MLflow:
         found = self.client.get_experiment_by_name(cfg.name)
         home = found.experiment_id if found else self.client.create_experiment(cfg.name)
         self.key = self.client.create_run(home, run_name=str(run)).info.run_id
-        for name, value in flat_settings(cfg).items():
-            self.client.log_param(self.key, name, str(value)[:500])
+        from mlflow.entities import Param
+
+        params = [Param(name, str(value)[:500]) for name, value in _settings(cfg).items()]
+        for first in range(0, len(params), MLFLOW_PARAMS):
+            self.client.log_batch(self.key, params=params[first : first + MLFLOW_PARAMS])
         write_whole(note, self.key + "\n")
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.client.log_metric(self.key, name, value, step=step)
+        from mlflow.entities import Metric
+
+        now = round(1000 * time.time())
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        self.client.log_batch(self.key, metrics=metrics)  # one request
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         self.client.log_image(self.key, image, key=name.replace("/", "_"), step=step)
+
+    def flush(self) -> None:
+        pass
 
     def close(self) -> None:
         self.client.set_terminated(self.key)
@@ -99,7 +122,7 @@ class Wandb:
             project=os.environ.get("WANDB_PROJECT", "yolact"),
             name=str(run),
             dir=str(run),
-            config=flat_settings(cfg),
+            config=_settings(cfg),
             id=known,
             resume="allow" if known else None,
         )
@@ -110,6 +133,9 @@ class Wandb:
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         self.run.log({name: self.images(image)}, step=step)
+
+    def flush(self) -> None:
+        pass
 
     def close(self) -> None:
         self.run.finish()
@@ -148,6 +174,9 @@ class Trackers:
         for name, picture in pictures.items():
             self._each(methodcaller("picture", step, name, picture))
 
+    def flush(self) -> None:
+        self._each(methodcaller("flush"))
+
     def close(self) -> None:
         """Raises nothing: an error that ended the run is the one to be seen."""
         for name, tracker in self.open.items():
@@ -162,18 +191,11 @@ class Trackers:
                 give(tracker)
             except Exception as error:  # as above
                 del self.open[name]
-                say(f"warning: {name} takes no more: {one_line(error)}; the run's files go on")
+                with suppress(Exception):  # what it says then is the same again
+                    tracker.close()
+                told = f"warning: {name} takes no more: {one_line(error)}; the run's files go on"
+                say(told, error=True)
 
 
-def flat_settings(cfg: Config) -> dict[str, Any]:
-    """{"section.field": value} of a config, as trackers show it."""
-    sections = cfg.model_dump(mode="json")
-    flat: dict[str, Any] = {}
-    for section, value in sections.items():
-        pairs: Iterable[tuple[str, Any]] = (
-            [(f"{section}.{field}", item) for field, item in value.items()]
-            if isinstance(value, dict)
-            else [(section, value)]
-        )
-        flat |= dict(pairs)
-    return flat
+def _settings(cfg: Config) -> dict[str, Any]:
+    return settings_of(cfg.model_dump(mode="json"))

@@ -6,22 +6,21 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from data.coco import CocoDataset
-from data.loader import train_loader
 from data.schema import Config
 from data.workers import deaths_held, explain_worker_failure
 from layers.losses.criterion import Criterion
 from yolact.cli import one_line, say
 from yolact.engine import distributed
 from yolact.engine.assignment import prototype_mask_note
-from yolact.engine.datasets import DataSet, OwnItems, finds_ap
+from yolact.engine.batches import step_batches
+from yolact.engine.datasets import DataSet, finds_ap
 from yolact.engine.ending import end_training
 from yolact.engine.evaluate import EvalResult, evaluate
 from yolact.engine.features import feature_cache
@@ -100,7 +99,8 @@ def train(
     What is given in place of the config's is named under "given" in the run's env.json, since
     config.yaml does not describe it.
 
-    A finished run without results/records.npz is evaluated again by resume, and nothing else.
+    A finished run without results/records.npz is evaluated again by resume, one without gallery.jpg
+    gets it, and nothing else is done.
 
     On one machine with the same settings a resumed run repeats, on the CPU bit for bit, what the
     uninterrupted one would have done.
@@ -185,7 +185,8 @@ class Trainer:
         self.records: list[StepRecord] = []
         features = feature_cache(cfg, state.model, sets.train, run.path)
         self.update = Updater(state, cfg, device, features)
-        self.batches = self._batches(sets.train)
+        self.batches = step_batches(cfg, sets.train, device, start_step=state.step)
+        self.first_step = state.step
         self.log = None
         if distributed.is_main():
             self.log = RunLog(
@@ -225,7 +226,8 @@ class Trainer:
         if stopping:
             self._interrupted()
         else:
-            end_training(self.cfg, self.state, self.run_dir, self.sets, self.device)
+            trained = self.state.step > self.first_step
+            end_training(self.cfg, self.state, self.run_dir, self.sets, self.device, trained)
 
     def _steps(self) -> bool:
         """The loop. It reads the losses, and so waits for the device, only where something is due.
@@ -268,22 +270,6 @@ class Trainer:
         """Whether something that happens every so many steps, and at the end, happens now."""
         step = self.state.step
         return step > 0 and (step == self.cfg.train.iterations or (every > 0 and step % every == 0))
-
-    def _batches(self, trainset: CocoDataset | OwnItems) -> Generator[list, None, None]:
-        """The micro-batches of each step, from the state's step on."""
-        batches = iter(
-            train_loader(
-                self.cfg,
-                trainset,
-                start_step=self.state.step,
-                rank=distributed.rank(),
-                world_size=distributed.world_size(),
-                num_workers=self.cfg.train.num_workers,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
-        while True:
-            yield [next(batches) for _ in range(self.cfg.train.accumulate)]
 
     def _next_batches(self) -> list | None:
         """The next step's micro-batches; None where a rank was asked to stop."""

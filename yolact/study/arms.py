@@ -20,7 +20,7 @@ from data.resolve import (
     load_config,
     parse_value,
 )
-from data.schema import Config, EvalConfig
+from data.schema import Config, EvalConfig, TrainConfig
 from data.yaml_text import write_yaml
 from layers.losses.expr import format_terms, parse, parse_call, unordered
 from layers.names import unknown_name
@@ -216,8 +216,8 @@ def hash8(config: Config) -> str:
 
 
 def identity(config: Config) -> Config:
-    """The config without what differs between two places of one study: its name, and the folder
-    that holds the runs."""
+    """The config without what differs between two places of one study: its name, the folder
+    that holds the runs, and where their numbers are shown too."""
 
     def below(path: str) -> str:
         for folder in ASIDE:
@@ -227,7 +227,12 @@ def identity(config: Config) -> Config:
         return path
 
     files = {key: below(getattr(config.data, key)) for key in ANNOTATIONS}
-    start = _changed(config, "train", init_from=below(config.train.init_from))
+    start = _changed(
+        config,
+        "train",
+        init_from=below(config.train.init_from),
+        trackers=TrainConfig.model_fields["trackers"].default,
+    )
     return _changed(start, "data", **files).model_copy(update={"name": "-"})
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from data.resolve import ConfigError, config_hash, load_config
+from data.resolve import ConfigError, config_hash, dump_yaml, load_config
 from yolact.engine import length, timing
 from yolact.engine.train import train
 from yolact.study.shorthand import comparable
@@ -144,6 +144,20 @@ def test_one_length_is_stated(tmp_path):
         load_config(file)
     plain = load_config("quickstart")
     assert config_hash(plain) != config_hash(minutes) and plain.train.max_minutes is None
+
+
+@pytest.mark.parametrize("stated", ["epochs=2", "max_minutes=1"])
+def test_what_is_given_beside_a_length_stays(tmp_path, measured, stated):
+    """In epochs and in minutes alike; what is not given follows."""
+    file, folder = tmp_path / "own.yaml", write_dataset(tmp_path / "data")
+    file.write_text(dump_yaml(config(folder)))
+    given = [f"train.{stated}", "train.lr_steps=[7]"]
+    for more, warmup in ((["train.warmup_iterations=3"], 3), ([], 2 if "minutes" in stated else 0)):
+        asked = load_config(file, [*given, *more])
+        found, _, _ = length.settled_length(asked, [], length.torch.device("cpu"), None)
+        assert found.train.lr_steps == (7,) and found.train.warmup_iterations == warmup
+    whole = load_config({**found.model_dump()})
+    assert whole == found
 
 
 def test_studies_refuse_minutes():

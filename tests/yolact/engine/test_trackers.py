@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ class Kept:
 
     def __init__(self, run, cfg, step):
         self.run, self.step, self.closed = run, step, False
-        self.values, self.images = [], []
+        self.values, self.images, self.seen = [], [], 0
         Kept.made.append(self)
 
     def numbers(self, step, values):
@@ -43,8 +44,13 @@ class Kept:
     def picture(self, step, name, image):
         self.images.append((step, name, image.shape))
 
+    def flush(self):
+        self.seen = len(self.values)
+
     def close(self):
         self.closed = True
+        if self.broken:
+            raise ConnectionError("still gone")
 
 
 @pytest.fixture
@@ -79,9 +85,59 @@ def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(
     run = train(
         tiny.config(data, iterations=6, log_every=1), device="cpu", run_dir=tmp_path / "run"
     )
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert told.count("tensorboard takes no more: the server is gone") == 1
+    assert kept.made[0].closed and "still gone" not in told
     assert len(lines(run, "train")) == 6 and len(kept.made[0].values) == 1
+
+
+def test_a_validation_can_be_seen_at_once(data, tmp_path, kept):
+    cfg = tiny.config(data, iterations=4, validate_every=2, log_every=2)
+    seen = []
+
+    def look(*_):
+        tracker = kept.made[0]
+        seen.append((tracker.seen, len(tracker.values)))
+
+    train(cfg, device="cpu", run_dir=tmp_path / "run", on_validation=look)
+    assert seen == [(2, 2), (4, 4)]
+
+
+def test_one_of_a_kind():
+    with pytest.raises(ConfigError, match="trackers.*names one twice: name each once"):
+        load_config("quickstart", ["train.trackers=[wandb,tensorboard,wandb]"])
+
+
+def test_mlflow_is_asked_once_for_all_values_and_not_for_long(data, tmp_path, monkeypatch):
+    """Without a server: each request fails at once here, and would take minutes by mlflow's own
+    limits."""
+    mlflow = pytest.importorskip("mlflow")
+    asked = []
+
+    class Client:
+        def __getattr__(self, name):
+            def ask(*args, **kwargs):
+                asked.append((name, args, kwargs))
+                info = SimpleNamespace(run_id="r", experiment_id="0")
+                return SimpleNamespace(info=info, experiment_id="0")
+
+            return ask
+
+    for name in module.MLFLOW_LIMITS:
+        monkeypatch.setenv(name, "unset")  # which is undone at the end
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(mlflow, "MlflowClient", Client)
+    tracker = module.MLflow(tmp_path, tiny.config(data), 0)
+    params = [call[2]["params"] for call in asked if call[0] == "log_batch"]
+    assert sum(map(len, params)) > 100 and max(map(len, params)) <= 100
+    asked.clear()
+    tracker.numbers(3, {"loss/total": 1.5, "loss/box": 0.5})
+    ((name, _, given),) = asked
+    found = [(metric.key, metric.value, metric.step) for metric in given["metrics"]]
+    assert name == "log_batch" and found == [("loss/total", 1.5, 3), ("loss/box", 0.5, 3)]
+    variables = importlib.import_module("mlflow.environment_variables")
+    tries = 1 + variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()
+    assert tries * variables.MLFLOW_HTTP_REQUEST_TIMEOUT.get() <= 60
 
 
 def test_none_is_a_choice_and_changes_no_hash(data, tmp_path):

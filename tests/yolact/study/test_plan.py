@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.config import CONFIGS
-from data.resolve import ConfigError, load_config
+from data.resolve import ConfigError, dump_yaml, load_config
 from data.yaml_text import read_yaml
 from yolact.study import arms as arms_module
 from yolact.study.arms import (
@@ -20,6 +20,7 @@ from yolact.study.arms import (
     init_run,
     runs_of,
 )
+from yolact.study.folder import progress
 from yolact.study.folder.layout import TUNE_FOLDER
 from yolact.study.plan import dump_study, load_study, read_study
 from yolact.study.train.estimate import describe_study
@@ -122,6 +123,21 @@ def test_runs_are_named_by_arm_seed_and_hash_and_arms_advance_together():
     )
     assert len({run.folder for run in runs}) == 6 and runs[0].name.startswith("bce/seed4-")
     assert [run.folder for run in runs_of(made, arms_of(made))] == [run.folder for run in runs]
+
+
+def test_a_study_goes_on_with_another_tracker(tmp_path):
+    """It changes no weights: the run is the same, in the same folder, and stays done."""
+    (run, *_), (other, *_) = (
+        runs_of(made, arms_of(made))
+        for made in (study(), study(settings={"train.trackers": ["mlflow"]}))
+    )
+    assert other.config.train.trackers == ("mlflow",) and other.folder == run.folder
+    folder = tmp_path / run.folder
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_yaml(run.config))
+    assert progress._same_config(folder, other.config)
+    with pytest.raises(ConfigError, match="resolve to the same config"):
+        arms_of(study(arms=["bce", {"loss.mask": "bce", "train.trackers": ["wandb"]}]))
 
 
 def test_only_the_axis_differs_between_arms():
