@@ -19,7 +19,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -207,29 +207,44 @@ class Store:
     def _folders(self) -> Iterator[Path]:
         """Beside the source, else in the user's folder for caches."""
         yield self.source.parent / FOLDER
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         place = os.path.realpath(self.source.parent)
-        yield Path(home) / "yolact" / hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
+        yield users_folder() / hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone in the folder of the cache; on file systems without locks beside others, which
-        costs their time only."""
-        descriptor = None
+        """Alone in the folder of the cache. Beside others, as where no folder takes it, only costs
+        time."""
         for folder in self._folders():
-            try:
+            with suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
                 if os.access(folder, os.W_OK):
-                    descriptor = os.open(folder, os.O_RDONLY)
-                    lock(descriptor, folder, wait=True)
                     break
-            except OSError:
-                continue
-        try:
+        else:
             yield
-        finally:
-            if descriptor is not None:
-                let_go(descriptor)
+            return
+        with alone_in(folder):
+            yield
+
+
+def users_folder() -> Path:
+    """The user's folder for what this program caches."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "yolact"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """A block that one process at a time is in, for each folder; the others wait. Beside others
+    where a folder cannot be opened or has no locks."""
+    descriptor = None
+    try:
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            lock(descriptor, folder, wait=True)
+        yield
+    finally:
+        if descriptor is not None:
+            let_go(descriptor)
 
 
 def file_state(path: Path) -> State:
@@ -240,7 +255,12 @@ def file_state(path: Path) -> State:
 
 @cache
 def _digest(path: Path, state: State) -> str:
-    """SHA-256 of a file; state: of the file, so that a changed one is read again."""
+    """sha256_of() of a file; state: of the file, so that a changed one is read again."""
+    return sha256_of(path)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex digits."""
     found = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):

@@ -214,7 +214,7 @@ def _in_order(make, count: int, workers: int) -> Iterator[tuple[dict, list[dict]
     except BrokenProcessPool as error:
         raise ValueError(
             "a process that makes pictures died, most often for lack of memory: free some, or try "
-            "fewer workers (scripts/make_cigarettes.py --workers=1); nothing was kept"
+            "fewer workers (--workers=1); nothing was kept"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

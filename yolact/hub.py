@@ -3,12 +3,11 @@ once and then read from its cache."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.cache import alone_in, sha256_of, users_folder
 from layers.names import unknown_name
 from yolact.files import write_whole
 
@@ -84,17 +83,13 @@ def _fetched(text: str, known: HubFile) -> Path:
 
 
 def _check(text: str, known: HubFile, path: Path) -> None:
-    """Compares the content with the SHA-256 that is known, or records it."""
-    found = _digest(path)
-    record, key = record_file(), f"{known.repository}/{known.file}"
-    recorded = _recorded(record)
-    expected = known.sha256 if known.sha256 != UNKNOWN else recorded.get(key)
-    if expected is None:
-        content = json.dumps({**recorded, key: found}, indent=1, sort_keys=True)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(record, content + "\n")
-    elif found != expected:
-        where = "" if known.sha256 != UNKNOWN else f" (recorded in {record} at the first download)"
+    """Compares the content with the SHA-256 that is known, or was recorded first."""
+    found, record = sha256_of(path), record_file()
+    published = known.sha256 != UNKNOWN
+    key = f"{known.repository}/{known.file}"
+    expected = known.sha256 if published else _first(record, key, found)
+    if found != expected:
+        where = "" if published else f" (recorded in {record} at the first download)"
         raise ValueError(
             f"{text}: {path} has the SHA-256 {found[:12]}..., and {expected[:12]}... was expected"
             f"{where}: delete the file to fetch it again"
@@ -104,8 +99,20 @@ def _check(text: str, known: HubFile, path: Path) -> None:
 
 def record_file() -> Path:
     """Where checksums of first downloads are kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "yolact" / "hub.json"
+    return users_folder() / "hub.json"
+
+
+def _first(record: Path, key: str, found: str) -> str:
+    """What was recorded first under the key, which may be `found`, now."""
+    recorded = _recorded(record)
+    if key in recorded:
+        return recorded[key]
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(record.parent):
+        recorded = _recorded(record)  # others may have added theirs
+        first = recorded.setdefault(key, found)
+        write_whole(record, json.dumps(recorded, indent=1, sort_keys=True) + "\n")
+    return first
 
 
 def _recorded(path: Path) -> dict[str, str]:
@@ -116,11 +123,3 @@ def _recorded(path: Path) -> dict[str, str]:
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete it") from None
     return content if isinstance(content, dict) else {}
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

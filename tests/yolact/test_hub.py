@@ -4,7 +4,9 @@ import hashlib
 import importlib
 import json
 import sys
+import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from data.resolve import load_config
 from yolact import hub
 from yolact.build import build_model
 from yolact.commands.predict import program
+from yolact.engine import state
 from yolact.engine.load import find_weights
 from yolact.engine.state import build_state
+from yolact.files import write_whole
 from yolact.hub import OFFICIAL, hub_weights, record_file
 
 NAME = "yolact_resnet50"
@@ -79,6 +83,34 @@ def test_it_is_fetched_once_recorded_and_checked_after(fake):
         hub_weights(f"hub:{NAME}")
 
 
+def test_names_that_are_fetched_at_once_are_all_recorded(fake, monkeypatch):
+    """Each reads, adds its line and writes: another's would be lost without a lock."""
+
+    def slow(*args):
+        time.sleep(0.05)
+        write_whole(*args)
+
+    monkeypatch.setattr(hub, "write_whole", slow)
+    for name in OFFICIAL:
+        fake.files[key_of(name)] = name.encode()
+    with ThreadPoolExecutor(len(OFFICIAL)) as pool:
+        assert len(set(pool.map(hub_weights, [f"hub:{name}" for name in OFFICIAL]))) == 6
+    recorded = json.loads(record_file().read_text())
+    assert recorded == {key_of(n): hashlib.sha256(n.encode()).hexdigest() for n in OFFICIAL}
+
+
+def test_other_processes_of_a_training_ask_after_the_first(fake, monkeypatch):
+    asked = []
+    monkeypatch.setattr(state, "hub_weights", lambda text: asked.append("own") or Path(text))
+    monkeypatch.setattr(
+        state.distributed, "first_run_by_main", lambda _: asked.append("first") or Path("theirs")
+    )
+    monkeypatch.setattr(state.distributed, "is_main", lambda: False)
+    assert state._fetched("hub:a") == "hub:a" and asked == ["first", "own"]
+    monkeypatch.setattr(state.distributed, "is_main", lambda: True)
+    assert state._fetched("hub:a") == "theirs" and asked[2:] == ["first"]
+
+
 def test_a_published_checksum_is_kept_to(fake, monkeypatch):
     fake.files[key_of(NAME)] = b"weights"
     one = hub.HubFile(OFFICIAL[NAME].repository, OFFICIAL[NAME].file, "0" * 64)
@@ -112,11 +144,11 @@ def test_a_model_and_a_training_start_from_it(fake, tmp_path):
     (tmp_path / "made.pth").unlink()
     assert find_weights(f"hub:{NAME}") == Path(fake.cache[key_of(NAME)])
     start = [f"train.init_from=hub:{NAME}", "data.class_names=[screw]", "model.pretrained=none"]
-    state, notes = build_state(load_config(NAME, [*small, *start], check_names=False), CPU, None)
+    made, notes = build_state(load_config(NAME, [*small, *start], check_names=False), CPU, None)
     assert any("hub:yolact_resnet50: loaded" in line for line in notes), notes
     theirs = torch.load(fake.cache[key_of(NAME)], weights_only=True)
     assert torch.equal(
-        state.model.state_dict()["fpn.lat_layers.0.weight"], theirs["fpn.lat_layers.0.weight"]
+        made.model.state_dict()["fpn.lat_layers.0.weight"], theirs["fpn.lat_layers.0.weight"]
     )
 
 

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("onnx", "openvino", "torch-export", "safetensors")
 USE = {
-    "onnx": "python examples/onnx_predict.py {name} photo.jpg",
+    "onnx": "onnxruntime.InferenceSession({name!r}).run(None, {{'images': images}})",
     "openvino": "openvino.Core().compile_model({name!r}, 'CPU')",
     "torch-export": "torch.export.load({name!r}).module()",
     "safetensors": "yolact predict {name} photo.jpg",
 }
+WITH_NMS = "python examples/onnx_predict.py {name} photo.jpg"  # of one image at a time
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -65,11 +66,17 @@ def _export(args: argparse.Namespace) -> None:
         args.out,
         about,
         weights_quality(opened.weights, opened.step),
-        USE[args.format].format(name=args.out.name),
+        _use(args).format(name=args.out.name),
     )
     files = [args.out, *([args.out.with_suffix(".bin")] if args.format == "openvino" else [])]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     say(f"{args.out} takes {megabytes:.1f} MB")
+
+
+def _use(args: argparse.Namespace) -> str:
+    """The command of the card, with {name} for the file's."""
+    whole = args.format == "onnx" and args.nms and args.batch == 1
+    return WITH_NMS if whole else USE[args.format]
 
 
 def _refuse_flags(args: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ from yolact.engine.optim import (
     set_step,
 )
 from yolact.engine.resumable import restoring
+from yolact.hub import hub_weights, is_hub
 from yolact.model import Yolact
 from yolact.starting import load_initial
 from yolact.weights_file import FORMAT
@@ -140,11 +141,19 @@ def build_state(
     return state, notes
 
 
+def _fetched(start: str) -> str:
+    """hub_weights() by rank 0 first, which may download them; the others then find them, or each
+    machine's own are downloaded."""
+    found = distributed.first_run_by_main(lambda: hub_weights(start))
+    return str(found if distributed.is_main() else hub_weights(start))
+
+
 def _starting_weights(model: Yolact, cfg: Config, notes: list[str]) -> bool:
     """Loads what the config says to start from; True where the backbone then has trained
     weights."""
     if cfg.train.init_from:
-        report = load_initial(model, cfg.train.init_from)
+        start = cfg.train.init_from
+        report = load_initial(model, _fetched(start) if is_hub(start) else start)
         notes.append(f"weights       {cfg.train.init_from}: {report}")
         return True
     # which may download them: once is enough

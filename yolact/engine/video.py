@@ -143,16 +143,18 @@ def _read(
     capture: cv2.VideoCapture, predictor: Predictor, size: int, skip: int = 0
 ) -> Generator[tuple[list[np.ndarray], list[Tensor]], None, None]:
     """Up to `size` RGB frames and their inputs, which a thread reads one batch ahead; `skip` frames
-    are left out behind each."""
+    are left out behind each. The first frame that does not come ends it: no more is asked for,
+    since a dead stream answers late."""
+    ended = False
 
     def next_batch(_: int) -> tuple[list[np.ndarray], list[Tensor]]:
+        nonlocal ended
         frames: list[np.ndarray] = []
-        while len(frames) < size:
+        while len(frames) < size and not ended:
             read, frame = capture.read()
-            if not read:
-                break
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-            all(capture.grab() for _ in range(skip))
+            ended = not read or not all(capture.grab() for _ in range(skip))
+            if read:
+                frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
         return frames, [predictor.input(frame) for frame in frames]
 
     with closing(read_ahead(next_batch, count(), threads=1, ahead=1)) as batches:

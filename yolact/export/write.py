@@ -184,9 +184,9 @@ def write_safetensors(
 
 
 def write_card(path: Path, about: dict[str, str], quality: str, command: str) -> None:
-    """A model card beside an exported file, in Markdown: the model, its data and classes, its
-    quality as one phrase, and the command that uses the file."""
-    write_whole(path.with_suffix(".md"), _card(path.name, about, quality, command))
+    """A model card beside an exported file, FILE.md: the model, its data and classes, its quality
+    as one phrase, and the command that uses the file."""
+    write_whole(path.with_name(f"{path.name}.md"), _card(path.name, about, quality, command))
 
 
 def _card(name: str, about: dict[str, str], quality: str, command: str) -> str:

@@ -17,7 +17,9 @@ def weights_quality(weights: Path, step: int | None) -> str:
     """Mask and box AP of weights of training step `step` on their run's validation images, in
     points; of the last step with a 95 % interval over the images (percentiles of resamples)."""
     run = run_of_weights(weights)
-    if run is None or step is None or not (run / METRICS).is_file():
+    if step is None:
+        return "not known: the weights do not say of which training step they are"
+    if run is None or not (run / METRICS).is_file():
         return "not known: the weights lie in no run's folder"
     lines = [line for line in Run(run).metrics if line["kind"] == "validation"]
     found = next((line for line in reversed(lines) if line["step"] == step), None)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.yolact.engine.oracle import COLOURS, Oracle, config, write_set
 from yolact.engine.predict import Predictor
-from yolact.engine.video import predict_video
+from yolact.engine.video import _read, predict_video
 
 
 @pytest.fixture
@@ -145,3 +145,23 @@ def test_frames_are_skipped_and_keep_their_numbers(folder, oracle):
     capture = cv2.VideoCapture(str(folder / "out.avi"))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10 / 3, abs=0.1)
     capture.release()
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+@pytest.mark.parametrize("missed", [3, 4, 5])
+def test_a_missed_frame_ends_a_stream_wherever_in_a_batch(oracle, skip, missed):
+    """A dead stream may let each further question wait for half a minute."""
+
+    class Stream:
+        asked = 0
+
+        def grab(self):
+            self.asked += 1
+            return self.asked < missed
+
+        def read(self):
+            return self.grab(), np.zeros((8, 8, 3), np.uint8)
+
+    stream = Stream()
+    frames = [frame for batch, _ in _read(stream, oracle, 2, skip) for frame in batch]
+    assert stream.asked == missed and len(frames) == (missed // 2 if skip else missed - 1)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -17,11 +18,13 @@ from yolact import dcn
 from yolact.build import build_model
 from yolact.carafe import Carafe, reassemble, reassemble_plainly
 from yolact.checkpoint import save_checkpoint
+from yolact.commands import export
 from yolact.commands.export import program
 from yolact.commands.predict import program as predict
 from yolact.engine.train import train
 from yolact.export.graphs import Detector, Network, exportable
-from yolact.export.parity import same_detections
+from yolact.export.parity import repeated, same_detections
+from yolact.export.write import metadata, write_card
 from yolact.outputs import Detections
 from yolact.postprocess import detect
 from yolact.study.card import weights_quality
@@ -222,7 +225,7 @@ def test_half_weights_take_half_the_place_and_the_example_runs_without_torch(wei
 def test_safetensors_are_weights_that_every_program_reads(weights, capsys):
     pytest.importorskip("safetensors")
     words = ["model.pth", "--format=safetensors", "--out=m.safetensors"]
-    assert program(words) == 0 and "red, green" in Path("m.md").read_text()
+    assert program(words) == 0 and "red, green" in Path("m.safetensors.md").read_text()
     for name in ("model.pth", "m.safetensors"):
         assert predict([name, "images/0.png", f"--json={name}.json", "--device=cpu"]) == 0
     assert Path("model.pth.json").read_text() == Path("m.safetensors.json").read_text()
@@ -300,6 +303,35 @@ def test_several_images_at_a_time(weights):
     assert session.get_modelmeta().custom_metadata_map["batch"] == "3"
 
 
+@pytest.mark.parametrize(
+    "words, example",
+    [(["--nms"], True), ([], False), (["--nms", "--batch=3"], False)],
+)
+def test_a_card_names_the_example_only_where_it_runs(words, example, monkeypatch):
+    seen = []
+    monkeypatch.setattr(export, "run", lambda _, args: seen.append(args) or 0)
+    program(["model.pth", "--out=m.onnx", *words])
+    told = export._use(seen[0]).format(name="m.onnx")
+    assert ("examples/onnx_predict.py m.onnx" in told) == example
+    assert example or "InferenceSession('m.onnx').run(None, {'images': images})" in told
+
+
+def test_files_of_one_name_keep_a_card_each(tmp_path):
+    about = metadata(tiny.config(), "w.pth, step 4")
+    for name in ("m.onnx", "m.xml", "m.safetensors"):
+        write_card(tmp_path / name, about, "not known", "use it")
+        assert (tmp_path / f"{name}.md").read_text().startswith(f"# {name}\n")
+
+
+def test_images_of_a_batch_that_differ_are_told_by_the_output():
+    shared, same, other = np.zeros((5, 4)), np.ones((3, 2)), np.arange(6.0).reshape(3, 2)
+    outputs = ("anchors", "boxes", "scores")
+    one = repeated(lambda images: [shared, same, same], outputs, 3)(torch.zeros(1, 3, 8, 8))
+    assert [value.shape for value in one] == [(5, 4), (1, 2), (1, 2)]
+    with pytest.raises(ValueError, match="'scores'.*export without --batch"):
+        repeated(lambda images: [shared, same, other], outputs, 3)(torch.zeros(1, 3, 8, 8))
+
+
 def test_a_card_says_what_the_weights_are_worth(tmp_path, monkeypatch):
     cfg = tiny.config(tiny.write_dataset(tmp_path / "data"), iterations=4, validate_every=2)
     run = train(cfg, device="cpu", run_dir=tmp_path / "run")
@@ -311,11 +343,12 @@ def test_a_card_says_what_the_weights_are_worth(tmp_path, monkeypatch):
     assert "(" not in earlier and earlier.endswith("at step 2")
     assert "no AP of step 3" in weights_quality(run / "weights/last.pth", 3)
     assert "no run" in weights_quality(tmp_path / "m.pth", 4)
+    assert "do not say of which" in weights_quality(run / "weights/last.pth", None)
     pytest.importorskip("safetensors")
     assert (
         program([str(run.path), "--format=safetensors", f"--out={tmp_path / 'm.safetensors'}"]) == 0
     )
-    card = (tmp_path / "m.md").read_text()
+    card = (tmp_path / "m.safetensors.md").read_text()
     assert "mask AP" in card and "4 steps of 4 images" in card and "disc, bar" in card
 
 
