@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,8 @@ from typing import Any
 import cv2
 import numpy as np
 from tqdm import tqdm
+
+from data.cores import usable_cores
 
 IMAGES_FOLDER = "images"
 ANNOTATION_FILE = "coco_annotations.json"
@@ -150,11 +151,6 @@ def _explain(error: OSError, out_dir: Path, counts: dict[str, int], size: int) -
 
 def _worker_count(workers: int | None) -> int:
     return usable_cores() if workers is None else workers
-
-
-def usable_cores() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write_split(

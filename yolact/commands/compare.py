@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from yolact import cli
 from yolact.study.folder.layout import study_file
+from yolact.study.plan import METRICS, PRIMARY
 
 if TYPE_CHECKING:
     from yolact.study.compare import Compared
@@ -103,12 +104,26 @@ def _main(arguments: Namespace) -> int:
 def _check_flags(arguments: Namespace) -> None:
     if arguments.html is None and (arguments.image_folder or arguments.images is not None):
         raise ValueError("--image_folder and --images are of a page: give --html=FILE too")
+    if arguments.html is not None:
+        _check_page(arguments.html, arguments.metric)
     if arguments.images is not None and arguments.images < 1:
         raise ValueError(f"--images={arguments.images}: give 1 or more")
     if arguments.image_folder and not arguments.image_folder.is_dir():
         raise ValueError(f"--image_folder={arguments.image_folder}: there is no such folder")
     if arguments.image_folder and not arguments.gt:
         raise ValueError("--image_folder is of results files, with --gt; runs know their images")
+
+
+def _check_page(file: Path, metric: str | None) -> None:
+    """ValueError for a page that could not be written once all is compared."""
+    if metric and not PRIMARY.fullmatch(metric):
+        raise ValueError(
+            f"--html: a page has no verdict on {metric}: choose mask_ or box_ with one of "
+            f"{', '.join(METRICS)}, or leave --html out"
+        )
+    above = next(one for one in file.absolute().parents if one.exists())
+    if file.is_dir() or not above.is_dir():
+        raise ValueError(f"--html={file}: name a file, in a folder that is there or can be made")
 
 
 def _write_page(found: Compared, paths: Sequence[Path], arguments: Namespace) -> None:
@@ -118,7 +133,7 @@ def _write_page(found: Compared, paths: Sequence[Path], arguments: Namespace) ->
     from yolact.study.report.images.tab import IMAGES
 
     if len(paths) == 1:
-        report = collect(paths[0], mixed=arguments.mixed)
+        report = collect(paths[0], mixed=arguments.mixed, loaded=found.loaded)
     else:
         report = report_of(found, arguments.gt, arguments.image_folder)
     count = IMAGES if arguments.images is None else arguments.images

@@ -127,7 +127,7 @@ def _train(study: StudyHandle, plan: Plan, arguments: Namespace) -> bool:
         one = [Slot(arguments.device or _default_device(), 0)]
         driver = study.driver(one, live, own_session=False)
         return train_one(plan, _named(arguments.run, plan.runs), driver, live)
-    driver = study.driver(_slots(plan, arguments), live)
+    driver = study.driver(_slots(plan, arguments)[0], live)
     print(describe_study(plan.study, plan.arms, plan.current, plan.root), flush=True)
     if arguments.search:
         from yolact.study.train.search import search
@@ -136,18 +136,19 @@ def _train(study: StudyHandle, plan: Plan, arguments: Namespace) -> bool:
     return train_stages(plan, driver, live)
 
 
-def _slots(plan: Plan, arguments: Namespace) -> list[Slot]:
-    """Places for runs; under --jobs auto those that a trial chose, which is said."""
+def _slots(plan: Plan, arguments: Namespace) -> tuple[list[Slot], float | None]:
+    """(places for runs, how many times as fast as one alone they are together, where that was
+    measured). Under --jobs auto they are those that a trial chose, which is said."""
     jobs = arguments.jobs
     slots = local_slots(None if jobs == "auto" else jobs, arguments.device)
     if jobs != "auto" or slots[0].device != "cpu":
-        return slots
+        return slots, None
     from yolact.study.train.jobs import choose_jobs
 
     runs = plan.reported or runs_of(plan.study, plan.arms, root=plan.root)
-    count, why = choose_jobs(runs[0].config)
-    print(f"jobs       {count} at a time ({why})", flush=True)
-    return local_slots(count, arguments.device)
+    chosen = choose_jobs(runs[0].config)
+    print(f"jobs       {chosen.jobs} at a time ({chosen.why})", flush=True)
+    return local_slots(chosen.jobs, arguments.device), chosen.gain
 
 
 def _jobs(text: str) -> int | str:
@@ -171,13 +172,13 @@ def _dry_run(study: StudyHandle, arguments: Namespace) -> None:
     print(list_runs(plan.runs))
     if not plan.reported:
         print("the reported runs get their names once these trials have chosen their settings")
-    slots = _slots(plan, arguments)
+    slots, gain = _slots(plan, arguments)
     print(
         estimate_cost(
             plan.study,
             runs,
-            device=slots[0].device,
-            slots=len(slots),
+            slots=slots,
+            gain=gain,
             trials=len(plan.trials),
             starts=plan.starts_of([*runs, *(trial.run for trial in plan.trials)]),
         )

@@ -13,6 +13,7 @@ from yolact.study.folder.layout import study_file
 from yolact.study.statistics import (
     Comparison,
     FinishedRun,
+    StudyRuns,
     compare_arms,
     compare_study,
     load_arm,
@@ -29,11 +30,13 @@ Arms = Mapping[str, Mapping[int, FinishedRun]]  # {name: {seed: run}}
 
 @dataclass(frozen=True)
 class Compared:
-    """comparisons: one for each of `arms` but the baseline; notes: what a reader should know."""
+    """comparisons: one for each of `arms` but the baseline; notes: what a reader should know;
+    loaded: the runs of a study, where one was compared."""
 
     comparisons: Sequence[Comparison]
     arms: Arms
     notes: Sequence[str]
+    loaded: StudyRuns | None = None
 
 
 def compare(
@@ -103,7 +106,7 @@ def compare_folder(folder: Path, *, mixed: bool = False) -> Compared:
         for seed, why in seeds.items()
     ]
     notes += [f"left out: {place}: {why}" for place, why in study.strays.items()]
-    return Compared(compare_study(study, unequal), study.arms, notes)
+    return Compared(compare_study(study, unequal), study.arms, notes, study)
 
 
 def _load(paths: Sequence[Path], gt: str | Path | None) -> tuple[Arms, list[str]]:

@@ -8,7 +8,7 @@ from yolact.cli import note, one_line
 from yolact.files import write_whole, writing
 from yolact.study.report.bounds import Bounds
 from yolact.study.report.curves import curves
-from yolact.study.report.data import Report, shape_of
+from yolact.study.report.data import STUDY_RUNS, Report, shape_of
 from yolact.study.report.drawing import Drawing
 from yolact.study.report.errors.figures import (
     by_boundary,
@@ -100,6 +100,7 @@ NOTHING = {  # why a figure may not be there
     "by_class": "there is one class, whose AP is the AP",
     "boundary": "it was not measured: yolact report STUDY --boundary",
 }
+ALONE = {**NOTHING, "boundary": "it was not measured: yolact compare --boundary prints it"}
 
 DRAWN = {
     "forest": forest,
@@ -141,7 +142,10 @@ def write_report(report: Report, out: Path, *, images: int = IMAGES) -> Path:
 
 def write_page(report: Report, file: Path, *, images: int = IMAGES) -> Path:
     """Writes the page alone, to a file. images: see ImagesTab."""
-    write_whole(file, page(report, report_tables(report), draw(report), ImagesTab(report, images)))
+    made = page(report, report_tables(report), draw(report), ImagesTab(report, images))
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, made)
     return file
 
 
@@ -154,7 +158,8 @@ def draw(report: Report) -> list[Drawing]:
             caption = f"{caption} {_of_bounds(report.bounds)}"
         if key == "errors" and _older(report):
             caption = f"{caption} {OLDER}"
-        words = NOTHING.get(key, "there is nothing to draw") if figure is None else caption
+        reasons = NOTHING if report.origin == STUDY_RUNS else ALONE
+        words = reasons.get(key, "there is nothing to draw") if figure is None else caption
         drawings.append(Drawing(key, title, figure, words))
     return [*drawings, _gallery(report)]
 

@@ -24,7 +24,7 @@ from yolact.study.report.estimates import Estimate, mean_over_seeds
 from yolact.study.report.external import ExternalResult, external_results
 from yolact.study.report.images.truth import TruthFiles
 from yolact.study.report.published import Published, published
-from yolact.study.statistics import Comparison, FinishedRun, compare_study, load_runs
+from yolact.study.statistics import Comparison, FinishedRun, StudyRuns, compare_study, load_runs
 from yolact.study.statistics.boundary import boundary_of_run
 from yolact.study.statistics.conditions import check_study
 
@@ -98,17 +98,17 @@ class Report:
         return next(arm for arm in self.arms if arm.label == self.baseline)
 
 
-def collect(folder: str | Path, *, mixed: bool = False) -> Report:
+def collect(folder: str | Path, *, mixed: bool = False, loaded: StudyRuns | None = None) -> Report:
     """The report of the study in a folder. ValueError where there is none, where no run is
     finished, and where finished runs are of different data, code, evaluation or length, unless
-    `mixed`: then every verdict is exploratory."""
+    `mixed`: then every verdict is exploratory. loaded: its runs, where they are read already."""
     folder = Path(folder)
     if not study_file(folder).is_file():
         raise ValueError(
             f"{folder} has no {STUDY}: give the folder of a study, such as runs/quick_study, "
             "which scripts/sweep.py makes"
         )
-    found = load_runs(folder)
+    found = loaded or load_runs(folder)
     if not any(found.arms.values()):
         waiting = sum(map(len, found.unfinished.values()))
         raise ValueError(

@@ -26,6 +26,7 @@ from yolact.study.plan import Study
 
 if TYPE_CHECKING:
     from yolact.engine.timing import Steps
+    from yolact.study.train.local import Slot
 
 TIMED_STEPS, WARM_UP, TIMED_IMAGES = 4, 2, 8
 START = 5.0  # seconds until a training has imported and read what it needs, a guess
@@ -168,15 +169,17 @@ def estimate_cost(
     study: Study,
     runs: Sequence[PlannedRun],
     *,
-    device: str,
-    slots: int,
+    slots: Sequence[Slot],
+    gain: float | None = None,
     trials: int = 0,
     starts: Sequence[PlannedRun] = (),
 ) -> str:
     """Times a few steps and a few validation images, once for all arms of one cost_key(), and
-    multiplies. trials: tuning runs of the whole study; starts: what runs and trials start from,
-    alike but for their seed."""
+    multiplies. gain: how many times as fast as one alone the slots are together; None = as many as
+    they have devices. trials: tuning runs of the whole study; starts: what runs and trials start
+    from, alike but for their seed."""
     times: dict[str, tuple[float, float]] = {}
+    device = slots[0].device
 
     def timed(config: Config) -> tuple[float, float]:
         key = cost_key(config)
@@ -217,12 +220,24 @@ def estimate_cost(
         share = (study.tune.budget or study.budget) / study.budget
         total += share * trials * sum(seconds.values()) / len(seconds)
         parts.append(f"{trials} tuning trials")
+    speed, shared = _together(slots, gain)
     lines.append(
-        f"about {_duration(total / slots)} for {', '.join(parts)}, {slots} at a time on {device} "
-        f"(from {TIMED_STEPS} steps and {TIMED_IMAGES} validation images of an untrained model: "
-        f"more detections take longer; {len(times)} timed, arms of equal cost share one)"
+        f"about {_duration(total / speed)} for {', '.join(parts)}, {len(slots)} at a time on "
+        f"{device}{shared} (from {TIMED_STEPS} steps and {TIMED_IMAGES} validation images of an "
+        f"untrained model: more detections take longer; {len(times)} timed, arms of equal cost "
+        "share one)"
     )
     return "\n".join(lines)
+
+
+def _together(slots: Sequence[Slot], gain: float | None) -> tuple[float, str]:
+    """(how many times as fast as one alone slots are, what of it to say)."""
+    devices = len({slot.device for slot in slots})
+    if gain is not None:
+        return gain, f", measured {gain:.2f} times as fast as one" if len(slots) > 1 else ""
+    if len(slots) == devices:
+        return devices, ""
+    return devices, ", which share it: counted as one after another (--jobs auto measures on a CPU)"
 
 
 def cost_key(config: Config) -> str:

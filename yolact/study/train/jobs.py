@@ -1,7 +1,7 @@
 """How many runs of a study to train at once on a CPU, by trying: one that has every core, or
 several that share them.
 
-    python -m yolact.study.train.jobs FILE.yaml THREADS SECONDS
+    python -m yolact.study.train.jobs FILE.yaml SECONDS
 
 is one of the processes that are timed.
 """
@@ -9,7 +9,6 @@ is one of the processes that are timed.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.generated import usable_cores
+from data.cores import usable_cores
 from data.resolve import dump_yaml, load_config
 from data.schema import Config
+from yolact.study.train.launch import environment, threads_of
 
 SECONDS = 5.0  # of training steps that are timed
 GAIN = 1.1  # below it, several runs at once are not worth their memory
@@ -38,15 +38,28 @@ class Tried:
         return f"{self.jobs} of {each} {self.rate:.2f} steps/s"
 
 
-def choose_jobs(config: Config) -> tuple[int, str]:
-    """Runs at once on this machine's CPU, and why. ValueError where a trial cannot train."""
+@dataclass(frozen=True)
+class Chosen:
+    """Runs at once, how many times as fast as one alone all together are, and why so many."""
+
+    jobs: int
+    gain: float
+    why: str
+
+
+def choose_jobs(config: Config) -> Chosen:
+    """Runs at once on this machine's CPU: 1, 2, 4 and so on up to its cores are tried, until
+    more gain nothing. ValueError where a trial cannot train."""
     cores = usable_cores()
     if cores == 1:
-        return 1, "one core"
-    counts = sorted({1, 2, cores}) if cores % 2 == 0 else [1, cores]
-    tried = [try_jobs(config, jobs, cores // jobs) for jobs in counts]
+        return Chosen(1, 1.0, "one core")
+    tried = [try_jobs(config, 1)]
+    while (jobs := tried[-1].jobs) < cores:
+        tried.append(try_jobs(config, min(2 * jobs, cores)))
+        if tried[-1].rate < GAIN * tried[-2].rate:
+            break
     best = best_of(tried)
-    return best.jobs, f"measured: {', '.join(map(str, tried))}"
+    return Chosen(best.jobs, best.rate / tried[0].rate, f"measured: {', '.join(map(str, tried))}")
 
 
 def best_of(tried: list[Tried]) -> Tried:
@@ -55,12 +68,13 @@ def best_of(tried: list[Tried]) -> Tried:
     return min((one for one in tried if one.rate * GAIN >= highest), key=lambda one: one.jobs)
 
 
-def try_jobs(config: Config, jobs: int, threads: int) -> Tried:
-    """So many processes that train side by side, none of which begins before all are ready."""
+def try_jobs(config: Config, jobs: int) -> Tried:
+    """So many processes that train side by side, with the threads that runs of a study get. None
+    begins before all are ready."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tried.yaml"
         path.write_text(dump_yaml(config), encoding="utf-8")
-        words = [sys.executable, "-m", __name__, str(path), str(threads), str(SECONDS)]
+        words = [sys.executable, "-m", __name__, str(path), str(SECONDS)]
         processes = [
             subprocess.Popen(
                 words,
@@ -68,18 +82,17 @@ def try_jobs(config: Config, jobs: int, threads: int) -> Tried:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                env=environment(threads_of(jobs)),
             )
             for _ in range(jobs)
         ]
         try:
-            for process in processes:
-                _answer(process)
+            threads = [int(_answer(process)) for process in processes]
             for process in processes:
                 assert process.stdin is not None
                 process.stdin.write("go\n")
                 process.stdin.flush()
-            return Tried(jobs, threads, sum(float(_answer(process)) for process in processes))
+            return Tried(jobs, threads[0], sum(float(_answer(process)) for process in processes))
         finally:
             for process in processes:
                 process.kill()
@@ -95,17 +108,16 @@ def _answer(process: subprocess.Popen) -> str:
     return json.loads(line)
 
 
-def _train(path: str, threads: int, seconds: float) -> None:
-    """Says that it is ready, waits for a line, and says its steps a second."""
+def _train(path: str, seconds: float) -> None:
+    """Says its threads when it is ready, waits for a line, and says its steps a second."""
     import torch
 
     from yolact.study.train.estimate import WARM_UP, training_steps
 
-    torch.set_num_threads(threads)
     with training_steps(load_config(path), "cpu") as step:
         for _ in range(WARM_UP):
             step()
-        print(json.dumps("ready"), flush=True)
+        print(json.dumps(torch.get_num_threads()), flush=True)
         sys.stdin.readline()
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
@@ -115,4 +127,4 @@ def _train(path: str, threads: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    _train(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    _train(sys.argv[1], float(sys.argv[2]))

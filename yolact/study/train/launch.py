@@ -10,6 +10,8 @@ import site
 import sys
 from pathlib import Path
 
+from data.cores import usable_cores
+
 PACKAGE = Path(__file__).resolve().parents[3]  # the folder that yolact/ is in
 
 
@@ -25,6 +27,23 @@ def python_path() -> str:
     before = os.environ.get("PYTHONPATH", "")
     words = before.split(os.pathsep) if before else []
     return os.pathsep.join([str(PACKAGE), *(word for word in words if word != str(PACKAGE))])
+
+
+def threads_of(jobs: int) -> int | None:
+    """Threads of each of some trainings that share this CPU; None = torch's choice for one
+    alone."""
+    return max(1, usable_cores() // jobs) if jobs > 1 else None
+
+
+def environment(threads: int | None = None) -> dict[str, str]:
+    """The variables of a process of this package. Threads of the one who starts it, where
+    OMP_NUM_THREADS is set, count more than `threads`."""
+    found = dict(os.environ)
+    if path := python_path():
+        found["PYTHONPATH"] = path
+    if threads:
+        found.setdefault("OMP_NUM_THREADS", str(threads))
+    return found
 
 
 def pasteable(command: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from yolact.study.arms import PlannedRun
 from yolact.study.folder.locks import claim, is_held, release
 from yolact.study.folder.progress import folder_of, is_done, twin
 from yolact.study.folder.reading import read_note
+from yolact.study.train.launch import threads_of
 from yolact.study.train.worker import Worker, finish, start
 
 RETRIES = 2  # of a run that a signal ended, the out-of-memory killer's for example
@@ -94,8 +95,7 @@ class Driver:
         self.lost: dict[Path, int] = {}
         self.failed: dict[Path, str] = {}
         self.stopping = 0
-        cpus = sum(slot.device == "cpu" for slot in slots)
-        self.threads = max(1, (os.cpu_count() or 1) // cpus) if cpus > 1 else None
+        self.threads = threads_of(sum(slot.device == "cpu" for slot in slots))
 
     def drive(
         self,

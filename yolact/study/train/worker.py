@@ -20,7 +20,7 @@ from yolact.study.arms import PlannedRun
 from yolact.study.folder.locks import release
 from yolact.study.folder.progress import is_done, shared_weights
 from yolact.study.folder.reading import has_checkpoint, read_env, read_metrics, write_note
-from yolact.study.train.launch import python_path, yolact_command
+from yolact.study.train.launch import environment, yolact_command
 
 KEPT = {LOG, NOTE}  # of a run that left no checkpoint
 
@@ -64,11 +64,6 @@ def start(
     kept: list[int] = []
     try:
         command = prepare_run(folder, run, device, shared_weights(root, run))
-        environment = dict(os.environ)
-        if path := python_path():
-            environment["PYTHONPATH"] = path
-        if threads:
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
         write_note(folder, state="running", host=platform.node(), device=device)
         with writing(folder / LOG):
             log = (folder / LOG).open("ab")
@@ -79,7 +74,7 @@ def start(
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=environment(threads),
             start_new_session=own_session,
             pass_fds=locks if INHERITS else (),
         )

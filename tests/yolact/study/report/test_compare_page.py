@@ -10,7 +10,9 @@ import pytest
 from tests.yolact.study.made_runs import make_study
 from tests.yolact.study.report.small_study import STUDY, evaluated, place, shapes
 from yolact.commands import compare
+from yolact.study import compare as comparing
 from yolact.study.compare import compare_paths
+from yolact.study.report import data as report_data
 from yolact.testing import tiny
 
 
@@ -65,6 +67,7 @@ def test_two_results_files(made, tmp_path, monkeypatch):
     text, data = page_of(tmp_path, *words)
     check(data, comparison, ["bce.json", "mse.json"])
     assert not data["images"] and "--image_folder=FOLDER" in text
+    assert "yolact report STUDY" not in text and "yolact compare --boundary prints it" in text
     assert "yolact_base" not in text and "published:" not in text  # nothing is known of a config
     text, data = page_of(tmp_path, *words, "--image_folder", made / "val", "--images", "2")
     shown = data["images"]["images"]
@@ -80,6 +83,9 @@ def test_two_results_files(made, tmp_path, monkeypatch):
         (["--html", "a.html", "--images", "0"], "1 or more"),
         (["--html", "a.html", "--image_folder", "absent"], "no such folder"),
         (["--html", "a.html", "--image_folder", "."], "--gt"),
+        (["--html", "a.html", "--metric", "mask_ap55"], "no verdict on mask_ap55: choose mask_"),
+        (["--html", "."], "name a file"),
+        (["--html", f"{__file__}/a/b.html"], "name a file, in a folder"),
     ],
 )
 def test_mistakes_are_one_line(made, capsys, words, said, tmp_path, monkeypatch):
@@ -87,3 +93,14 @@ def test_mistakes_are_one_line(made, capsys, words, said, tmp_path, monkeypatch)
     assert compare.program([str(made / "bce.json"), str(made / "mse.json"), *words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and said in error and not list(tmp_path.iterdir())
+
+
+def test_a_study_is_read_once_into_a_folder_that_is_made(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read, real = [], comparing.load_runs
+    for module in (comparing, report_data):
+        monkeypatch.setattr(module, "load_runs", lambda folder: read.append(folder) or real(folder))
+    page = tmp_path / "new" / "folder" / "page.html"
+    study = made / "runs" / "small_study"
+    assert compare.program([str(study), "--html", str(page)]) == 0
+    assert read == [study] and "small_study" in page.read_text()

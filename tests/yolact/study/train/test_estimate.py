@@ -10,6 +10,7 @@ from yolact.study.arms import arms_of, runs_of
 from yolact.study.plan import read_study
 from yolact.study.train import estimate
 from yolact.study.train.estimate import cost_key
+from yolact.study.train.local import Slot, local_slots
 from yolact.testing import tiny
 
 
@@ -78,10 +79,13 @@ def test_200_arms_are_timed_as_often_as_their_costs_differ(monkeypatch):
         }
     )
     arms = arms_of(study)
-    words = estimate.estimate_cost(study, runs_of(study, arms), device="cpu", slots=2)
+    words = estimate.estimate_cost(
+        study, runs_of(study, arms), slots=local_slots(2, "cpu"), gain=1.5
+    )
+    assert "2 at a time on cpu, measured 1.50 times as fast as one" in words
     assert len(timed) == 2 and words.count(" ms a step") == 200 and "2 timed" in words
-    # two seeds of 100 arms of 60 steps of 1 s, and of 100 of 2 s; 400 validations; 2 slots
-    assert f"about {estimate._duration((2 * 100 * 60 * 3 + 400 * 3) / 2)} for 400 runs" in words
+    # two seeds of 100 arms of 60 steps of 1 s, and of 100 of 2 s; 400 validations
+    assert f"about {estimate._duration((2 * 100 * 60 * 3 + 400 * 3) / 1.5)} for 400 runs" in words
 
 
 def test_a_run_is_timed_on_its_data(tmp_path, monkeypatch):
@@ -95,3 +99,11 @@ def test_a_run_is_timed_on_its_data(tmp_path, monkeypatch):
     folder = tiny.write_dataset(tmp_path, val=20)
     step, validation = estimate.time_run(tiny.config(folder, accumulate=2), "cpu")
     assert 0 < step < 60 and validation == pytest.approx(7)
+
+
+@pytest.mark.parametrize(
+    "devices, counted", [(["cpu", "cpu"], 1), (["cuda:0"], 1), (["cuda:0", "cuda:1"] * 2, 2)]
+)
+def test_slots_of_one_device_are_no_faster_unless_that_was_measured(devices, counted):
+    speed, words = estimate._together([Slot(one, n) for n, one in enumerate(devices)], None)
+    assert speed == counted and ("one after another" in words) == (len(devices) > counted)

@@ -17,6 +17,7 @@ from yolact.study.plan import load_study
 from yolact.study.statistics.conditions import mixtures
 from yolact.study.statistics.finished import load_run
 from yolact.study.train import estimate
+from yolact.study.train.local import local_slots
 from yolact.study.train.stages import plan_of
 from yolact.study.train.status import time_left
 from yolact.study.train.worker import prepare_run
@@ -150,7 +151,7 @@ def test_a_dry_run_counts_one_training(study, monkeypatch):
     arms, runs = arms_of(made), all_runs()
     words = estimate.describe_study(made, arms, runs, Path("runs"))
     assert "eval.masks=published (trained as bce)" in words and words.count("trained as") == 1
-    cost = estimate.estimate_cost(made, runs, device="cpu", slots=1)
+    cost = estimate.estimate_cost(made, runs, slots=local_slots(1, "cpu"))
     assert re.search(r"\n +fine +of bce, +30 s a validation x 1: 0.5 minutes a run", cost)
     assert "about 3.5 minutes for 3 runs" in cost, "6 steps and a validation twice, and one more"
 
