@@ -19,7 +19,7 @@ from pathlib import Path
 from data.cores import usable_cores
 from data.resolve import dump_yaml, load_config
 from data.schema import Config
-from yolact.study.train.launch import environment, threads_of
+from yolact.study.train.launch import environment_of_run, threads_of
 
 SECONDS = 5.0  # of training steps that are timed
 GAIN = 1.1  # below it, several runs at once are not worth their memory
@@ -39,7 +39,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class JobsChoice:
     """Runs at once, how many times as fast as one alone all together are, and why so many."""
 
     jobs: int
@@ -47,19 +47,21 @@ class Chosen:
     why: str
 
 
-def choose_jobs(config: Config) -> Chosen:
+def choose_jobs(config: Config) -> JobsChoice:
     """Runs at once on this machine's CPU: 1, 2, 4 and so on up to its cores are tried, until
     more gain nothing. ValueError where a trial cannot train."""
     cores = usable_cores()
     if cores == 1:
-        return Chosen(1, 1.0, "one core")
+        return JobsChoice(1, 1.0, "one core")
     tried = [try_jobs(config, 1)]
     while (jobs := tried[-1].jobs) < cores:
         tried.append(try_jobs(config, min(2 * jobs, cores)))
         if tried[-1].rate < GAIN * tried[-2].rate:
             break
     best = best_of(tried)
-    return Chosen(best.jobs, best.rate / tried[0].rate, f"measured: {', '.join(map(str, tried))}")
+    return JobsChoice(
+        best.jobs, best.rate / tried[0].rate, f"measured: {', '.join(map(str, tried))}"
+    )
 
 
 def best_of(tried: list[Tried]) -> Tried:
@@ -82,7 +84,7 @@ def try_jobs(config: Config, jobs: int) -> Tried:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment(threads_of(jobs)),
+                env=environment_of_run(threads_of(jobs)),
             )
             for _ in range(jobs)
         ]

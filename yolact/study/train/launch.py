@@ -35,7 +35,7 @@ def threads_of(jobs: int) -> int | None:
     return max(1, usable_cores() // jobs) if jobs > 1 else None
 
 
-def environment(threads: int | None = None) -> dict[str, str]:
+def environment_of_run(threads: int | None = None) -> dict[str, str]:
     """The variables of a process of this package. Threads of the one who starts it, where
     OMP_NUM_THREADS is set, count more than `threads`."""
     found = dict(os.environ)

@@ -20,7 +20,7 @@ from yolact.study.arms import PlannedRun
 from yolact.study.folder.locks import release
 from yolact.study.folder.progress import is_done, shared_weights
 from yolact.study.folder.reading import has_checkpoint, read_env, read_metrics, write_note
-from yolact.study.train.launch import environment, yolact_command
+from yolact.study.train.launch import environment_of_run, yolact_command
 
 KEPT = {LOG, NOTE}  # of a run that left no checkpoint
 
@@ -74,7 +74,7 @@ def start(
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment(threads),
+            env=environment_of_run(threads),
             start_new_session=own_session,
             pass_fds=locks if INHERITS else (),
         )
