@@ -174,7 +174,7 @@ def test_pick_device_refuses_what_is_not_there():
         distributed.pick_device(f"cuda:{torch.cuda.device_count() + 3}")
     for name in ("gpu", "meta"):
         with pytest.raises(
-            ValueError, match=f"no device '{name}': use --device=cpu, cuda or cuda:N"
+            ValueError, match=f"no device '{name}': use --device=cpu, cuda, cuda:N, xpu or mps"
         ):
             distributed.pick_device(name)
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 import torch
 
-import data.locking
+from data import locking
 from tests.yolact.engine.test_distributed import _enter, free_port
 from tests.yolact.engine.test_resume import Crash, assert_same, checkpoint, metrics
 from yolact.engine import saving
@@ -232,7 +232,7 @@ def test_a_file_system_without_locks_is_told_once(tmp_path, monkeypatch, capsys)
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(data.locking.fcntl, "lockf", none)
+    monkeypatch.setattr(locking.fcntl, "lockf", none)
     for _ in range(2):
         with RunLock() as lock:
             lock.take(tmp_path)
