@@ -11,14 +11,15 @@ ALONE = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 
 @contextlib.contextmanager
-def opened():
-    """A browser; the test is skipped, with the reason, where there is none."""
+def opened(*flags):
+    """A browser; the test is skipped, with the reason, where there is none. flags: more of its
+    command line."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"no browser is installed (looked for {', '.join(NAMES)})")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=ALONE)
+        browser = driver.chromium.launch(executable_path=program, args=[*ALONE, *flags])
         yield browser
         browser.close()
 
@@ -41,4 +42,5 @@ def shown(browser, file, address="", *, width=1200, dark=False, served=""):
     yield page
     context.close()
     own = served or file.resolve().as_uri()
-    assert faults == [] and not [url for url in asked if not url.startswith((own, "data:"))]
+    assert faults == []
+    assert not [url for url in asked if not url.startswith((own, "data:", f"blob:{own}"))]
