@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.cigarettes.generate import generate
-from yolact.commands.generated import generator_flags, make_set
+from yolact.generator_flags import generator_flags, make_set
 
 
 def program(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data.shapes.generate import generate_shapes
-from yolact.commands.generated import generator_flags, make_set
+from yolact.generator_flags import generator_flags, make_set
 
 
 def program(argv: Sequence[str] | None = None) -> int:

@@ -306,15 +306,15 @@ def test_a_process_that_is_killed_ends_the_others_in_one_line(data, tmp_path):
 
 
 def _bad_image_job(rank, folder, cfg):
-    original = module.Trainer._batches
+    original = module.step_batches
 
-    def batches(self, trainset):
-        for found in original(self, trainset):
-            if rank == 1 and self.state.step == 3:
+    def batches(*arguments, **options):
+        for step, found in enumerate(original(*arguments, **options)):
+            if rank == 1 and step == 3:
                 raise ValueError("image a.jpg is empty")
             yield found
 
-    module.Trainer._batches = batches
+    module.step_batches = batches
     train(cfg, device="cpu", run_dir=folder / "run")
 
 

@@ -55,10 +55,10 @@ def test_runs_share_the_cores_that_the_sweep_may_use(monkeypatch, tmp_path):
     monkeypatch.setattr(launch, "usable_cores", lambda: 6)
     assert [Driver(tmp_path, local_slots(n, "cpu")).threads for n in (1, 2, 8)] == [None, 3, 1]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert launch.environment(3)["OMP_NUM_THREADS"] == "3"
-    assert "OMP_NUM_THREADS" not in launch.environment()
+    assert launch.environment_of_run(3)["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in launch.environment_of_run()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert launch.environment(3)["OMP_NUM_THREADS"] == "1"
+    assert launch.environment_of_run(3)["OMP_NUM_THREADS"] == "1"
 
 
 def test_a_trial_that_cannot_train_is_one_line(tmp_path):
