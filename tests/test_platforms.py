@@ -53,8 +53,11 @@ def test_deaths_of_workers_are_not_awaited_where_no_signal_tells_them(monkeypatc
     import signal
 
     monkeypatch.delattr(signal, "SIGCHLD")
+    ran, handlers = False, {number: signal.getsignal(number) for number in signal.valid_signals()}
     with deaths_held():
-        pass
+        ran = True
+        assert {number: signal.getsignal(number) for number in handlers} == handlers
+    assert ran
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What train.init_from names: the weights that ship (`start`), a file, or one of the hub."""
+"""What a training starts from: the weights that ship (`start`), or a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from data.start import START, START_NETWORK
 from yolact.checkpoint import CLASS_HEADS, LoadReport, load_weights
-from yolact.hub import hub_weights, is_hub
 from yolact.model import Yolact
 from yolact.weights_file import read_checkpoint
 
@@ -21,11 +20,10 @@ _SEMANTIC = "semantic_seg_conv."
 
 
 def load_initial(model: Yolact, init_from: str) -> LoadReport:
-    """Loads what train.init_from names into the model; class-dependent layers that do not fit are
-    reset. ValueError where it does not fit otherwise."""
+    """Loads START or a file into the model; class-dependent layers that do not fit are reset.
+    ValueError where it does not fit otherwise."""
     if init_from != START:
-        source = hub_weights(init_from) if is_hub(init_from) else init_from
-        return load_weights(model, source, reset_heads=True)
+        return load_weights(model, init_from, reset_heads=True)
     state = _for_classes(read_checkpoint(SHIPPED)["model"], model)
     try:
         return load_weights(model, state, reset_heads=True, name=f"train.init_from={START}")

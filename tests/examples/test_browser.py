@@ -116,6 +116,9 @@ def test_what_goes_wrong_is_said(served, weights):  # noqa: F811
     with opened() as browser, shown(browser, None, served=served) as page:
         page.get_by_text("2 classes, 64 pixels").wait_for()
         page.locator("#picture").set_input_files(weights.parent / "broken.png")
-        page.get_by_text("broken.png is no picture that this browser reads").wait_for()
+        status = page.locator("#status.error")
+        status.wait_for()
+        assert status.text_content() == "broken.png is no picture that this browser reads"
         page.locator("#model").set_input_files(weights.parent / "other.onnx")
         page.get_by_text("this is no ONNX file").wait_for()
+        assert status.text_content() == "this is no ONNX file"

@@ -114,11 +114,13 @@ def build_state(
         model.to(memory_format=torch.channels_last)
     criterion = build_criterion(cfg, model) if criterion is None else criterion
     criterion.to(device)
-    frozen = freeze_batchnorm(cfg, pretrained, notes)
     model.train()
     if cfg.model.freeze_backbone:
+        frozen = True
         model.freeze_backbone()
         notes.append(_frozen_note(checkpoint is not None or given or pretrained))
+    else:
+        frozen = freeze_batchnorm(cfg, pretrained, notes)
     model.freeze_batchnorm(frozen)
     ema = Ema(model, cfg.train.ema_decay) if cfg.train.ema_decay else None
     if cfg.train.compile:

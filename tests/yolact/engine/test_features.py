@@ -40,7 +40,9 @@ def test_the_backbone_stays_and_all_else_moves(data, tmp_path, capsys, freeze_bn
     moved = {name for name, value in weights(run).items() if not torch.equal(value, before[name])}
     assert not any(name.startswith("backbone.") for name in moved)
     assert {"fpn.lat_layers.0.weight", "prediction_layers.0.bbox_layer.weight"} <= moved
-    assert "backbone      frozen (model.freeze_backbone)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "backbone      frozen (model.freeze_backbone), batch norm too" in told
+    assert "batch norm    " not in told  # of freeze_bn, which has no say then
 
 
 def test_random_weights_are_told_of(data, tmp_path, capsys):
