@@ -27,7 +27,8 @@ class DeformConv2d(nn.Module):
 
     Offsets start at zero and masks at sigmoid(0) = 0.5. The sampling runs in float32 (or float64),
     whatever the autocast type: half precision cannot hold a sub-pixel position, and torchvision's
-    CPU kernel has no half type. The input's type is returned.
+    CPU kernel has no half type. Under autocast to bf16, grid_sample's columns and the weights are
+    multiplied in bf16, as every other convolution's are. The input's type is returned.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class DeformConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,O,h,w) in the type of x."""
         compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+        operator = _operator(self.backend, x.device)
+        product = torch.bfloat16 if operator is _grid_sample and _to_bf16(x.device) else compute
         with torch.autocast(x.device.type, enabled=False):
             conv = self.conv_offset_mask
             assert conv.bias is not None
@@ -78,13 +81,12 @@ class DeformConv2d(nn.Module):
             )
             offset = offset_mask[:, : 2 * TAPS * self.groups]  # (B,18G,h,w)
             mask = offset_mask[:, 2 * TAPS * self.groups :].sigmoid()  # (B,9G,h,w)
-            operator = _operator(self.backend, x.device)
             out = operator(
                 x.to(compute),
                 offset,
                 mask,
-                self.weight.to(compute),
-                self.bias.to(compute),
+                self.weight.to(product),
+                self.bias.to(product),
                 self.stride,
             )
         return out.to(x.dtype)
@@ -95,6 +97,13 @@ class DeformConv2d(nn.Module):
             f"{in_channels}, {out_channels}, stride={self.stride}, groups={self.groups}, "
             f"backend={self.backend}"
         )
+
+
+def _to_bf16(device: torch.device) -> bool:
+    """Whether autocast multiplies in bf16."""
+    return torch.is_autocast_enabled(device.type) and (
+        torch.get_autocast_dtype(device.type) == torch.bfloat16
+    )
 
 
 def _operator(backend: str, device: torch.device):
@@ -212,7 +221,8 @@ _OPERATORS = {
 
 
 class _SampledConv(torch.autograd.Function):
-    """Bilinear sampling, modulation and one matrix product, image by image.
+    """Bilinear sampling, modulation and one matrix product, image by image; the product is in the
+    type of the weights.
 
     The sampled columns are 9 times as large as the map, so nothing of that size is kept: the
     backward samples again, which costs a tenth of its time and leaves one image's columns alive at
@@ -225,12 +235,13 @@ class _SampledConv(torch.autograd.Function):
         batch, _, h, w = mask.shape
         groups = grid.shape[1]
         matrix = weight.flatten(1)  # (O,9C)
-        out = x.new_empty(batch, matrix.shape[0], h * w)
+        out = matrix.new_empty(batch, matrix.shape[0], h * w)
         for image in range(batch):
             # (G,C/G,9hw)
             columns = _sample(x[image], grid[image]).mul_(mask[image].view(groups, 1, -1))
+            columns = columns.view(matrix.shape[1], h * w).to(matrix.dtype)
             # not by out=, which torch 2.5 cannot compile
-            out[image] = torch.addmm(bias[:, None], matrix, columns.view(matrix.shape[1], h * w))
+            out[image] = torch.addmm(bias[:, None], matrix, columns)
         return out.view(batch, -1, h, w)
 
     @staticmethod
@@ -249,9 +260,10 @@ class _SampledConv(torch.autograd.Function):
         for image in range(batch):
             sampled = _sample(x[image], grid[image])  # (G,C/G,9hw)
             modulation = mask[image].view(grid.shape[1], 1, -1)
-            grad_columns = torch.mm(matrix.t(), grad_out[image]).view_as(sampled)
+            grad_columns = torch.mm(matrix.t(), grad_out[image]).to(x.dtype).view_as(sampled)
             columns = sampled * modulation
-            grad_matrix.addmm_(grad_out[image], columns.view(matrix.shape[1], h * w).t())
+            product = columns.view(matrix.shape[1], h * w).to(matrix.dtype)
+            grad_matrix.addmm_(grad_out[image], product.t())
             torch.sum(
                 torch.mul(grad_columns, sampled, out=columns),
                 1,

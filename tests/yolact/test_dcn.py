@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from yolact import dcn
 from yolact.dcn import DeformConv2d, _operator
@@ -154,6 +155,47 @@ def test_bf16_autocast_samples_in_float32_and_returns_the_input_type(backend):
     )
     half.float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
+
+
+class Products(TorchDispatchMode):
+    """Types of what matrix products multiply, and of what is sampled."""
+
+    def __init__(self):
+        super().__init__()
+        self.multiplied, self.sampled = set(), set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("addmm", "addmm_", "mm"):
+            self.multiplied |= {args[-1].dtype, args[-2].dtype}
+        if name.startswith("grid_sampler"):
+            self.sampled |= {a.dtype for a in args if isinstance(a, torch.Tensor)}
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("product", [torch.float32, torch.bfloat16])
+def test_autocast_sets_the_type_of_the_product_and_not_of_the_sampling(product):
+    layer = make_layer(backend="grid_sample")
+    x = torch.randn(2, 6, 8, 8, requires_grad=True)
+    with Products() as seen:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=product == torch.bfloat16):
+            out = layer(x)
+        out.sum().backward()
+    assert seen.multiplied == {product}
+    assert seen.sampled == {torch.float32}
+
+
+def test_gradients_of_the_product_in_bf16_are_those_of_float32_but_for_rounding():
+    layer = make_layer(backend="grid_sample")
+    x = torch.randn(4, 6, 8, 8, requires_grad=True)
+    grads = {}
+    for bf16 in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            out = layer(x)
+        grads[bf16] = torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])
+    for exact, rounded in zip(grads[False], grads[True], strict=True):
+        assert rounded.dtype == exact.dtype
+        assert float((rounded - exact).norm() / exact.norm()) < 0.02
 
 
 def test_half_precision_module_runs_on_the_cpu():
