@@ -39,6 +39,7 @@ MIN_AREA = 0.01  # square prototype pixels: a box without area must not divide b
 # p rounds to 0 and BCE costs exactly 100 at a ground-truth pixel, as with the published clamp of
 # log at -100
 OUTSIDE_LOGIT = -100.0
+WHOLE_LOGIT = 80.0  # where a floor is computed at a target of 1: BCE costs 2e-35
 
 
 class LossError(ValueError):
@@ -255,7 +256,10 @@ class MaskLoss(nn.Module):
         ]
         if not proper:
             return {}
-        logits = read_target(target, boxes.dtype).logit().clamp(OUTSIDE_LOGIT, -OUTSIDE_LOGIT)
+        share = read_target(target, boxes.dtype)
+        # processors are slow with the logarithm of 0, and with what is below the normal numbers
+        whole = torch.where(share > 0.5, WHOLE_LOGIT, -WHOLE_LOGIT).to(share.dtype)
+        logits = torch.where((share > 0) & (share < 1), share.logit(eps=1e-6), whole)
         return self.terms(logits, target, boxes, extras=extras, parts=proper)
 
     def weights(self, step: int) -> list[float | Tensor]:
