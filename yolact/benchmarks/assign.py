@@ -13,6 +13,7 @@ from layers.assign import build_assigner
 from layers.assigners.atss import MEASURES, POLYGON_OF
 from layers.boxes import corners
 from yolact.benchmarks.inputs import ground_truth
+from yolact.engine.precision import wait_for
 from yolact.testing import brute_force
 
 COUNTS = (8, 100)  # ground truths on the image
@@ -79,8 +80,7 @@ def milliseconds(call: Callable, device: torch.device) -> float:
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return 1e3 * (clock() - start)
 
 

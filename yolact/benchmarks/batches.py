@@ -14,7 +14,7 @@ from yolact.benchmarks.flops import gflop
 from yolact.benchmarks.timing import time_calls
 from yolact.cli import one_line, say
 from yolact.engine.folding import prepared
-from yolact.engine.precision import AUTOCAST, Choice, autocast
+from yolact.engine.precision import AUTOCAST, Choice, autocast, wait_for
 from yolact.model import Yolact
 
 BATCHES = (1, 8, 16)
@@ -85,8 +85,7 @@ def _pass(model: nn.Module, images: Tensor, precision: str) -> Callable[[], None
     def call() -> None:
         with autocast(images.device, precision):
             model(images).class_scores()
-        if images.device.type == "cuda":
-            torch.cuda.synchronize(images.device)
+        wait_for(images.device)
 
     return call
 
@@ -112,6 +111,6 @@ def _graph(model: Yolact, images: Tensor, precision: str) -> Callable[[], None]:
 
     def call() -> None:
         graph.replay()
-        torch.cuda.synchronize(images.device)
+        wait_for(images.device)
 
     return call

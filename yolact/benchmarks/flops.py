@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from yolact.benchmarks.timing import time_calls
 from yolact.dcn import DeformConv2d
+from yolact.engine.precision import wait_for
 
 
 @torch.no_grad()
@@ -44,7 +45,6 @@ def convolution_peak(
 
     def call() -> None:
         conv(pixels)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait_for(device)
 
     return 2e-9 * images * 256 * 256 * 9 * 64 * 64 / min(time_calls(call, seconds))

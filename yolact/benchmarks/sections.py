@@ -35,7 +35,7 @@ from yolact.engine.benchmark import benchmark
 from yolact.engine.datasets import training_set
 from yolact.engine.evaluate import evaluate
 from yolact.engine.optim import build_optimizer
-from yolact.engine.precision import AUTOCAST, autocast
+from yolact.engine.precision import AUTOCAST, autocast, wait_for
 from yolact.engine.step import TrainStep
 from yolact.postprocess import detect
 from yolact.testing.recipe import make_state
@@ -98,8 +98,7 @@ class Bench:
         def call():
             with self.autocast:
                 work()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
+            wait_for(self.device)
 
         return {"times": time_calls(call, self.seconds)}
 
@@ -186,8 +185,7 @@ class Bench:
         def call(criterion) -> float:
             start = time.perf_counter()
             sum(criterion(predictions, targets, step=1).values()).backward()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
+            wait_for(self.device)
             return time.perf_counter() - start
 
         def build(expression: str):
@@ -356,8 +354,7 @@ class Stages:
         self.stages, self.device, self.last = stages, device, time.perf_counter()
 
     def lap(self, name: str) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(self.device)
         now = time.perf_counter()
         self.stages[name].append(now - self.last)
         self.last = now

@@ -19,7 +19,7 @@ from data.loader import build_dataset
 from data.schema import Config
 from yolact import cli
 from yolact.engine.evaluate import evaluation_mode
-from yolact.engine.precision import Choice
+from yolact.engine.precision import Choice, wait_for
 from yolact.engine.predict import Predictor
 from yolact.engine.records import place_of
 from yolact.files import write_whole
@@ -215,8 +215,7 @@ class _Clock:
         self.last = now
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
         return time.perf_counter()
 
 

@@ -132,8 +132,13 @@ def _seconds(
     return best
 
 
+def wait_for(device: torch.device) -> None:
+    """Returns when the device has done what it was given, so that a clock can be read; a CPU
+    always has."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+    wait_for(device)
+    return time.process_time() if device.type == "cpu" else time.perf_counter()

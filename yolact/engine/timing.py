@@ -14,6 +14,7 @@ from data.workers import deaths_held
 from yolact.engine.batches import step_batches
 from yolact.engine.datasets import OwnItems, finds_ap
 from yolact.engine.evaluate import evaluate
+from yolact.engine.precision import wait_for
 from yolact.engine.state import TrainState
 from yolact.engine.step import Updater
 from yolact.model import Yolact
@@ -34,8 +35,7 @@ class Steps:
 
     def __call__(self) -> None:
         self.update(next(self._batches))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
 
     def close(self) -> None:
         """Ends the loader's processes."""

@@ -1,6 +1,7 @@
 """What runs faster: the choice of type and layout, and copies of models that are folded for it."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -150,3 +151,12 @@ def test_channels_last_is_a_switch_or_auto():
     assert load_config("quickstart", ["train.channels_last=true"]).train.channels_last is True
     with pytest.raises(ConfigError, match="train.channels_last=maybe"):
         load_config("quickstart", ["train.channels_last=maybe"])
+
+
+def test_clocks_wait_for_every_device_that_runs_behind(monkeypatch):
+    waited = []
+    for kind in ("cuda", "mps", "xpu"):
+        monkeypatch.setattr(getattr(torch, kind), "synchronize", partial(waited.append, kind))
+        precisions.wait_for(torch.device(kind))
+    precisions.wait_for(CPU)
+    assert waited == ["cuda", "mps", "xpu"]
