@@ -450,8 +450,8 @@ class TrainConfig(Section):
     )
     precision: Literal["float32", "bf16", "fp16", "auto"] = Field(
         "float32",
-        description="autocast type of the forward pass; fp16 scales gradients; auto = float32 "
-        "until another is shown to train as well",
+        description="autocast type of the forward pass; fp16 scales gradients; auto = bf16 where a "
+        "timed convolution is faster in it, and the faster layout",
     )
     channels_last: bool | Literal["auto"] = Field(
         False, description="NHWC memory format; auto = where a timed convolution is faster"

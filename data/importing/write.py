@@ -92,6 +92,7 @@ def write_set(
             "model.anchor_scales": [list(level) for level in anchors.scales],
             "model.anchor_ratios": list(anchors.ratios),
             **({"train.init_from": START} if starts else {}),
+            "train.precision": "auto",
             "train.epochs": epochs,
             "train.validate_every": max(1, iterations // VALIDATIONS),
         }

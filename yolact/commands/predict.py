@@ -42,6 +42,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     from yolact.engine.found import FoundFiles
     from yolact.engine.load import open_model
+    from yolact.engine.precision import AUTO
 
     opened = open_model(
         args.run,
@@ -49,6 +50,7 @@ def _predict(args: argparse.Namespace) -> None:
         precision=args.precision,
         config=args.config,
         overrides=overrides,
+        otherwise=AUTO,
     )
     predictor = opened.predictor
     if args.tile:
@@ -182,8 +184,8 @@ def program(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--precision",
         choices=("float32", "bf16", "fp16", "auto"),
-        help="of the forward pass (default: eval.precision of the config, or float32); auto takes "
-        "what is faster on the device",
+        help="of the forward pass (default: eval.precision of the config, or auto); auto takes "
+        "what is faster on the device, float32 is as published",
     )
     parser.add_argument(
         "--batch_size",

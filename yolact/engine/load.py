@@ -17,6 +17,7 @@ from yolact.checkpoint import load_weights, read_checkpoint
 from yolact.cli import say
 from yolact.engine.device_check import refuse_wrong
 from yolact.engine.distributed import pick_device
+from yolact.engine.precision import AUTO
 from yolact.engine.predict import Predictor
 from yolact.hub import hub_weights, is_hub
 from yolact.run_files import BEST, CONFIG, INTERRUPT, LAST, WEIGHTS, run_of_weights
@@ -51,7 +52,7 @@ def load(
     device     None = a GPU where there is one
     precision  of the forward pass: float32 is exactly as published; auto takes what a timed
                convolution finds faster on the device, with batch norm folded, and says so; bf16 or
-               fp16. None = eval.precision of the config, or float32
+               fp16. None = eval.precision of the config, or auto
     config     of the model, where neither the run nor the file says it: a name or a file
     overrides  changes to that config, such as "eval.score_threshold=0.3"
 
@@ -59,7 +60,12 @@ def load(
     the fix, where there are no weights, no config, or where they do not fit each other.
     """
     predictor = open_model(
-        run_or_weights, device=device, precision=precision, config=config, overrides=overrides
+        run_or_weights,
+        device=device,
+        precision=precision,
+        config=config,
+        overrides=overrides,
+        otherwise=AUTO,
     ).predictor
     if predictor.choice.folded:
         say(f"runs in {predictor.choice}", error=True)
@@ -74,9 +80,11 @@ def open_model(
     config: str | Path | Mapping | None = None,
     overrides: Iterable[str] = (),
     use_ema: bool | None = None,
+    otherwise: str | None = None,
 ) -> Opened:
     """What load() does, with what it found out. use_ema: averaged weights; None = where the file
-    has them. precision: None = cfg.eval's."""
+    has them. precision: None = cfg.eval's, and `otherwise` where that names none (None = float32,
+    in which AP is found)."""
     weights = find_weights(run_or_weights)
     checkpoint = read_checkpoint(weights)
     cfg = find_config(weights, checkpoint, given=config, overrides=overrides)
@@ -86,7 +94,7 @@ def open_model(
     if use_ema is None:  # validation during training looked at these too
         use_ema = isinstance(checkpoint.get("ema"), dict)
     loaded = load_weights(model, checkpoint, use_ema=use_ema, name=weights)
-    predictor = Predictor(model, cfg, chosen, precision or cfg.eval.precision)
+    predictor = Predictor(model, cfg, chosen, precision or cfg.eval.precision or otherwise)
     report = f"{weights}: {loaded}{', averaged weights' if use_ema else ''}"
     return Opened(predictor, weights, checkpoint.get("step"), f"{report}; {predictor.choice}")
 

@@ -53,11 +53,15 @@ def settled(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple
     notes = []
     for section, changes in chosen.items():
         asked = getattr(cfg, section)
-        for key in ("precision", "channels_last"):
-            if getattr(asked, key, None) != AUTO:
+        # a training's precision settles its layout; that of an evaluation has no setting
+        for key in ("precision", "channels_last") if section == "train" else ("precision",):
+            if AUTO not in (asked.precision, getattr(asked, key)):
                 continue
             old = checkpoint["config"].get(section, {}).get(key) if checkpoint else None
-            value, why = _choice(section, key, device) if old is None else (old, "as before")
+            if old is None:
+                value, why = _choice(section, key, asked.precision, device)
+            else:
+                value, why = old, "as before"
             changes[key] = value
             notes.append(f"auto          {section}.{key}: {value} ({why})")
     cfg = cfg.model_copy(
@@ -70,13 +74,12 @@ def settled(cfg: Config, device: torch.device, checkpoint: dict | None) -> tuple
     return cfg, notes
 
 
-def _choice(section: str, key: str, device: torch.device) -> tuple[Any, str]:
-    """What 'auto' comes to on rank 0, and why."""
-    if (section, key) == ("train", "precision"):
-        return "float32", "no other type is shown to train as well"
-    backward = section == "train"
+def _choice(section: str, key: str, asked: str, device: torch.device) -> tuple[Any, str]:
+    """What 'auto' comes to on rank 0, and why; asked: the precision that the section names."""
+    if key == "channels_last" and asked not in (AUTO, "float32"):
+        return True, f"{asked} gains nothing without"
     tried = distributed.first_run_by_main(
-        lambda: precision.tried(device, bf16=not backward, backward=backward)
+        lambda: precision.tried(device, bf16=asked == AUTO, backward=section == "train")
     )
     return getattr(tried, key), tried.reason
 

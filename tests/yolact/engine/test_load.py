@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import yolact
+from yolact.engine.load import open_model
 from yolact.testing import tiny
 
 
@@ -25,7 +26,11 @@ def same(a, b):
 
 def test_a_run_its_folder_and_its_weights_are_the_same_model(run):
     images = [np.random.default_rng(i).integers(0, 256, (70, 90, 3), np.uint8) for i in range(2)]
-    settings = {"overrides": ["eval.score_threshold=0"], "device": "cpu"}
+    settings = {
+        "overrides": ["eval.score_threshold=0"],
+        "device": "cpu",
+        "precision": "float32",
+    }
     predictors = [yolact.load(place, **settings) for place in (run, str(run), run.best)]
     found = [predictor(images) for predictor in predictors]
     assert len(found[0]) == 2 and len(found[0][0]) > 0 and found[0][1].masks.shape[1:] == (70, 90)
@@ -40,7 +45,9 @@ def test_a_run_its_folder_and_its_weights_are_the_same_model(run):
 def test_a_path_an_array_and_a_list_find_the_same(run, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
-    predictor = yolact.load(run, overrides=["eval.score_threshold=0"], device="cpu")
+    predictor = yolact.load(
+        run, overrides=["eval.score_threshold=0"], device="cpu", precision="float32"
+    )
     one = predictor(image)
     assert one.image is image and one.class_names == tiny.CLASSES
     for other in (predictor(tmp_path / "a.png"), predictor(str(tmp_path / "a.png"))):
@@ -54,6 +61,10 @@ def test_a_path_an_array_and_a_list_find_the_same(run, tmp_path):
 
 def test_settings_of_the_predictor(run):
     assert yolact.load(run, precision="bf16", device="cpu").precision == "bf16"
+    assert yolact.load(run, device="cpu").choice.folded  # auto
+    asked = yolact.load(run, overrides=["eval.precision=float32"], device="cpu")
+    assert asked.choice.short == "float32"
+    assert open_model(run, device="cpu").predictor.choice.short == "float32"  # as AP is found
     changed = yolact.load(run, overrides=["eval.top_k=3"], device="cpu").cfg
     assert changed.eval.top_k == 3 and changed.train == run.config.train
 

@@ -136,15 +136,25 @@ def test_a_training_settles_what_is_auto_and_a_resumed_one_keeps_it(times):
     auto = {"train.precision": "auto", "train.channels_last": "auto", "eval.precision": "auto"}
     cfg = load_config("quickstart", check_names=False, **auto)
     found, notes = settled(cfg, CPU, None)
-    assert (found.train.precision, found.train.channels_last) == ("float32", True)
+    assert (found.train.precision, found.train.channels_last) == ("bf16", True)
     assert found.validation_precision == "bf16"
     assert [note.split(":")[0].split()[-1] for note in notes] == list(auto)
     times[None, True] = 4.0
     tried.cache_clear()
     again, _ = settled(cfg, CPU, {"config": found.model_dump(mode="json")})
     assert again == found
+    alone = load_config("quickstart", check_names=False, **{"train.precision": "auto"})
+    assert settled(alone, CPU, None)[0].train.channels_last is True
     plain = load_config("quickstart", check_names=False)
     assert settled(plain, CPU, None) == (plain, [])
+
+
+def test_the_layout_of_a_training_follows_the_precision_that_was_asked_for(times):
+    times[None, True] = 4.0  # float32 is no faster in NHWC
+    for precision, layout in (("float32", False), ("bf16", True), ("fp16", True)):
+        asked = {"train.precision": precision, "train.channels_last": "auto"}
+        cfg = load_config("quickstart", check_names=False, **asked)
+        assert settled(cfg, CPU, None)[0].train.channels_last is layout
 
 
 def test_channels_last_is_a_switch_or_auto():
