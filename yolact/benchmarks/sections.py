@@ -34,8 +34,9 @@ from yolact.build import build_criterion
 from yolact.engine.benchmark import benchmark
 from yolact.engine.datasets import training_set
 from yolact.engine.evaluate import evaluate
+from yolact.engine.folding import prepared
 from yolact.engine.optim import build_optimizer
-from yolact.engine.precision import AUTOCAST, autocast, wait_for
+from yolact.engine.precision import AUTOCAST, autocast, choose, wait_for
 from yolact.engine.step import TrainStep
 from yolact.postprocess import detect
 from yolact.testing.recipe import make_state
@@ -104,8 +105,12 @@ class Bench:
 
     @torch.no_grad()
     def forward(self) -> dict:
-        """With the class scores, which the original computes there too."""
-        model, (x, _) = self.model(training=False), self.inputs(1)
+        """With the class scores, which the original computes there too; in the layout that
+        prediction takes at this precision."""
+        choice = choose(self.device, self.precision)
+        model, (x, _) = prepared(self.model(training=False), choice), self.inputs(1)
+        if choice.channels_last:
+            x = x.to(memory_format=torch.channels_last)
         result = self.timed(lambda: model(x).class_scores())
         with self.autocast:
             work = gflop(model, self.cfg.model.max_size)
