@@ -68,7 +68,7 @@ class DeformConv2d(nn.Module):
         """(B,C,H,W) -> (B,O,h,w) in the type of x."""
         compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         operator = _operator(self.backend, x.device)
-        product = torch.bfloat16 if operator is _grid_sample and _to_bf16(x.device) else compute
+        product = torch.bfloat16 if operator is _grid_sample and _to_bf16(x) else compute
         with torch.autocast(x.device.type, enabled=False):
             conv = self.conv_offset_mask
             assert conv.bias is not None
@@ -99,10 +99,13 @@ class DeformConv2d(nn.Module):
         )
 
 
-def _to_bf16(device: torch.device) -> bool:
-    """Whether autocast multiplies in bf16."""
-    return torch.is_autocast_enabled(device.type) and (
-        torch.get_autocast_dtype(device.type) == torch.bfloat16
+def _to_bf16(x: Tensor) -> bool:
+    """Whether autocast multiplies x in bf16; it leaves float64 alone."""
+    kind = x.device.type
+    return (
+        x.dtype != torch.float64
+        and torch.is_autocast_enabled(kind)
+        and torch.get_autocast_dtype(kind) == torch.bfloat16
     )
 
 

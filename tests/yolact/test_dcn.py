@@ -185,6 +185,14 @@ def test_autocast_sets_the_type_of_the_product_and_not_of_the_sampling(product):
     assert seen.sampled == {torch.float32}
 
 
+def test_autocast_leaves_float64_alone():
+    layer = make_layer(backend="grid_sample", dtype=torch.float64)
+    x = torch.randn(1, 6, 8, 8, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x)
+    assert torch.equal(out, layer(x))
+
+
 def test_gradients_of_the_product_in_bf16_are_those_of_float32_but_for_rounding():
     layer = make_layer(backend="grid_sample")
     x = torch.randn(4, 6, 8, 8, requires_grad=True)
