@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -251,6 +252,24 @@ class Watch:
             f"itself. See whether the files can be read; {NO_WORKERS}"
         )
 
+    def explain_loss(self, error: Exception) -> ValueError | None:
+        """The end of a process, where `error` comes of it: the tensors of a batch are asked of the
+        process that made it, over a socket that closes before PyTorch sees the process end."""
+        if not self.processes or not isinstance(error, (OSError, EOFError)):
+            return None
+        sentinels = {process.sentinel: process for process in self.processes}
+        for sentinel in connection.wait(list(sentinels), timeout=LAST_WORDS):
+            process = sentinels[sentinel]  # type: ignore[index]
+            process.join(LAST_WORDS)
+            if code := process.exitcode:
+                how = "exited unexpectedly"
+                if code < 0:
+                    how = f"is killed by signal: {signal.strsignal(-code)}"
+                return explain_worker_failure(
+                    RuntimeError(f"DataLoader worker (pid {process.pid}) {how}")
+                )
+        return None
+
     def end(self) -> None:
         """Kills the processes, which ends waits for them."""
         _leave_unreported(self.iterator)
@@ -349,7 +368,7 @@ class Loader:
                 if isinstance(batch, Parcel):
                     batch = batch.open()
         except Exception as error:  # a queue of a killed process breaks in many ways
-            explained = watch.found or explain_worker_failure(error)
+            explained = watch.found or explain_worker_failure(error) or watch.explain_loss(error)
             if explained is None:
                 raise
             raise explained from error

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from data import workers
 from data.coco import Sample
 from data.loader import Batch, collate, train_loader
-from data.workers import Loader, explain_worker_failure
+from data.workers import Loader, Parcel, deaths_held, explain_worker_failure
 from layers.problems import DataWarning
 from layers.targets import Targets
 from tests.data.test_loader import coco, same
@@ -37,6 +37,32 @@ def test_a_dead_worker_is_one_line_with_the_fix():
         else explain_worker_failure(caught.value)
     )
     assert "a loader process died" in str(error) and "train.num_workers=0" in str(error)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="the system has no SIGCHLD")
+def test_a_worker_that_dies_between_making_a_batch_and_handing_it_over(monkeypatch):
+    opened = Parcel.open
+
+    def killed_first(parcel):
+        for child in multiprocessing.active_children():
+            child.kill()
+        return opened(parcel)
+
+    cfg, dataset = coco()
+    batches = iter(train_loader(cfg, dataset, num_workers=1))
+    next(batches)
+    monkeypatch.setattr(Parcel, "open", killed_first)
+    # what PyTorch says itself is held back: whether it or the closed socket comes first is chance
+    with pytest.raises(ValueError, match="a loader process died.*Killed"), deaths_held(report=False):
+        next(batches)
+
+
+def test_an_error_without_a_dead_worker_is_not_laid_to_one(monkeypatch):
+    monkeypatch.setattr(workers, "LAST_WORDS", 0.1)
+    monkeypatch.setattr(Parcel, "open", lambda parcel: open("/nowhere/at/all"))
+    cfg, dataset = coco()
+    with pytest.raises(FileNotFoundError):
+        next(iter(train_loader(cfg, dataset, num_workers=1)))
 
 
 def _children() -> list[int]:
