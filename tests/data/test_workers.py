@@ -52,8 +52,10 @@ def test_a_worker_that_dies_between_making_a_batch_and_handing_it_over(monkeypat
     batches = iter(train_loader(cfg, dataset, num_workers=1))
     next(batches)
     monkeypatch.setattr(Parcel, "open", killed_first)
-    # what PyTorch says itself is held back: whether it or the closed socket comes first is chance
-    with pytest.raises(ValueError, match="a loader process died.*Killed"), deaths_held(report=False):
+    with (
+        pytest.raises(ValueError, match="a loader process died.*Killed"),
+        deaths_held(report=False),  # whether PyTorch or the closed socket comes first is chance
+    ):
         next(batches)
 
 
