@@ -66,6 +66,9 @@ class Bench:
     def __init__(self, cfg, device: torch.device, precision: str, seconds: float):
         self.cfg, self.device, self.seconds, self.precision = cfg, device, seconds, precision
         self.autocast = autocast(device, precision)
+        # half types in NHWC, as prediction and a training that takes `auto` run them
+        self.choice = choose(device, precision)
+        self.layout = torch.channels_last if self.choice.channels_last else torch.contiguous_format
 
     def model(self, training: bool):
         model = build_model(self.cfg)
@@ -75,7 +78,7 @@ class Bench:
                 {key: tuple(value.shape) for key, value in model.state_dict().items()}, 0
             )
             model.load_state_dict({key: torch.as_tensor(value) for key, value in state.items()})
-        model.to(self.device).train(training)
+        model.to(self.device).to(memory_format=self.layout).train(training)
         model.freeze_batchnorm(True)
         return model
 
@@ -91,9 +94,8 @@ class Bench:
             )
             for t in truths
         ]
-        return torch.from_numpy(images(count, size)).to(self.device), [
-            t.to(self.device) for t in targets
-        ]
+        x = torch.from_numpy(images(count, size))
+        return x.to(self.device, memory_format=self.layout), [t.to(self.device) for t in targets]
 
     def timed(self, work) -> dict:
         def call():
@@ -105,12 +107,8 @@ class Bench:
 
     @torch.no_grad()
     def forward(self) -> dict:
-        """With the class scores, which the original computes there too; in the layout that
-        prediction takes at this precision."""
-        choice = choose(self.device, self.precision)
-        model, (x, _) = prepared(self.model(training=False), choice), self.inputs(1)
-        if choice.channels_last:
-            x = x.to(memory_format=torch.channels_last)
+        """With the class scores, which the original computes there too."""
+        model, (x, _) = prepared(self.model(training=False), self.choice), self.inputs(1)
         result = self.timed(lambda: model(x).class_scores())
         with self.autocast:
             work = gflop(model, self.cfg.model.max_size)
@@ -287,6 +285,7 @@ class Bench:
                 clock = Stages(stages, self.device)
                 batch = next(batches).to(self.device)
                 x = normalize(batch.images, cfg.model.pixel_mean, cfg.model.pixel_std)
+                x = x.contiguous(memory_format=self.layout)
                 clock.lap("data")
                 with self.autocast:
                     predictions = model(x)

@@ -17,6 +17,7 @@ from yolact.benchmarks.flops import gflop
 from yolact.commands import bench
 from yolact.commands.bench import OWN, PAIRED, command_line, figures
 from yolact.dcn import DeformConv2d
+from yolact.model import Yolact
 
 ROOT = Path(__file__).parents[3]
 SMALL = [
@@ -64,6 +65,37 @@ def test_every_section_runs(section, monkeypatch):
             assert ("pays from" in row) == (row["compiled ms"] < row["eager ms"])
     if section == "losses":
         assert found["relative"].keys() >= {"bce", "dice", "lovasz(kind='softmax')"}
+
+
+@pytest.mark.parametrize(
+    "section, precision, nhwc",
+    [
+        ("forward", "bf16", True),
+        ("step", "bf16", True),
+        ("train", "bf16", True),
+        ("step", "float32", False),
+    ],
+)
+def test_half_types_are_timed_in_the_layout_that_trains_and_predicts(
+    section, precision, nhwc, monkeypatch
+):
+    monkeypatch.setattr(sections, "generate", lambda *a, **k: generate(*a, **{**k, "size": 128}))
+    seen = []
+
+    def look(module, inputs):
+        if isinstance(module, Yolact):
+            weights = next(w for w in module.parameters() if w.ndim == 4 and w.shape[1] > 3)
+            seen.extend(
+                x.is_contiguous(memory_format=torch.channels_last) for x in (inputs[0], weights)
+            )
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    words = ["--worker", section, "--config", "yolact_small", "--seconds", "0.01"]
+    try:
+        sections.run_section(command_line([*words, "--precision", precision, "--set", *SMALL]))
+    finally:
+        hook.remove()
+    assert seen[:2] == [nhwc, nhwc]
 
 
 def test_sections_side_by_side(tmp_path):
