@@ -25,12 +25,22 @@ FORMATS: dict[str, Callable[[Listing], list[str]]] = {
 KNOWN = "COCO JSON, YOLO segmentation, labelme, images with masks, Pascal VOC masks, Cityscapes"
 
 
-def recognise(listing: Listing) -> str:
-    """The one format of FORMATS that a source holds. ProblemError for none, and for several."""
+def recognise(listing: Listing, file: str = "") -> str:
+    """The one format of FORMATS that a source holds. ProblemError for none, and for several.
+
+    file: the name of a JSON or YAML file that was given alone; what lies beside it is no answer."""
     found = {name: files for name, of in FORMATS.items() if (files := of(listing))}
+    where = f"folder {listing.root}"
+    if file:
+        where = f"file {listing.root / file}"
+        # a YAML file of annotations says where the texts of YOLO are
+        found = {
+            name: files
+            for name, files in found.items()
+            if (file in files if file.lower().endswith(".json") else name == "yolo")
+        }
     if len(found) == 1:
         return next(iter(found))
-    where = f"folder {listing.root}"
     if found:
         cases = [f"{name} ({printable(files[0], 120)})" for name, files in found.items()]
         fix = f"choose one by --format {'|'.join(found)}, or give a folder that holds one"

@@ -63,7 +63,8 @@ def import_set(
     target = replace(target, out=out)
     with _staging(out) as staging:
         listing, archive = _listed(source, staging)
-        kind = kind or recognise(listing)
+        alone = "" if archive is not None or source.is_dir() else source.name
+        kind = kind or recognise(listing, alone)
         found = check_found(READERS[kind](listing, hints))
         train, val, lines = split_pictures(found.pictures, val_share=val_share, seed=seed)
         target = replace(target, copy=target.copy or archive is not None)

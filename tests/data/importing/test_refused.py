@@ -64,6 +64,17 @@ def yolo_row(text):
     return make
 
 
+def no_set(text, suffix):
+    """A file that is no data set, beside one."""
+
+    def make(root):
+        sources.yolo(root) if suffix == ".json" else sources.labelme(root)
+        (root / f"notes{suffix}").write_text(text)
+        return root / f"notes{suffix}"
+
+    return make
+
+
 def no_class(root):
     return sources.labelme(root, shapes=[])
 
@@ -99,6 +110,9 @@ def other_size(root):
 
 CASES = {
     "mixed": (mixed, r"several formats: yolo \(labels/0.txt\), labelme \(0.json\): choose one by"),
+    "broken file": (no_set("{", ".json"), "notes.json holds no annotations of a known format"),
+    "other file": (no_set("[1]", ".json"), "notes.json holds no annotations of a known format"),
+    "other YAML": (no_set("a: 1", ".yaml"), "notes.yaml holds no annotations of a known format"),
     "zip": (outside, "'../evil.txt' points outside the folder: nothing was unpacked"),
     "yolo image": (no_images, "label file labels/3.txt has no image"),
     "coco image": (no_coco_images, "lists 5 images, of which 5 are not there"),
