@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,7 +53,52 @@ def check_coverage(split: Split, model: ModelConfig, found: Findings) -> None:
     if len(thin) > uncovered.sum() / 2:
         what += f", {len(thin)} of them are too long or too thin for any scale"
         fix = f"set {_ratios(thin, model)}"
+    elif (between := _between(relative[uncovered], model)) > uncovered.sum() / 2:
+        what += (
+            f", {between} of them lie between the places of anchors, which are {STRIDES[0]} px or "
+            "more apart"
+        )
+        fix = "a larger model.max_size brings objects nearer to an anchor"
     found.warning(f"{what}, and learn from one anchor each at most", where, fix)
+
+
+def overlaps_by_shape(
+    sides: np.ndarray,
+    scales: Sequence[Sequence[float]],
+    ratios: Sequence[float],
+    square: bool,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """(N,K) IoU of boxes, (N,2) width and height in pixels of the input, with the K anchors of a
+    place on every level.
+
+    shift: how far the anchors' centre lies from the box's, (x, y) in steps of their level; a box
+    is at most half a step from the nearest. The rest are those of ModelConfig.
+    """
+    wide = np.sqrt(np.array(ratios))
+    levels = [np.array(level)[:, None] for level in scales]
+    across = np.concatenate([(side * wide).ravel() for side in levels])
+    down = across if square else np.concatenate([(side / wide).ravel() for side in levels])
+    step = np.repeat(STRIDES[: len(levels)], [side.size * wide.size for side in levels])
+    shared = 1.0
+    for of_box, of_anchor, by in zip(sides.T, (across, down), shift, strict=True):
+        reach = (of_box[:, None] + of_anchor) / 2 - abs(by) * step
+        shared = shared * np.clip(
+            np.minimum(reach, np.minimum(of_box[:, None], of_anchor)), 0, None
+        )
+    return shared / (sides.prod(1)[:, None] + across * down - shared)
+
+
+def _between(relative: np.ndarray, model: ModelConfig) -> int:
+    """How many of these boxes other scales would not help: an anchor at their centre would cover
+    them, or one of their own size would not, a quarter of the finest step away."""
+    sides = relative[:, 2:] * model.max_size
+    at_centre = overlaps_by_shape(
+        sides, model.anchor_scales, model.anchor_ratios, model.square_anchors
+    ).max(1)
+    shared = np.clip(sides - STRIDES[0] / 4, 0, None).prod(1)
+    of_own_size = shared / (2 * sides.prod(1) - shared)
+    return int(((at_centre >= POSITIVE_IOU) | (of_own_size < POSITIVE_IOU)).sum())
 
 
 def _thin(shapes: np.ndarray, model: ModelConfig) -> np.ndarray:

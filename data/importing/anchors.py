@@ -8,18 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.doctor.anchors import overlaps_by_shape
 from data.schema import ModelConfig
 
 FACTORS = 2.0 ** (np.arange(-18, 19) / 6)  # 1/8 to 8
 GAIN = 0.01  # of mean IoU, under which anchors of the config stay
-NEARLY = 0.01
-SAMPLED = 20_000  # boxes
+NEARLY = 0.02
+SAMPLED = 5_000  # boxes
+# steps from a box to the nearest anchor, in x and in y: the middles of both halves of what occurs
+PLACES = (1 / 8, 3 / 8)
 
 
 @dataclass(frozen=True)
 class Anchors:
     """scales: a tuple a level, in pixels of the input. ratios: width / height. iou, before: mean
-    IoU of the boxes with their best anchors, of these and of the config's, with common centres."""
+    IoU of the boxes with their best anchors, of these and of the config's, wherever boxes lie."""
 
     scales: tuple[tuple[float, ...], ...]
     ratios: tuple[float, ...]
@@ -60,7 +63,10 @@ def _scaled(
 ) -> tuple[float, float]:
     """(mean IoU, the factor of the scales that gives it): the one nearest to 1 of those that lack
     at most NEARLY, since a level of the pyramid sees objects of its own size best."""
-    found = [(_overlap(sides / f, scales, ratios, square), float(f)) for f in FACTORS]
+    found = [
+        (_overlap(sides, [[side * f for side in level] for level in scales], ratios, square), f)
+        for f in FACTORS.tolist()
+    ]
     enough = max(found)[0] - NEARLY
     return min((one for one in found if one[0] >= enough), key=lambda one: abs(np.log(one[1])))
 
@@ -71,14 +77,11 @@ def _overlap(
     ratios: Sequence[float],
     square: bool,
 ) -> float:
-    """Mean IoU of (N,2) boxes with the best anchor of the same centre."""
-    flat = np.array([side for level in scales for side in level])[:, None]
-    wide = np.sqrt(np.array(ratios))
-    across = (flat * wide).ravel()
-    down = across if square else (flat / wide).ravel()
-    shared = np.minimum(sides[:, :1], across) * np.minimum(sides[:, 1:], down)
-    union = sides.prod(1)[:, None] + across * down - shared
-    return float((shared / union).max(1).mean())
+    """Mean IoU of (N,2) boxes with their best anchors, over where a box may lie between places of
+    anchors. Small boxes lose by it on coarse levels, whose places are far apart."""
+    shifts = [(x, y) for x in PLACES for y in PLACES]
+    found = sum(overlaps_by_shape(sides, scales, ratios, square, shift) for shift in shifts)
+    return float(np.asarray(found).max(1).mean()) / len(shifts)
 
 
 def _round(value: float) -> float:

@@ -188,11 +188,25 @@ def test_thin_objects_are_told_to_change_ratios_and_small_ones_scales(tmp_path):
     assert "too long or too thin for any scale" in warning.problem.what
     assert warning.problem.fix.startswith("set model.square_anchors=false and model.anchor_ratios=")
     assert "20.0" in warning.problem.fix
-    split.annotations = [annotation(i, bbox=[20 + i, 30, 3, 3]) for i in range(9)]
+    split.annotations = [annotation(i, bbox=[100 + i, 30, 11.5, 11.5]) for i in range(9)]
     found = Findings()
     check_coverage(split, ModelConfig(square_anchors=True), found)
     (warning,) = found
     assert "model.anchor_scales" in warning.problem.fix
+
+
+@pytest.mark.parametrize("x, side", [(104.25, 12), (20, 3)])
+def test_objects_between_the_places_of_anchors_are_told_to_grow(x, side, tmp_path):
+    """The first kind has the size of an anchor, the second is too small for any scale."""
+    split = Split("train", tmp_path, tmp_path / "a.json")
+    split.images = {1: image_entry(1, "a.png", 550, 550), 2: image_entry(2, "b.png", 550, 550)}
+    split.annotations = [annotation(i, bbox=[x, x, side, side]) for i in range(9)]
+    found = Findings()
+    scales = [[12.0], [48.0], [96.0], [192.0], [384.0]]
+    check_coverage(split, ModelConfig(square_anchors=True, anchor_scales=scales), found)
+    (warning,) = found
+    assert "9 of them lie between the places of anchors, which are 8 px" in warning.problem.what
+    assert warning.problem.fix.startswith("a larger model.max_size")
 
 
 def test_the_best_iou_of_another_shape_is_as_stated():

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data.doctor.anchors import _best_overlaps
 from data.importing.anchors import fit_anchors
 from data.importing.run import import_set
 from data.importing.split import near_duplicates
@@ -85,15 +86,31 @@ def test_groups_against_all_pairs():
                 assert b not in groups[a]
 
 
-@pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
-def test_anchors_follow_the_size_of_boxes(factor):
-    model = ModelConfig()
-    across = np.geomspace(20, 460, 400)[:, None] * factor  # all that the anchors span
-    found = fit_anchors(np.repeat(across, 2, axis=1) / model.max_size, model)
-    moved = found.scales[0][0] / model.anchor_scales[0][0]
-    assert moved / factor == pytest.approx(1, abs=0.3) and found.iou > 0.7
-    assert [len(level) for level in found.scales] == [1] * 5 and found.iou >= found.before
-    assert len(found.ratios) == 3
+@pytest.mark.parametrize("low, high", [(5, 25), (20, 460), (80, 120), (150, 540)])
+def test_anchors_follow_the_size_of_boxes_and_the_places_that_they_can_have(low, high):
+    """Against the anchors of the model themselves, over boxes that lie anywhere."""
+    model, draw = ModelConfig(), np.random.default_rng(0)
+    sides = np.exp(draw.uniform(np.log(low), np.log(high), (600, 1))).repeat(2, axis=1)
+    shares = sides / model.max_size
+    boxes = np.concatenate([draw.uniform(0, 1 - shares), shares], axis=1)
+
+    def reached(scales, ratios):
+        changed = model.model_copy(update={"anchor_scales": scales, "anchor_ratios": ratios})
+        return float(_best_overlaps(boxes, changed).mean())
+
+    found = fit_anchors(shares, model)
+    assert [len(level) for level in found.scales] == [1] * 5 and len(found.ratios) == 3
+    assert found.before == pytest.approx(
+        reached(model.anchor_scales, model.anchor_ratios), abs=0.03
+    )
+    assert found.iou == pytest.approx(reached(found.scales, found.ratios), abs=0.03)
+    by_factor = [
+        reached(
+            [[side * 2.0**power for side in level] for level in model.anchor_scales], found.ratios
+        )
+        for power in (-2, -1, 0, 1, 2)
+    ]
+    assert found.iou > max(by_factor) - 0.04
 
 
 def test_ratios_follow_long_boxes():
