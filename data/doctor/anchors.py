@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -62,40 +60,36 @@ def check_coverage(split: Split, model: ModelConfig, found: Findings) -> None:
     found.warning(f"{what}, and learn from one anchor each at most", where, fix)
 
 
-def overlaps_by_shape(
-    sides: np.ndarray,
-    scales: Sequence[Sequence[float]],
-    ratios: Sequence[float],
-    square: bool,
-    shift: tuple[float, float] = (0.0, 0.0),
+def overlaps_at(
+    sides: np.ndarray, model: ModelConfig, shift: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
-    """(N,K) IoU of boxes, (N,2) width and height in pixels of the input, with the K anchors of a
-    place on every level.
+    """(N,K) IoU of boxes, (N,2) width and height in pixels of the input, with the K anchors that
+    have one place on every level.
 
     shift: how far the anchors' centre lies from the box's, (x, y) in steps of their level; a box
-    is at most half a step from the nearest. The rest are those of ModelConfig.
+    is at most half a step from the nearest.
     """
-    wide = np.sqrt(np.array(ratios))
-    levels = [np.array(level)[:, None] for level in scales]
-    across = np.concatenate([(side * wide).ravel() for side in levels])
-    down = across if square else np.concatenate([(side / wide).ravel() for side in levels])
-    step = np.repeat(STRIDES[: len(levels)], [side.size * wide.size for side in levels])
-    shared = 1.0
-    for of_box, of_anchor, by in zip(sides.T, (across, down), shift, strict=True):
-        reach = (of_box[:, None] + of_anchor) / 2 - abs(by) * step
-        shared = shared * np.clip(
-            np.minimum(reach, np.minimum(of_box[:, None], of_anchor)), 0, None
-        )
-    return shared / (sides.prod(1)[:, None] + across * down - shared)
+    scales, ratios = model.anchor_scales, model.anchor_ratios
+    anchors = make_anchors(
+        [(1, 1)] * len(scales),
+        scales,
+        ratios,
+        image_size=model.max_size,
+        square=model.square_anchors,
+    )
+    of_anchors = anchors[:, 2:].double().numpy() * model.max_size  # (K,2)
+    step = np.repeat(STRIDES[: len(scales)], [len(level) * len(ratios) for level in scales])
+    smaller = np.minimum(sides[:, None], of_anchors)  # (N,K,2)
+    reach = (sides[:, None] + of_anchors) / 2 - np.outer(step, np.abs(shift))
+    shared = np.clip(np.minimum(smaller, reach), 0, None).prod(-1)
+    return shared / (sides.prod(1)[:, None] + of_anchors.prod(1) - shared)
 
 
 def _between(relative: np.ndarray, model: ModelConfig) -> int:
     """How many of these boxes other scales would not help: an anchor at their centre would cover
     them, or one of their own size would not, a quarter of the finest step away."""
     sides = relative[:, 2:] * model.max_size
-    at_centre = overlaps_by_shape(
-        sides, model.anchor_scales, model.anchor_ratios, model.square_anchors
-    ).max(1)
+    at_centre = overlaps_at(sides, model).max(1)
     shared = np.clip(sides - STRIDES[0] / 4, 0, None).prod(1)
     of_own_size = shared / (2 * sides.prod(1) - shared)
     return int(((at_centre >= POSITIVE_IOU) | (of_own_size < POSITIVE_IOU)).sum())

@@ -3,12 +3,11 @@ at a cell stays, so that weights of the config fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.doctor.anchors import overlaps_by_shape
+from data.doctor.anchors import overlaps_at
 from data.schema import ModelConfig
 
 FACTORS = 2.0 ** (np.arange(-18, 19) / 6)  # 1/8 to 8
@@ -39,49 +38,42 @@ def fit_anchors(boxes: np.ndarray, model: ModelConfig) -> Anchors:
     if len(boxes) > SAMPLED:
         boxes = np.random.default_rng(0).choice(boxes, SAMPLED, replace=False)
     sides = boxes * model.max_size
-    scales, own = model.anchor_scales, model.anchor_ratios
-    candidates = [own]
+    candidates = [model]
     if not model.square_anchors:
-        middle = (np.arange(len(own)) + 0.5) / len(own)
+        middle = (np.arange(len(model.anchor_ratios)) + 0.5) / len(model.anchor_ratios)
         wide = np.quantile(np.log(sides[:, 0] / sides[:, 1]), middle)
-        candidates.append(tuple(_round(ratio) for ratio in np.exp(wide)))
-    best = [_scaled(sides, scales, ratios, model.square_anchors) for ratios in candidates]
-    chosen = 1 if len(best) > 1 and best[1][0] > best[0][0] + GAIN else 0
-    iou, factor = best[chosen]
-    before = _overlap(sides, scales, own, model.square_anchors)
+        ratios = tuple(_round(ratio) for ratio in np.exp(wide))
+        candidates.append(model.model_copy(update={"anchor_ratios": ratios}))
+    best = [_scaled(sides, candidate) for candidate in candidates]
+    iou, chosen = best[1] if len(best) > 1 and best[1][0] > best[0][0] + GAIN else best[0]
+    before = _overlap(sides, model)
     if iou <= before + GAIN:
-        return Anchors(scales, own, before, before)
-    moved = tuple(tuple(_round(side * factor) for side in level) for level in scales)
-    return Anchors(moved, candidates[chosen], iou, before)
+        return Anchors(model.anchor_scales, model.anchor_ratios, before, before)
+    rounded = tuple(tuple(_round(side) for side in level) for level in chosen.anchor_scales)
+    return Anchors(rounded, chosen.anchor_ratios, iou, before)
 
 
-def _scaled(
-    sides: np.ndarray,
-    scales: Sequence[Sequence[float]],
-    ratios: Sequence[float],
-    square: bool,
-) -> tuple[float, float]:
-    """(mean IoU, the factor of the scales that gives it): the one nearest to 1 of those that lack
-    at most NEARLY, since a level of the pyramid sees objects of its own size best."""
-    found = [
-        (_overlap(sides, [[side * f for side in level] for level in scales], ratios, square), f)
-        for f in FACTORS.tolist()
-    ]
-    enough = max(found)[0] - NEARLY
-    return min((one for one in found if one[0] >= enough), key=lambda one: abs(np.log(one[1])))
+def _scaled(sides: np.ndarray, model: ModelConfig) -> tuple[float, ModelConfig]:
+    """(mean IoU, the model whose scales are multiplied by a factor that gives it): the factor
+    nearest to 1 of those that lack at most NEARLY, since a level of the pyramid sees objects of its
+    own size best."""
+    found = []
+    for factor in FACTORS:
+        scales = tuple(
+            tuple(float(side * factor) for side in level) for level in model.anchor_scales
+        )
+        scaled = model.model_copy(update={"anchor_scales": scales})
+        found.append((_overlap(sides, scaled), abs(np.log(factor)), scaled))
+    enough = max(iou for iou, _, _ in found) - NEARLY
+    iou, _, chosen = min((one for one in found if one[0] >= enough), key=lambda one: one[1])
+    return iou, chosen
 
 
-def _overlap(
-    sides: np.ndarray,
-    scales: Sequence[Sequence[float]],
-    ratios: Sequence[float],
-    square: bool,
-) -> float:
+def _overlap(sides: np.ndarray, model: ModelConfig) -> float:
     """Mean IoU of (N,2) boxes with their best anchors, over where a box may lie between places of
     anchors. Small boxes lose by it on coarse levels, whose places are far apart."""
-    shifts = [(x, y) for x in PLACES for y in PLACES]
-    found = sum(overlaps_by_shape(sides, scales, ratios, square, shift) for shift in shifts)
-    return float(np.asarray(found).max(1).mean()) / len(shifts)
+    found = [overlaps_at(sides, model, (x, y)) for x in PLACES for y in PLACES]
+    return float(np.mean(found, axis=0).max(1).mean())
 
 
 def _round(value: float) -> float:

@@ -89,7 +89,7 @@ def write_set(
             **{f"data.{split}_images": str(folder) for split in SPLITS},
             **{f"data.{split}_annotations": f"{ANNOTATIONS}/{split}.json" for split in SPLITS},
             "data.class_names": list(classes),
-            "model.anchor_scales": [list(level) for level in anchors.scales],
+            "model.anchor_scales": [[_plain(side) for side in level] for level in anchors.scales],
             "model.anchor_ratios": list(anchors.ratios),
             **({"train.init_from": START} if starts else {}),
             "train.precision": "auto",
@@ -99,6 +99,11 @@ def write_set(
     )
     (staging / RUN_CONFIG).write_text(text, encoding="utf-8")
     return Written(anchors, epochs, iterations, starts)
+
+
+def _plain(number: float) -> float:
+    """With no .0, by which a list of them fits on a line."""
+    return int(number) if number == int(number) else number
 
 
 def coco_content(

@@ -34,7 +34,6 @@ from yolact.build import build_criterion
 from yolact.engine.benchmark import benchmark
 from yolact.engine.datasets import training_set
 from yolact.engine.evaluate import evaluate
-from yolact.engine.folding import prepared
 from yolact.engine.optim import build_optimizer
 from yolact.engine.precision import AUTOCAST, autocast, choose, wait_for
 from yolact.engine.step import TrainStep
@@ -67,8 +66,8 @@ class Bench:
         self.cfg, self.device, self.seconds, self.precision = cfg, device, seconds, precision
         self.autocast = autocast(device, precision)
         # half types in NHWC, as prediction and a training that takes `auto` run them
-        self.choice = choose(device, precision)
-        self.layout = torch.channels_last if self.choice.channels_last else torch.contiguous_format
+        nhwc = choose(device, precision).channels_last
+        self.layout = torch.channels_last if nhwc else torch.contiguous_format
 
     def model(self, training: bool):
         model = build_model(self.cfg)
@@ -108,7 +107,7 @@ class Bench:
     @torch.no_grad()
     def forward(self) -> dict:
         """With the class scores, which the original computes there too."""
-        model, (x, _) = prepared(self.model(training=False), self.choice), self.inputs(1)
+        model, (x, _) = self.model(training=False), self.inputs(1)
         result = self.timed(lambda: model(x).class_scores())
         with self.autocast:
             work = gflop(model, self.cfg.model.max_size)

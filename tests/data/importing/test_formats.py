@@ -8,7 +8,6 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 from data.importing.records import Hints
 from data.importing.run import import_set
@@ -66,8 +65,7 @@ def test_what_is_written_is_read(make, tmp_path):
         table = read_table(os.path.join(cfg.data.root, path), cfg.data.class_names)
         for name in table.file_names:
             assert os.path.isfile(os.path.join(cfg.data.root, images, name))
-    settings = yaml.safe_load((out / "config.yaml").read_text())
-    assert len(settings) <= 14
+    assert len((out / "config.yaml").read_text().splitlines()) <= 14
 
 
 def test_classes_in_the_order_of_the_source(tmp_path):
