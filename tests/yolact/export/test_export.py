@@ -209,7 +209,8 @@ def test_half_weights_take_half_the_place_and_the_example_runs_without_torch(wei
     monkeypatch.setattr(sys, "argv", words)
     example["main"]()
     entries = json.loads(Path("o.json").read_text())
-    assert predict(["model.pth", "images/1.png", "--json=ours.json", "--score=0"]) == 0
+    words = ["model.pth", "images/1.png", "--json=ours.json", "--score=0", "--precision=float32"]
+    assert predict(words) == 0
     ours = json.loads(Path("ours.json").read_text())
     assert len(entries) == len(ours) == 6
     for one, other in zip(entries, ours):
